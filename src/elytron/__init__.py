@@ -1,0 +1,71 @@
+"""
+Elytron: bounded, crash-proof graph memory for AI agents.
+
+    with elytron.open("data/memory") as store:
+        bob = store.agent("Bob Technique")
+        bob.save("user", "My name is Alice and I live in Lyon.", session="web-42", user="alice")
+        bob.recall("where does Alice live?")
+"""
+
+from elytron.agent import Agent
+from elytron.config import Config
+from elytron.errors import (
+    Busy,
+    Closed,
+    Conflict,
+    Corrupt,
+    DiskFull,
+    ElytronError,
+    Forked,
+    InvalidArgument,
+    InvalidSetting,
+    NotFound,
+    OutcomeUnknown,
+    OverBudget,
+    Unavailable,
+)
+from elytron.records import (
+    BadLine,
+    Context,
+    Hit,
+    ImportReport,
+    LedgerBytes,
+    Message,
+    Receipt,
+    Session,
+    StoreUsage,
+    Usage,
+)
+from elytron.store import Store, open
+
+__version__ = "0.1.0.dev0"
+
+__all__ = [
+    "Agent",
+    "BadLine",
+    "Busy",
+    "Closed",
+    "Config",
+    "Conflict",
+    "Context",
+    "Corrupt",
+    "DiskFull",
+    "ElytronError",
+    "Forked",
+    "Hit",
+    "ImportReport",
+    "InvalidArgument",
+    "InvalidSetting",
+    "LedgerBytes",
+    "Message",
+    "NotFound",
+    "OutcomeUnknown",
+    "OverBudget",
+    "Receipt",
+    "Session",
+    "Store",
+    "StoreUsage",
+    "Unavailable",
+    "Usage",
+    "open",
+]

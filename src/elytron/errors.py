@@ -1,0 +1,92 @@
+"""
+Errors: one base, one leaf for each action that a caller can take.
+
+Every message has the number, the limit and the way out, and never the text of a message.
+The faces map `code` to an exit code or a status in tables of their own.
+"""
+
+
+class ElytronError(Exception):
+    """Base of everything that Elytron raises on purpose."""
+
+    code = "error"
+    retryable = False
+
+
+class InvalidArgument(ElytronError):
+    """A value that was passed in is not acceptable. Nothing was changed."""
+
+    code = "invalid-argument"
+
+
+class InvalidSetting(ElytronError):
+    """A setting is unknown, out of range, or contradicts the stored data. Nothing was opened."""
+
+    code = "invalid-setting"
+
+
+class NotFound(ElytronError):
+    """What was asked for by its id or name is not there. Nothing was changed."""
+
+    code = "not-found"
+
+
+class Conflict(ElytronError):
+    """The id is taken by a message with other content. Nothing was written."""
+
+    code = "conflict"
+
+
+class Busy(ElytronError):
+    """A queue, a lock or every reader stayed taken until the deadline. Nothing was written."""
+
+    code = "busy"
+    retryable = True
+
+
+class OverBudget(ElytronError):
+    """The write would take the agent over its size limit. Nothing was written."""
+
+    code = "over-budget"
+
+
+class DiskFull(ElytronError):
+    """The file system has no room left. Nothing was written."""
+
+    code = "disk-full"
+    retryable = True
+
+
+class Unavailable(ElytronError):
+    """The store's place cannot be used: wrong kind of path, no permission, a network disk."""
+
+    code = "unavailable"
+
+
+class OutcomeUnknown(ElytronError):
+    """
+    The disk failed during the commit: the write may or may not be durable.
+
+    Saving again with the same id is harmless and settles it.
+    """
+
+    code = "outcome-unknown"
+    retryable = True
+
+
+class Corrupt(ElytronError):
+    """Stored data is damaged, missing or not what its marker says. It was left as it is."""
+
+    code = "corrupt"
+
+
+class Closed(ElytronError):
+    """The store was closed. Nothing was written; open it again."""
+
+    code = "closed"
+
+
+class Forked(ElytronError):
+    """This process is a fork of the one that opened the store. Open the store anew here."""
+
+    code = "forked"

@@ -1,0 +1,91 @@
+"""
+One import into one agent: gathers messages into commits, and keeps the report.
+
+Nothing half-imported goes unsaid: an import that stops says how many it had saved, and since
+each message has its id, running it again doubles nothing.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from elytron.errors import Conflict, InvalidArgument
+from elytron.records import BadLine, Draft, ImportReport, Message, Receipt
+
+_COMMIT_MAX = 500  # messages
+
+
+class ImportRun:
+    """Use once. `admit` checks messages, `write` commits drafts, all or none."""
+
+    def __init__(
+        self,
+        *,
+        admit: Callable[[tuple[Mapping[str, Any] | Message, ...]], tuple[Draft, ...]],
+        write: Callable[[tuple[Draft, ...]], list[Receipt]],
+        commit_max_bytes: int,
+        skip_bad: bool,
+        on_progress: Callable[[int], None] | None,
+    ) -> None:
+        self._admit = admit
+        self._write = write
+        self._commit_max_bytes = commit_max_bytes
+        self._skip_bad = skip_bad
+        self._on_progress = on_progress
+        self._pending: list[tuple[int, Draft]] = []
+        self._pending_bytes = 0
+        self._seen = self._imported = self._held = 0
+        self._bad: list[BadLine] = []
+
+    def run(self, agent: str, messages: Iterable[Mapping[str, Any] | Message]) -> ImportReport:
+        """Save them all; `Agent.import_` says what it raises."""
+        for number, message in enumerate(messages, 1):
+            self._seen = number
+            line = number
+            if isinstance(message, Mapping) and "line" in message:
+                line = message["line"]
+                message = {name: value for name, value in message.items() if name != "line"}
+            try:
+                (draft,) = self._admit((message,))
+            except InvalidArgument as error:
+                self._refuse(line, str(error).removeprefix("message 0: "))
+                continue
+            full = self._pending_bytes + draft.size_bytes > self._commit_max_bytes
+            if full or len(self._pending) == _COMMIT_MAX:
+                self._commit()
+            self._pending.append((line, draft))
+            self._pending_bytes += draft.size_bytes
+        self._commit()
+        return ImportReport(agent, self._imported, self._held, tuple(self._bad))
+
+    def _commit(self) -> None:
+        pending, self._pending, self._pending_bytes = self._pending, [], 0
+        if not pending:
+            return
+        try:
+            self._count(self._write(tuple([draft for _, draft in pending])))
+        except Conflict:
+            # One of them; saved one by one, it is known which.
+            for line, draft in pending:
+                try:
+                    self._count(self._write((draft,)))
+                except Conflict as error:
+                    self._refuse(line, str(error))
+        if self._on_progress is not None:
+            self._on_progress(self._seen)
+
+    def _count(self, receipts: list[Receipt]) -> None:
+        new = sum([receipt.new for receipt in receipts])
+        self._imported += new
+        self._held += len(receipts) - new
+
+    def _refuse(self, line: int, reason: str) -> None:
+        if self._skip_bad:
+            self._bad.append(BadLine(line, reason))
+            return
+        self._skip_bad = True  # so that a second bad one among the pending cannot hide this one
+        self._commit()
+        raise InvalidArgument(
+            f"line {line}: {reason}. {self._imported} messages were imported before it and"
+            f" {self._held} were held already; mend it and import again (nothing is doubled), or"
+            " skip what is bad"
+        )

@@ -1,0 +1,234 @@
+"""
+Files: where an agent's ledger lies, and whether what lies there can be trusted.
+
+An agent's name is anything a person may type; its folder is a readable slug and a hash of the
+exact name. The marker beside a ledger is written once the ledger stands, so that a ledger
+which is missing or empty later is known to be lost, and is never begun afresh.
+"""
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import re
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+from elytron.errors import Corrupt, DiskFull, InvalidArgument, Unavailable
+from elytron.text import fold
+
+NAME_MAX = 1000  # characters of an agent's name
+LEDGER = "ledger.db"
+LOCK = "ledger.lock"
+MARKER = "ledger.json"
+_STORE_MARKER = "elytron.json"
+_FORMAT = 1
+_MARKER_MAX_BYTES = 64 * 1024
+_SLUG_MAX = 40
+_NETWORK = re.compile(
+    r"^(nfs\d?|cifs|smb\w*|afs|afpfs|ceph|glusterfs|lustre|gpfs|beegfs|ncpfs|9p|davfs|webdav"
+    r"|fuse\.(sshfs|glusterfs|s3fs|rclone|gcsfuse|davfs|smbnetfs|ceph\S*))$"
+)
+
+
+class Mount(NamedTuple):
+    mountpoint: str
+    fstype: str
+
+
+def check_name(name: object) -> str:
+    """
+    An agent's name, if it can be one: 1 to 1000 characters, no control characters.
+
+    Raises:
+        InvalidArgument: with what is wrong and where.
+    """
+    if not isinstance(name, str):
+        raise InvalidArgument(f"an agent's name must be a string; got {type(name).__name__}")
+    if not name.strip():
+        raise InvalidArgument("an agent's name must not be empty")
+    if len(name) > NAME_MAX:
+        raise InvalidArgument(f"an agent's name has {len(name)} characters; at most {NAME_MAX}")
+    bad = next((i for i, c in enumerate(name) if c < " " or "\ud800" <= c <= "\udfff"), None)
+    if bad is not None:
+        raise InvalidArgument(
+            f"an agent's name has a control character or a lone surrogate at {bad}"
+        )
+    return name
+
+
+def folder_name(name: str) -> str:
+    """
+    The agent's folder: a slug to read and 20 hex digits of a hash of the exact name.
+
+    Lower case, ASCII, at most 61 characters: the same on every file system, and never a path.
+    """
+    slug = re.sub(r"[^a-z0-9]+", "-", fold(name)).strip("-")[:_SLUG_MAX].strip("-") or "agent"
+    return f"{slug}-{hashlib.blake2b(name.encode(), digest_size=10).hexdigest()}"
+
+
+def agent_folder(store: Path, name: str) -> Path:
+    return store / "agents" / folder_name(name)
+
+
+def network_type(path: Path, mounts: Iterable[Mount]) -> str | None:
+    """The type of the network file system that *path* lies on, or None if it is local."""
+    best = Mount("", "")
+    for mount in mounts:
+        inside = path == Path(mount.mountpoint) or Path(mount.mountpoint) in path.parents
+        # The later of two mounts on one point hides the earlier.
+        if inside and len(mount.mountpoint) >= len(best.mountpoint):
+            best = mount
+    return best.fstype if _NETWORK.match(best.fstype) else None
+
+
+def _mounts() -> list[Mount]:
+    import psutil
+
+    try:
+        return [Mount(p.mountpoint, p.fstype) for p in psutil.disk_partitions(all=True)]
+    except (OSError, psutil.Error):  # no mount table to read, as in some containers
+        return []
+
+
+def check_store_path(path: Path, *, allow_network: bool) -> None:
+    """
+    Refuse a path that cannot hold a store. Creates nothing.
+
+    Raises:
+        Unavailable: a file, a network file system, or a store of a newer format.
+        Corrupt: the store's own marker is unreadable.
+    """
+    for part in (path, *path.parents):
+        if part.exists():
+            if not part.is_dir():
+                raise Unavailable(f"{part} is a file; a store needs a folder: choose another path")
+            break
+    if not allow_network:
+        network = network_type(path.absolute(), _mounts())
+        if network is not None:
+            raise Unavailable(
+                f"{path} is on a network file system ({network}), where locks may not hold;"
+                " use a local disk, or set `allow_network_path` if you know that they do"
+            )
+    marker = _read_json(path / _STORE_MARKER)
+    if marker is not None and marker.get("format") != _FORMAT:
+        raise Unavailable(
+            f"{path} has format {marker.get('format')!r}; this version reads {_FORMAT}:"
+            " upgrade elytron"
+        )
+
+
+def make_store(path: Path) -> None:
+    """Make the store's folders and marker, durably. Harmless if they are there."""
+    with translate_os_errors(path):
+        (path / "agents").mkdir(parents=True, exist_ok=True)
+        if not (path / _STORE_MARKER).exists():
+            _write_json(path / _STORE_MARKER, {"format": _FORMAT})
+
+
+def write_marker(folder: Path, name: str) -> None:
+    """Say, durably, that the ledger in *folder* is complete and whose it is."""
+    with translate_os_errors(folder):
+        _write_json(folder / MARKER, {"format": _FORMAT, "agent": name})
+        _sync_folder(folder.parent)
+
+
+def read_marker(folder: Path) -> str | None:
+    """
+    The exact name of the agent in *folder*, or None if no ledger was ever completed there.
+
+    Raises:
+        Corrupt: there is a marker, but it cannot be understood.
+    """
+    marker = _read_json(folder / MARKER)
+    if marker is None:
+        return None
+    name = marker.get("agent")
+    if marker.get("format") != _FORMAT or not isinstance(name, str):
+        raise Corrupt(f"{folder / MARKER} is damaged; the ledger beside it was left as it is")
+    return name
+
+
+def agent_names(store: Path) -> list[str]:
+    """The agents of a store, sorted. Reads one small file an agent."""
+    names = []
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        for entry in os.scandir(store / "agents"):
+            name = read_marker(Path(entry.path)) if entry.is_dir() else None
+            if name is not None:
+                names.append(name)
+    return sorted(names)
+
+
+class translate_os_errors(contextlib.AbstractContextManager[None]):  # noqa: N801
+    """Turn an `OSError` on *path* into the error whose way out a caller can take."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __exit__(self, _type: object, error: object, _traceback: object) -> None:
+        if not isinstance(error, OSError):
+            return
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise DiskFull(
+                f"no room left on the disk of {self._path}; nothing was written: free some"
+            ) from error
+        raise Unavailable(
+            f"{self._path} cannot be used: {error.strerror}; choose a folder that this user"
+            " may write to"
+        ) from error
+
+
+def _read_json(path: Path) -> dict[str, object] | None:
+    try:
+        with path.open("rb") as file:
+            data = file.read(_MARKER_MAX_BYTES)
+        parsed = json.loads(data)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise Unavailable(f"{path} cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise Corrupt(f"{path} is damaged: it is not JSON; it was left as it is") from error
+    if not isinstance(parsed, dict):
+        raise Corrupt(f"{path} is damaged: it is not a JSON object; it was left as it is")
+    return parsed
+
+
+def _write_json(path: Path, value: dict[str, object]) -> None:
+    """Write *value* so that the file is either absent, old or whole, whatever happens."""
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("w", encoding="utf-8") as file:
+            json.dump(value, file)
+            file.flush()
+            sync_file(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    _sync_folder(path.parent)
+
+
+def sync_file(descriptor: int) -> None:
+    """Force a file to the disk itself; on macOS `fsync` alone stops at the drive's cache."""
+    if sys.platform == "darwin":
+        import fcntl
+
+        fcntl.fcntl(descriptor, fcntl.F_FULLFSYNC)
+    else:
+        os.fsync(descriptor)
+
+
+def _sync_folder(folder: Path) -> None:
+    if sys.platform == "win32":  # folders cannot be opened there, and renames are journaled
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,237 @@
+"""Reads: each question to a ledger as SQL, on a connection lent by it."""
+
+import array
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import apsw
+
+from elytron.ledger import rows
+from elytron.ledger.connection import PAGE_BYTES
+from elytron.records import LedgerBytes, Message, Session
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Which messages may be hits. Times are in microseconds, from inclusive to exclusive."""
+
+    session: str | None = None
+    user: str | None = None
+    role: str | None = None
+    since_us: int | None = None
+    until_us: int | None = None
+
+    def where(self) -> tuple[str, tuple[Any, ...]]:
+        """The conditions on `messages m` as SQL, each beginning with AND."""
+        parts = (
+            ("m.session = (SELECT key FROM sessions WHERE id = ?)", self.session),
+            ("m.user = (SELECT key FROM users WHERE id = ?)", self.user),
+            ("m.role = ?", self.role),
+            ("m.at_us >= ?", self.since_us),
+            ("m.at_us < ?", self.until_us),
+        )
+        used = [(sql, value) for sql, value in parts if value is not None]
+        return "".join(f" AND {sql}" for sql, _ in used), tuple(value for _, value in used)
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """What ranking needs of a message: where it stands, who spoke, and its hashed terms."""
+
+    key: int
+    session: int
+    position: int
+    user: int | None
+    terms: bytes
+
+
+def history(
+    db: apsw.Connection, *, session: str | None, limit: int, before: str | None, source: object
+) -> list[Message]:
+    """The newest *limit* messages, oldest first, of a session or of all, before a message."""
+    values: tuple[str, ...] = ()
+    if session is None:
+        order, where = "m.key", "1"
+    else:
+        order, where = "m.position", "m.session = (SELECT key FROM sessions WHERE id = ?)"
+        values = (session,)
+    if before is not None:
+        where += f" AND {order} < (SELECT {order} FROM messages m WHERE m.id = ?)"
+        values = (*values, before)
+    found = rows.fetch(
+        db, f"{rows.SELECT_MESSAGES} WHERE {where} ORDER BY {order} DESC LIMIT ?", (*values, limit)
+    )
+    return [rows.to_message(row, source) for row in reversed(found)]
+
+
+def page(
+    db: apsw.Connection, *, after_key: int, limit: int, source: object
+) -> list[tuple[int, Message]]:
+    """(key, message) of the next *limit* messages in the order of arrival."""
+    found = rows.fetch(
+        db, f"{rows.SELECT_MESSAGES} WHERE m.key > ? ORDER BY m.key LIMIT ?", (after_key, limit)
+    )
+    return [(row[0], rows.to_message(row, source)) for row in found]
+
+
+def message(db: apsw.Connection, id: str, source: object) -> Message | None:
+    row = db.execute(f"{rows.SELECT_MESSAGES} WHERE m.id = ?", (id,)).get
+    return None if row is None else rows.to_message(row, source)
+
+
+def messages(db: apsw.Connection, keys: Iterable[int], source: object) -> dict[int, Message]:
+    found = rows.fetch(
+        db,
+        f"{rows.SELECT_MESSAGES} WHERE m.key IN (SELECT value FROM carray(?))",
+        (_integers(keys),),
+    )
+    return {row[0]: rows.to_message(row, source) for row in found}
+
+
+def sessions(db: apsw.Connection, *, limit: int) -> list[Session]:
+    """The sessions that hold messages, the one last spoken in first."""
+    found = rows.fetch(
+        db,
+        "SELECT id, messages, first_us, last_us FROM sessions WHERE messages > 0"
+        " ORDER BY last_key DESC LIMIT ?",
+        (limit,),
+    )
+    return [
+        Session(name, count, rows.to_datetime(first), rows.to_datetime(last))
+        for name, count, first, last in found
+    ]
+
+
+def totals(db: apsw.Connection) -> tuple[int, float]:
+    """
+    (messages, mean number of terms), as the full-text index counts them.
+
+    Read from FTS5's own averages record (row 1 of its data: varints of rows and tokens), since
+    counting the table would read all of it.
+    """
+    block = db.execute("SELECT block FROM words_data WHERE id = 1").get
+    numbers = _varints(block or b"")
+    count = numbers[0] if numbers else 0
+    return count, (numbers[1] / count if count and len(numbers) > 1 else 0.0)
+
+
+def document_frequencies(db: apsw.Connection, stems: Iterable[str]) -> dict[str, int]:
+    """In how many messages each stem stands; stems that stand in none are left out."""
+    return dict(
+        rows.fetch(
+            db,
+            "SELECT v.term, v.doc FROM json_each(?) j"
+            " CROSS JOIN words_vocabulary v ON v.term = j.value",
+            (json.dumps(list(stems)),),
+        )
+    )
+
+
+def match(db: apsw.Connection, stems: Iterable[str], accept: Filter, *, limit: int) -> list[int]:
+    """The keys of the *limit* messages that BM25 ranks first among those accepted."""
+    query = " OR ".join(f'"{stem}"' for stem in stems)
+    where, values = accept.where()
+    if not where:
+        sql = "SELECT rowid FROM words WHERE words MATCH ? ORDER BY rank LIMIT ?"
+    else:
+        sql = (
+            "SELECT m.key FROM words CROSS JOIN messages m ON m.key = words.rowid"
+            f" WHERE words MATCH ?{where} ORDER BY words.rank LIMIT ?"
+        )
+    return [key for (key,) in db.execute(sql, (query, *values, limit))]
+
+
+def accepted(db: apsw.Connection, keys: Sequence[int], accept: Filter) -> set[int]:
+    """Those of *keys* that pass the filter."""
+    where, values = accept.where()
+    if not where:
+        return set(keys)
+    sql = f"SELECT m.key FROM messages m WHERE m.key IN (SELECT value FROM carray(?)){where}"
+    return {key for (key,) in db.execute(sql, (_integers(keys), *values))}
+
+
+_PLACE = "m.key, m.session, m.position, m.user, m.terms"
+
+
+def places(db: apsw.Connection, keys: Sequence[int]) -> list[Place]:
+    """The places of these messages and of those just before and after them in the session."""
+    found = {
+        row[0]: Place(*row)
+        for row in db.execute(
+            f"SELECT {_PLACE} FROM messages m WHERE m.key IN (SELECT value FROM carray(?))",
+            (_integers(keys),),
+        )
+    }
+    held = {(place.session, place.position) for place in found.values()}
+    wanted = {(s, p + step) for s, p in held for step in (-1, 1)} - held
+    for row in db.execute(
+        f"SELECT {_PLACE} FROM json_each(?) j CROSS JOIN messages m"
+        " ON m.session = j.value ->> 0 AND m.position = j.value ->> 1",
+        (json.dumps(list(wanted)),),
+    ):
+        found[row[0]] = Place(*row)
+    return list(found.values())
+
+
+def users_named(db: apsw.Connection, folded_names: Iterable[str]) -> list[int]:
+    """The keys of the users whose folded id is among these names."""
+    found = db.execute(
+        "SELECT u.key FROM json_each(?) j CROSS JOIN users u ON u.folded = j.value",
+        (json.dumps(list(folded_names)),),
+    )
+    return [key for (key,) in found]
+
+
+def counts(db: apsw.Connection) -> dict[str, int]:
+    """Rows by kind."""
+    kinds = ("messages", "sessions", "users", "memories", "concepts", "edges", "changes")
+    sql = "SELECT " + ", ".join(f"(SELECT count(*) FROM {kind})" for kind in kinds)
+    return dict(zip(kinds, db.execute(sql).get, strict=True))
+
+
+def times(db: apsw.Connection) -> tuple[int | None, int | None]:
+    """The earliest and latest time of a message."""
+    first, last = db.execute("SELECT min(first_us), max(last_us) FROM sessions").get
+    return first, last
+
+
+def sizes(db: apsw.Connection, *, file: int, wal: int) -> LedgerBytes:
+    """
+    Where the bytes are. Pages still in the WAL count as the file's, once checkpointed.
+
+    Reads the index and vector pages to count them: about a millisecond per 4 MB.
+    """
+    pages, free = db.pragma("page_count"), db.pragma("freelist_count")
+    words = sum(_table_bytes(db, f"words_{part}") for part in ("data", "idx", "docsize"))
+    return LedgerBytes(
+        file=file,
+        live=(pages - free) * PAGE_BYTES,
+        dead=free * PAGE_BYTES,
+        wal=wal,
+        words=words,
+        vectors=_table_bytes(db, "vectors"),
+    )
+
+
+def _table_bytes(db: apsw.Connection, name: str) -> int:
+    sql = "SELECT sum(pgsize) FROM dbstat WHERE name = ? AND aggregate = TRUE"
+    return int(db.execute(sql, (name,)).get or 0)
+
+
+def _integers(keys: Iterable[int]) -> Any:
+    values = array.array("q", keys)
+    # carray refuses an empty buffer; no key is 0.
+    return apsw.carray(values if values else array.array("q", [0]), flags=apsw.SQLITE_CARRAY_INT64)
+
+
+def _varints(block: bytes) -> list[int]:
+    """SQLite's variable-length integers: 7 bits a byte, high bit set while more follow."""
+    numbers, value = [], 0
+    for byte in block:
+        value = value << 7 | (byte & 0x7F)
+        if byte < 0x80:
+            numbers.append(value)
+            value = 0
+    return numbers

@@ -1,0 +1,88 @@
+"""Rows: the checksum of a row, and messages as they go in and come out."""
+
+import json
+import zlib
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
+
+import apsw
+
+from elytron.errors import Corrupt
+from elytron.records import Message
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_zones: dict[int, timezone] = {0: UTC}  # at most one for each minute from -1439 to 1439
+
+# In the order of the checksum; session and user are keys here.
+STORED = (
+    "m.key, m.id, m.session, m.position, m.user, m.responds_to, m.role, m.at_us,"
+    " m.offset_min, m.arrived_us, m.embedding, m.metadata, m.content, m.checksum"
+)
+SELECT_MESSAGES = (
+    f"SELECT {STORED}, s.id, u.id FROM messages m"
+    " LEFT JOIN sessions s ON s.key = m.session LEFT JOIN users u ON u.key = m.user"
+)
+_CONTENT, _CHECKSUM, _SESSION_ID, _USER_ID = 12, 13, 14, 15
+
+
+def fetch(db: apsw.Connection, sql: str, values: Sequence[Any] = ()) -> list[Any]:
+    """All rows of a query, as tuples. The statement is at its end, so no snapshot stays open."""
+    return db.execute(sql, values).fetchall()
+
+
+def checksum(values: Sequence[Any]) -> int:
+    """
+    CRC-32 of a row's values.
+
+    SQLite notices neither a flipped bit in a text page nor one in the WAL; this does. `str`
+    and not `repr`, whose escapes change with Python's Unicode tables.
+    """
+    return zlib.crc32("\x1f".join(map(str, values)).encode())
+
+
+def to_datetime(at_us: int, offset_min: int = 0) -> datetime:
+    """Microseconds since 1970 as an aware time at the given UTC offset."""
+    at = _EPOCH + timedelta(microseconds=at_us)
+    if offset_min == 0:
+        return at
+    zone = _zones.get(offset_min)
+    if zone is None:
+        zone = _zones[offset_min] = timezone(timedelta(minutes=offset_min))
+    return at.astimezone(zone)
+
+
+def to_us(at: datetime) -> int:
+    """An aware time as whole microseconds since 1970."""
+    return (at - _EPOCH) // timedelta(microseconds=1)
+
+
+def verify(row: Sequence[Any], source: object) -> None:
+    """
+    Check a row that starts with `STORED`.
+
+    Raises:
+        Corrupt: the row is not what was written. Its text may be wrong, so it is not shown.
+    """
+    if checksum(row[:_CHECKSUM]) != row[_CHECKSUM]:
+        raise Corrupt(
+            f"{source}: message row {row[0]} is damaged (its checksum does not match);"
+            " the file was left as it is"
+        )
+
+
+def to_message(row: Sequence[Any], source: object) -> Message:
+    """A row of `SELECT_MESSAGES`, verified, as a `Message`."""
+    verify(row, source)
+    if row[_SESSION_ID] is None or (row[4] is not None and row[_USER_ID] is None):
+        raise Corrupt(f"{source}: message row {row[0]} names a session or user that is missing")
+    return Message(
+        row[1],
+        row[6],
+        row[_CONTENT],
+        to_datetime(row[7], row[8]),
+        row[_SESSION_ID],
+        row[_USER_ID],
+        json.loads(row[11]) if row[11] else {},
+        row[3],
+    )

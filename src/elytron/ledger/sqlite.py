@@ -1,0 +1,368 @@
+"""
+The SQLite ledger of one agent: opened, written in whole transactions, read in snapshots.
+
+What is written is decided above (admission) and put into SQL in `writes.py`; what is read is
+in `reads.py`. Here: files, the order of writers, checkpoints, and errors made ours.
+"""
+
+import contextlib
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import apsw
+
+from elytron.config import Config
+from elytron.errors import Busy, Corrupt, DiskFull, ElytronError, OverBudget, Unavailable
+from elytron.ledger import files, schema, writes
+from elytron.ledger.connection import FRAME_BYTES, PAGE_BYTES, connect, translate
+from elytron.ledger.lock import FileLock
+from elytron.ledger.ops import Op
+from elytron.ledger.pool import Readers, Slots
+
+_ROOM_FRAMES = 64  # what a small commit may add to the WAL
+
+
+class Ledger:
+    """
+    One agent's file. `commit` is for one thread at a time; `reading` for many.
+
+    Several processes may hold the same ledger: each commit and checkpoint is ordered by the
+    lock file, and readers see the last commit.
+    """
+
+    def __init__(
+        self, store: Path, name: str, config: Config, *, slots: Slots, vfs: str | None = None
+    ) -> None:
+        self.folder = files.agent_folder(store, name)
+        self.path = self.folder / files.LEDGER
+        self.name = name
+        self.languages = ",".join(config.languages)
+        self._config = config
+        self._vfs = vfs
+        self._wal_frames = 0
+        self._writer: apsw.Connection | None = None
+        self._lock: FileLock | None = None
+        self._readers = Readers(
+            self._open_reader,
+            size=config.max_connections,
+            timeout_s=config.read_timeout_s,
+            slots=slots,
+        )
+
+    # -- opening and closing
+
+    def open(self, *, create: bool) -> bool:
+        """
+        Open the ledger, making it if *create*.
+
+        Returns:
+            False if there is none and *create* is False: nothing was made.
+
+        Raises:
+            Corrupt: the marker says that there was a ledger, and it is missing, empty,
+                another agent's, or no ledger.
+            Unavailable, DiskFull, Busy: as they say.
+        """
+        marked = files.read_marker(self.folder)
+        if marked is None and not create:
+            return False
+        if marked is not None and marked != self.name:
+            raise Corrupt(
+                f"{self.folder} holds the memory of {marked!r}, not of {self.name!r};"
+                " it was left as it is"
+            )
+        with files.translate_os_errors(self.folder):
+            if marked is None:
+                self.folder.mkdir(parents=True, exist_ok=True)
+            elif not self.path.exists() or self.path.stat().st_size == 0:
+                raise Corrupt(
+                    f"{self.path} is missing or empty, but its marker says that it held a memory;"
+                    " restore it from a backup (nothing was created in its place)"
+                )
+            self._lock = FileLock(self.folder / files.LOCK)
+        try:
+            if marked is None:
+                self._create()
+            self._writer = self._open_writer()
+        except BaseException:
+            self.close()
+            raise
+        return True
+
+    def _create(self) -> None:
+        with self._locked(time.monotonic() + self._config.save_timeout_s):
+            if files.read_marker(self.folder) is not None:
+                return  # another process was faster
+            try:
+                db = self._connect(create=True)
+                try:
+                    if db.pragma("user_version") == 0:
+                        db.pragma("page_size", PAGE_BYTES)
+                        db.pragma("auto_vacuum", "incremental")
+                        db.pragma("journal_mode", "wal")
+                        db.pragma("application_id", schema.APPLICATION_ID)
+                        self._migrate(db, begin=True)
+                    # On the disk before the marker vouches for it.
+                    db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+                finally:
+                    db.close()
+            except apsw.Error as error:
+                raise translate(error, self.path, full=self._full) from error
+            files.write_marker(self.folder, self.name)
+
+    def _migrate(self, db: apsw.Connection, *, begin: bool = False) -> None:
+        for number in range(db.pragma("user_version"), schema.VERSION):
+            with db:
+                db.execute(schema.MIGRATIONS[number]).fetchall()
+                db.pragma("user_version", number + 1)
+                if begin:
+                    writes.set_up(db, name=self.name, languages=self.languages)
+
+    def _open_writer(self) -> apsw.Connection:
+        """Open the connection that writes, after a look at whose file it is."""
+        try:
+            db = self._connect(create=False)
+            try:
+                if db.pragma("application_id") != schema.APPLICATION_ID:
+                    raise Corrupt(f"{self.path} is no Elytron ledger; it was left as it is")
+                version = db.pragma("user_version")
+                if version > schema.VERSION:
+                    raise Unavailable(
+                        f"{self.path} has schema {version}; this version reads up to"
+                        f" {schema.VERSION}: upgrade elytron"
+                    )
+                if version < schema.VERSION:
+                    with self._locked(time.monotonic() + self._config.save_timeout_s):
+                        self._migrate(db)
+                name, self.languages = writes.identity(db, self.path)
+                if name != self.name:
+                    raise Corrupt(f"{self.path} is the memory of {name!r}, not of {self.name!r}")
+                room = self._config.max_db_size_bytes - self._config.wal_limit_bytes
+                db.pragma("max_page_count", max(1, room // PAGE_BYTES))
+                db.set_wal_hook(self._count_frames)
+                # A WAL left by a process that died is bounded again from the start.
+                self._wal_frames = self._wal_bytes() // FRAME_BYTES
+            except BaseException:
+                db.close()
+                raise
+        except apsw.Error as error:
+            raise translate(error, self.path) from error
+        return db
+
+    def _connect(self, *, create: bool) -> apsw.Connection:
+        return connect(
+            self.path,
+            create=create,
+            cache_mb=self._config.page_cache_mb,
+            wal_limit_bytes=self._config.wal_limit_bytes,
+            vfs=self._vfs,
+        )
+
+    def _open_reader(self) -> apsw.Connection:
+        try:
+            db = self._connect(create=False)
+            db.pragma("query_only", 1)
+        except apsw.Error as error:
+            raise translate(error, self.path) from error
+        return db
+
+    def close(self) -> None:
+        """Give everything back; the WAL is emptied if nobody else is using it."""
+        self._readers.close()
+        db, self._writer = self._writer, None
+        if db is not None:
+            try:
+                if self._wal_frames:
+                    self._checkpoint_on_close(db)
+            finally:
+                db.close()
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    def _checkpoint_on_close(self, db: apsw.Connection) -> None:
+        # What is not checkpointed stays in the WAL, safe, for the next to open.
+        with contextlib.suppress(apsw.Error, Busy), self._locked(time.monotonic()):
+            db.set_busy_timeout(0)
+            db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+
+    # -- writing
+
+    def commit(self, ops: Sequence[Op], deadline: float) -> list[Any]:
+        """
+        Apply ops in one durable transaction.
+
+        Args:
+            ops: in order. If the transaction fails as a whole, the ops are tried one by one,
+                so each succeeds or fails by itself.
+            deadline: on the monotonic clock, for the lock and for readers in the way.
+
+        Returns:
+            For each op its result, or the `ElytronError` that it met.
+        """
+        try:
+            with self._locked(deadline):
+                db = self._ready_writer(deadline)
+                try:
+                    return self._transact(db, ops)
+                except apsw.Error as error:
+                    if len(ops) == 1:
+                        return [self._failure(error, committing=self._give_up(db))]
+                    if self._give_up(db):
+                        # The disk failed under COMMIT: trying the parts could double nothing,
+                        # but each caller has to hear that the outcome is open.
+                        return [self._failure(error, committing=True)] * len(ops)
+        except ElytronError as error:
+            return [error] * len(ops)
+        return [self.commit([op], deadline)[0] for op in ops]
+
+    def checkpoint_due(self) -> bool:
+        """Whether the WAL has reached half its limit."""
+        return self._wal_frames * FRAME_BYTES * 2 >= self._config.wal_limit_bytes
+
+    def checkpoint(self) -> None:
+        """
+        Copy the WAL into the file, as far as readers let it; never waits for them.
+
+        Raises nothing for a lock that another process holds: the next commit tries again.
+        """
+        db = self._writer
+        if db is not None:
+            with contextlib.suppress(Busy, apsw.BusyError), self._locked(time.monotonic()):
+                frames, done = db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+                # Fully copied: the next commit begins the WAL anew.
+                self._wal_frames = 0 if frames == done else frames
+
+    def _transact(self, db: apsw.Connection, ops: Sequence[Op]) -> list[Any]:
+        results: list[Any] = []
+        self._committing = False
+        db.execute("BEGIN IMMEDIATE")
+        try:
+            for op in ops:
+                try:
+                    results.append(writes.apply(db, op, self.path))
+                except ElytronError as error:
+                    results.append(error)
+            writes.trim_changes(db, change_max=self._config.change_max)
+            self._committing = True
+            db.execute("COMMIT")
+            self._committing = False
+        except BaseException:
+            if not db.get_autocommit():
+                with contextlib.suppress(apsw.Error):  # the first error is the one to tell
+                    db.execute("ROLLBACK")
+            raise
+        return results
+
+    def _give_up(self, db: apsw.Connection) -> bool:
+        """After an error: whether COMMIT was under way. A doubtful connection is dropped."""
+        committing, self._committing = self._committing, False
+        db.close()
+        self._writer = None
+        return committing
+
+    def _failure(self, error: apsw.Error, *, committing: bool) -> ElytronError:
+        ours = translate(error, self.path, committing=committing, full=self._full)
+        ours.__cause__ = error
+        return ours
+
+    def _ready_writer(self, deadline: float) -> apsw.Connection:
+        """The writing connection, with room in the WAL for one more commit."""
+        if self._writer is None:
+            self._writer = self._open_writer()
+        db = self._writer
+        limit = self._config.wal_limit_bytes
+        if (self._wal_frames + _ROOM_FRAMES) * FRAME_BYTES >= limit:
+            wait_s = max(0.0, deadline - time.monotonic())
+            db.set_busy_timeout(int(wait_s * 1000))
+            try:
+                db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+            except apsw.BusyError as error:
+                raise Busy(
+                    f"the WAL of {self.path} is at its limit of {limit} bytes and a reader kept"
+                    f" it for {wait_s:.1f} s; nothing was written: end that reader, or raise"
+                    " `wal_limit_mb`"
+                ) from error
+            except apsw.Error as error:
+                raise translate(error, self.path, full=self._full) from error
+            finally:
+                db.set_busy_timeout(2000)
+            self._wal_frames = 0
+        return db
+
+    def _count_frames(self, _db: apsw.Connection, _name: str, frames: int) -> int:
+        self._wal_frames = frames
+        return apsw.SQLITE_OK
+
+    def _full(self) -> ElytronError:
+        """Tell the size limit from a full disk: only one of them has no room left."""
+        limit = self._config.max_db_size_bytes
+        held = self._file_bytes() + self._wal_bytes()
+        slack = self._config.wal_limit_bytes + limit // 20
+        free = shutil.disk_usage(self.folder).free
+        if held + slack >= limit and free > slack:
+            return OverBudget(
+                f"the memory of {self.name!r} is at its limit ({held} of {limit} bytes); nothing"
+                " was written: delete something, or raise `max_db_size_mb`"
+            )
+        return DiskFull(
+            f"no room left on the disk of {self.path} ({free} bytes free); nothing was written:"
+            " free some"
+        )
+
+    @contextlib.contextmanager
+    def _locked(self, deadline: float) -> Iterator[None]:
+        assert self._lock is not None, "the ledger is closed"
+        self._lock.acquire(deadline, self._config.save_timeout_s)
+        try:
+            yield
+        finally:
+            self._lock.release()
+
+    # -- reading
+
+    @contextlib.contextmanager
+    def reading(self, *, snapshot: bool = False) -> Iterator[apsw.Connection]:
+        """
+        A connection to read with, for at most `read_timeout_s`.
+
+        Args:
+            snapshot: all statements see one moment. Without it each sees its own.
+
+        Raises:
+            Busy: no reader came free, or the reading took too long.
+            Corrupt, Unavailable: the file is damaged or gone.
+        """
+        reader = self._readers.borrow()
+        broken = True
+        try:
+            if snapshot:
+                reader.db.execute("BEGIN")
+            yield reader.db
+            if snapshot:
+                reader.db.execute("COMMIT")
+            broken = False
+        except apsw.Error as error:
+            raise translate(error, self.path) from error
+        finally:
+            self._readers.give_back(reader, broken=broken)
+
+    def file_sizes(self) -> tuple[int, int]:
+        """Bytes of the ledger's file and of its WAL."""
+        return self._file_bytes(), self._wal_bytes()
+
+    def _file_bytes(self) -> int:
+        return _size(self.path)
+
+    def _wal_bytes(self) -> int:
+        return _size(self.path.with_name(files.LEDGER + "-wal"))
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0

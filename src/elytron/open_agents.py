@@ -1,0 +1,238 @@
+"""
+Open agents: which ledgers of a store are open now, and who is using them.
+
+An agent costs descriptors only while it is open. At most `max_open_agents` are; the least
+recently used one that nobody is using is put to rest for the next. Every verb borrows the
+agent it works on, so that it is not closed under it.
+"""
+
+import contextlib
+import logging
+import os
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from pathlib import Path
+from typing import Any
+
+from elytron.config import Config
+from elytron.errors import Busy, Closed, ElytronError, Forked
+from elytron.ledger import files
+from elytron.ledger.pool import Slots
+from elytron.ledger.sqlite import Ledger
+from elytron.write.writer import Quota, Writer
+
+_log = logging.getLogger("elytron.store")
+_SPARE_READERS = 24  # idle readers of a store beyond one an agent
+
+
+class OpenAgent:
+    """A ledger, its writer, and how many are using them."""
+
+    def __init__(self, ledger: Ledger, writer: Writer) -> None:
+        self.ledger = ledger
+        self.writer = writer
+        self.uses = 0
+        self.ready = False
+        self.submitted: set[Future[Any]] = set()  # at most `queue_max`, by the quota
+
+
+class OpenAgents:
+    """Lends open agents. Safe for many threads; useless after `close` or a fork."""
+
+    def __init__(self, path: Path, config: Config, *, vfs: str | None = None) -> None:
+        self.path = path
+        self.config = config
+        self.quota = Quota(items_max=config.queue_max, bytes_max=config.queue_max_bytes)
+        self._vfs = vfs
+        self._pid = os.getpid()
+        self._closed = False
+        self._changed = threading.Condition(threading.Lock())
+        self._entries: OrderedDict[str, OpenAgent] = OrderedDict()
+        self._slots = Slots(in_use_max=config.max_readers, spare_max=_SPARE_READERS)
+        self._pool: ThreadPoolExecutor | None = None
+
+    @contextlib.contextmanager
+    def use(self, name: str, *, create: bool) -> Iterator[OpenAgent | None]:
+        """An open agent for the length of the block; None if there is none and not *create*."""
+        agent = self.borrow(name, create=create)
+        try:
+            yield agent
+        finally:
+            if agent is not None:
+                self.give_back(agent)
+
+    def borrow(self, name: str, *, create: bool) -> OpenAgent | None:
+        """
+        Open an agent, or find it open. `give_back` must follow.
+
+        Raises:
+            Closed, Forked: the store is of no use any more.
+            Busy: `max_open_agents` were all in use for `save_timeout_s`.
+            ElytronError: what opening its ledger met.
+        """
+        self.check_usable()
+        with self._changed:
+            entry = self._entries.get(name)
+            if entry is not None and entry.ready:
+                entry.uses += 1
+                self._entries.move_to_end(name)
+                return entry
+        if not create and files.read_marker(files.agent_folder(self.path, name)) is None:
+            return None
+        return self._open(name, create=create)
+
+    def give_back(self, agent: OpenAgent) -> None:
+        with self._changed:
+            agent.uses -= 1
+            if not agent.uses:
+                self._changed.notify_all()
+
+    def give_back_after(self, agent: OpenAgent, future: "Future[Any]") -> None:
+        """Give *agent* back once *future*, a write submitted to it, is settled."""
+        with self._changed:
+            agent.submitted.add(future)
+
+        def settled(done: "Future[Any]") -> None:
+            with self._changed:
+                agent.submitted.discard(done)
+            self.give_back(agent)
+
+        future.add_done_callback(settled)
+
+    def wait_submitted(self, name: str, timeout_s: float) -> bool:
+        """Wait until what was submitted to an agent so far is settled; False if it is not."""
+        with self._changed:
+            entry = self._entries.get(name)
+            futures = list(entry.submitted) if entry is not None else []
+        return not wait(futures, timeout=timeout_s).not_done
+
+    def _open(self, name: str, *, create: bool) -> OpenAgent | None:
+        entry, victim = self._take_place(name)
+        if entry.ready:
+            return entry
+        opened = False
+        try:
+            if victim is not None:
+                victim.ledger.close()
+            if create:
+                files.make_store(self.path)
+            opened = entry.ledger.open(create=create)
+        finally:
+            with self._changed:
+                if opened:
+                    entry.ready = True
+                else:
+                    del self._entries[name]
+                self._changed.notify_all()
+        return entry if opened else None
+
+    def _take_place(self, name: str) -> tuple[OpenAgent, OpenAgent | None]:
+        """The agent if another thread opened it; else a place for it, and who must leave it."""
+        deadline = time.monotonic() + self.config.save_timeout_s
+        with self._changed:
+            while True:
+                self.check_usable()
+                entry = self._entries.get(name)
+                if entry is not None and entry.ready:
+                    entry.uses += 1
+                    return entry, None
+                if entry is None:
+                    victim = self._resting_place()
+                    if len(self._entries) < self.config.max_open_agents:
+                        entry = self._entries[name] = self._new(name)
+                        entry.uses = 1
+                        return entry, victim
+                wait_s = deadline - time.monotonic()
+                if wait_s <= 0 or not self._changed.wait(wait_s):
+                    raise Busy(
+                        f"all {self.config.max_open_agents} open agents were in use for"
+                        f" {self.config.save_timeout_s:g} s; nothing was written: retry later, or"
+                        " raise `max_open_agents`"
+                    )
+
+    def _resting_place(self) -> OpenAgent | None:
+        """Remove the least recently used idle agent, if all places are taken."""
+        if len(self._entries) < self.config.max_open_agents:
+            return None
+        for name, entry in self._entries.items():
+            if entry.ready and not entry.uses:
+                return self._entries.pop(name)
+        return None
+
+    def _new(self, name: str) -> OpenAgent:
+        config = self.config
+        ledger = Ledger(self.path, name, config, slots=self._slots, vfs=self._vfs)
+        writer = Writer(
+            ledger,
+            quota=self.quota,
+            batch_max=config.batch_max,
+            # A batch is one commit, which has to fit into the WAL beside what is there.
+            batch_max_bytes=config.wal_limit_bytes // 4,
+            timeout_s=config.save_timeout_s,
+            run_soon=self._run_soon,
+        )
+        return OpenAgent(ledger, writer)
+
+    def _run_soon(self, work: Callable[[], None]) -> None:
+        with self._changed:
+            if self._pool is None:
+                self._pool = ThreadPoolExecutor(
+                    self.config.writer_threads, thread_name_prefix="elytron-writer"
+                )
+            self._pool.submit(work)
+
+    @property
+    def open_count(self) -> int:
+        return len(self._entries)
+
+    def check_usable(self) -> None:
+        """
+        Raises:
+            Forked: this process is not the one that opened the store.
+            Closed: `close` was called.
+        """
+        if os.getpid() != self._pid:
+            raise Forked(
+                f"{self.path} was opened by process {self._pid}; this is its fork"
+                f" {os.getpid()}: open the store anew here"
+            )
+        if self._closed:
+            raise Closed(f"{self.path} was closed; nothing was written: open it again")
+
+    def close(self) -> None:
+        """
+        Refuse new work, let what is under way end, and give everything back. Idempotent.
+
+        In a fork it does nothing: files and threads belong to the parent.
+
+        Raises:
+            Busy: work was still under way after `save_timeout_s`; its agents stay open.
+        """
+        if os.getpid() != self._pid:
+            return
+        deadline = time.monotonic() + self.config.save_timeout_s
+        with self._changed:
+            self._closed = True
+            while any(entry.uses for entry in self._entries.values()):
+                wait_s = deadline - time.monotonic()
+                if wait_s <= 0 or not self._changed.wait(wait_s):
+                    break
+            idle = [name for name, entry in self._entries.items() if not entry.uses]
+            resting = [self._entries.pop(name) for name in idle]
+            busy = len(self._entries)
+        for entry in resting:
+            try:
+                entry.ledger.close()
+            except ElytronError as error:  # the others still have to be closed
+                _log.warning("closing %s: %s", entry.ledger.path, error)
+        if busy:
+            raise Busy(
+                f"{busy} agents were still in use after {self.config.save_timeout_s:g} s;"
+                " close again, or raise `save_timeout_s`"
+            )
+        if self._pool is not None:
+            self._pool.shutdown(wait=True)
+            self._pool = None

@@ -1,0 +1,188 @@
+"""
+Records: what crosses between the parts, and what callers get back.
+
+Times are timezone-aware `datetime`s on this side of the ledger and whole microseconds since
+1970 (UTC) inside it. Everything is immutable.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, NamedTuple
+
+ROLES = ("system", "developer", "user", "assistant", "tool", "function")
+DEFAULT_SESSION = "default"
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """
+    One message as it is held.
+
+    `position` counts from 0 within the session, in the order of saving. `at` carries the UTC
+    offset with which it was saved. `speaker` is the user where there is one, else the role.
+    """
+
+    id: str
+    role: str
+    content: str
+    at: datetime
+    session: str
+    user: str | None
+    metadata: Mapping[str, Any]
+    position: int
+
+    @property
+    def speaker(self) -> str:
+        return self.user if self.user is not None else self.role
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """
+    The message with this id is durable.
+
+    `new` is False when it was held already, as after a retry. `embedding` says whether a
+    vector follows, and if not, why: `disabled` while embeddings are off.
+    """
+
+    id: str
+    new: bool = True
+    embedding: str = "disabled"
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """One conversation: its size and the times of its first and last saved message."""
+
+    id: str
+    messages: int
+    first_at: datetime
+    last_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """
+    One message that answers a question.
+
+    `why` holds each part's share of `score`: words, neighbours, session, speaker.
+    `matched` are the stems that the question and the message have in common.
+    """
+
+    message: Message
+    score: float
+    why: Mapping[str, float]
+    matched: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """Hits packed for a prompt. `tokens` is what the counter said of `text`."""
+
+    text: str
+    hits: tuple[Hit, ...]
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerBytes:
+    """
+    Bytes of one ledger on disk.
+
+    `file` is live plus dead pages; `wal` comes on top. `words` and `vectors` are parts of
+    `live`.
+    """
+
+    file: int = 0
+    live: int = 0
+    dead: int = 0
+    wal: int = 0
+    words: int = 0
+    vectors: int = 0
+
+    @property
+    def total(self) -> int:
+        return self.file + self.wal
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What one agent holds and costs, beside its limits."""
+
+    agent: str
+    limit_bytes: int
+    messages: int = 0
+    sessions: int = 0
+    users: int = 0
+    memories: int = 0
+    concepts: int = 0
+    edges: int = 0
+    changes: int = 0
+    first_at: datetime | None = None
+    last_at: datetime | None = None
+    bytes: LedgerBytes = LedgerBytes()
+    queued: int = 0
+    failed_writes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class StoreUsage:
+    """What a whole store holds and costs. `rss_bytes` and below are of this process."""
+
+    path: str
+    agents: tuple[Usage, ...]
+    total_bytes: int
+    open_agents: int
+    queued: int
+    queued_bytes: int
+    rss_bytes: int
+    threads: int
+    descriptors: int
+
+
+@dataclass(frozen=True, slots=True)
+class BadLine:
+    """A piece of an import that could not be taken: where it stands, and why not."""
+
+    line: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class ImportReport:
+    """
+    What an import did to one agent.
+
+    `left_out` counts, by reason, what the source holds but a memory does not take.
+    """
+
+    agent: str
+    imported: int
+    already_held: int
+    bad: tuple[BadLine, ...] = ()
+    left_out: Mapping[str, int] | None = None
+
+
+class Draft(NamedTuple):
+    """
+    A message that admission has let through: checked, dated and indexed, ready to be written.
+
+    A tuple, not a dataclass: one is made for each save, and it is the cheapest immutable
+    record. `at_given` tells a retry from a conflict: a time that we chose is not compared.
+    """
+
+    id: str
+    role: str
+    content: str
+    session: str
+    user: str | None
+    at_us: int
+    offset_min: int
+    at_given: bool
+    arrived_us: int
+    metadata: str | None
+    words: str
+    terms: bytes
+    size_bytes: int
+    embedding: str

@@ -1,0 +1,128 @@
+"""
+Store: many agents under one folder, with one queue, one set of readers, and one close.
+"""
+
+import os
+import sys
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from elytron import config as configuration
+from elytron.agent import Agent
+from elytron.config import Config
+from elytron.ledger import files
+from elytron.open_agents import OpenAgents
+from elytron.records import StoreUsage
+from elytron.text import Analyzer
+from elytron.write.admission import IdClock
+
+
+def open(  # noqa: A001 - `elytron.open` is the public name
+    path: str | os.PathLike[str],
+    config: str | Path | Mapping[str, Any] | Config | None = None,
+    **settings: Any,
+) -> "Store":
+    """
+    Open the store at *path*. Nothing is made on disk before the first write.
+
+    Args:
+        path: a folder on a local disk, made on the first write.
+        config: a YAML file, a mapping, or a `Config`.
+        settings: any setting by its name, as `queue_max=100`; see docs/settings.md. They win
+            over `ELYTRON_*` in the environment, which wins over *config*.
+
+    Raises:
+        InvalidSetting: an unknown name or a bad value.
+        Unavailable: the path is a file, on a network file system, or of a newer version.
+
+    Use it in a `with` block, or `close` it. Any number of processes may open one store.
+    """
+    return Store(path, configuration.load(config, settings, os.environ))
+
+
+def _descriptors(process: Any) -> int:
+    count: int = process.num_handles() if sys.platform == "win32" else process.num_fds()
+    return count
+
+
+class Store:
+    """Many agents' memories. Safe for many threads; not for use after a fork."""
+
+    def __init__(
+        self, path: str | os.PathLike[str], config: Config, *, vfs: str | None = None
+    ) -> None:
+        """Use `elytron.open`. *vfs* names an SQLite file layer, for tests that make it fail."""
+        self.path = Path(path)
+        self.config = config
+        files.check_store_path(self.path, allow_network=config.allow_network_path)
+        self._analyzer = Analyzer(config.languages)
+        self._ids = IdClock()
+        self._agents = OpenAgents(self.path, config, vfs=vfs)
+        self._open = True
+
+    def agent(self, name: str) -> Agent:
+        """
+        The memory of one agent, made on its first write.
+
+        Args:
+            name: 1 to 1000 characters, anything that can be typed. Two names are never one
+                memory: not `Bob` and `bob`, nor `José` and `Jose`.
+
+        Raises:
+            InvalidArgument: empty, too long, or with control characters.
+        """
+        self._agents.check_usable()
+        return Agent(files.check_name(name), self._agents, self._analyzer, self._ids)
+
+    def agents(self) -> list[str]:
+        """The names of all agents that hold something, sorted. Reads a small file for each."""
+        self._agents.check_usable()
+        return files.agent_names(self.path)
+
+    def usage(self) -> StoreUsage:
+        """What the store holds and this process costs. Opens every agent in turn."""
+        import psutil
+
+        usages = tuple(self.agent(name).usage() for name in self.agents())
+        process = psutil.Process()
+        with process.oneshot():
+            return StoreUsage(
+                path=str(self.path),
+                agents=usages,
+                total_bytes=sum(usage.bytes.total for usage in usages),
+                open_agents=self._agents.open_count,
+                queued=self._agents.quota.items,
+                queued_bytes=self._agents.quota.bytes,
+                rss_bytes=process.memory_info().rss,
+                threads=process.num_threads(),
+                descriptors=_descriptors(process),
+            )
+
+    def close(self) -> None:
+        """
+        Let writes under way end, then give files, threads and memory back. Idempotent.
+
+        Raises:
+            Busy: some agents were still in use after `save_timeout_s`; they stay open.
+        """
+        self._agents.close()
+        self._open = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        _type: type[BaseException] | None,
+        _error: BaseException | None,
+        _traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        # An unset attribute: __init__ refused, and there is nothing to close.
+        if getattr(self, "_open", False) and self._agents.open_count:
+            warnings.warn(f"store {self.path} was never closed", ResourceWarning, stacklevel=2)

@@ -1,0 +1,279 @@
+"""
+Admission: what may enter a memory, and in what form.
+
+Pure: from the caller's values, the settings and the time of day, a `Draft` or an
+`InvalidArgument` that names the number, the limit and the way out.
+"""
+
+import json
+import math
+import secrets
+import threading
+import time
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from elytron.config import Config
+from elytron.errors import InvalidArgument
+from elytron.records import DEFAULT_SESSION, ROLES, Draft, Message
+from elytron.text import Analyzer
+
+ID_MAX = 200  # characters of a message's, session's or user's id
+QUESTION_MAX = 20_000  # characters
+MEMBERS = ("role", "content", "session", "user", "at", "metadata", "id")
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+_ROW_BYTES = 300  # what a message takes in the ledger besides its text and index
+
+
+class IdClock:
+    """Makes ids that rise: UUIDv7 (RFC 9562, method 1), counting within a millisecond."""
+
+    def __init__(self) -> None:
+        self._mutex = threading.Lock()
+        self._last = 0
+
+    def next(self, now_us: int) -> str:
+        """48 bits of milliseconds, 12 of a counter, 62 of chance."""
+        with self._mutex:
+            # The counter runs on into the next millisecond, so ids rise whatever the clock does.
+            self._last = stamp = max(self._last + 1, now_us // 1000 << 12)
+        value = (stamp >> 12) << 80 | 0x7 << 76 | (stamp & 0xFFF) << 64
+        text = f"{value | 0x2 << 62 | secrets.randbits(62):032x}"
+        return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+
+
+def admit(
+    role: str,
+    content: str,
+    *,
+    session: str | None,
+    user: str | None,
+    at: datetime | None,
+    metadata: Mapping[str, Any] | None,
+    id: str | None,
+    config: Config,
+    analyzer: Analyzer,
+    ids: IdClock,
+) -> Draft:
+    """
+    Check one message and make it ready to be written.
+
+    Raises:
+        InvalidArgument: an unknown role; content that is empty, too long, or holds a NUL or a
+            lone surrogate; an id that is empty, too long or holds control characters; a time
+            without a zone, before 1970 or too far ahead; metadata that is not JSON.
+    """
+    check_role(role)
+    arrived_us = time.time_ns() // 1000
+    text_bytes = check_content(content, config)
+    session = DEFAULT_SESSION if session is None else check_id(session, "session")
+    if user is not None:
+        check_id(user, "user")
+    if at is None:
+        at_us, offset_min, at_given = arrived_us, 0, False
+        at = _EPOCH + timedelta(microseconds=at_us)
+    else:
+        at_us, offset_min = _check_time(at, arrived_us, config)
+        at_given = True
+    stored_metadata = None
+    if metadata:
+        stored_metadata = _check_metadata(metadata, config)
+        text_bytes += len(stored_metadata)
+    words, terms = analyzer.document(content, speaker=user or role, at=at)
+    return Draft(
+        ids.next(arrived_us) if id is None else check_id(id, "id"),
+        role,
+        content,
+        session,
+        user,
+        at_us,
+        offset_min,
+        at_given,
+        arrived_us,
+        stored_metadata,
+        words,
+        terms,
+        _ROW_BYTES + text_bytes + 2 * len(words) + len(terms),
+        # Whether a vector is made, and why not. There are no embedders yet.
+        "disabled",
+    )
+
+
+def admit_many(
+    messages: Iterable[Mapping[str, Any] | Message],
+    *,
+    config: Config,
+    analyzer: Analyzer,
+    ids: IdClock,
+) -> tuple[Draft, ...]:
+    """
+    Check messages that will be written as one. Limits: `queue_max` messages, and as many bytes
+    as fit into the write-ahead log.
+
+    Raises:
+        InvalidArgument: naming the first message that is not acceptable, counted from 0.
+    """
+    drafts: list[Draft] = []
+    size_bytes = 0
+    for number, message in enumerate(messages):
+        try:
+            members = _members(message)
+            draft = admit(**members, config=config, analyzer=analyzer, ids=ids)
+        except InvalidArgument as error:
+            raise InvalidArgument(f"message {number}: {error}") from error
+        drafts.append(draft)
+        size_bytes += draft.size_bytes
+        if len(drafts) > config.queue_max:
+            raise InvalidArgument(
+                f"more than {config.queue_max} messages at once; save them in parts, or raise"
+                " `queue_max`"
+            )
+        if size_bytes > config.wal_limit_bytes:
+            raise InvalidArgument(
+                f"the first {len(drafts)} messages would write {size_bytes} bytes in one commit"
+                f" of at most {config.wal_limit_bytes}; save them in parts, or raise `wal_limit_mb`"
+            )
+    return tuple(drafts)
+
+
+def _members(message: Mapping[str, Any] | Message) -> dict[str, Any]:
+    if isinstance(message, Message):
+        return {name: getattr(message, name) for name in MEMBERS}
+    if not isinstance(message, Mapping):
+        raise InvalidArgument(f"expected a mapping or a Message; got {type(message).__name__}")
+    unknown = [name for name in message if name not in MEMBERS]
+    if unknown:
+        raise InvalidArgument(
+            f"unknown member {unknown[0]!r:.50}; a message has {', '.join(MEMBERS)}"
+        )
+    for name in ("role", "content"):
+        if name not in message:
+            raise InvalidArgument(f"`{name}` is missing")
+    return {name: message.get(name) for name in MEMBERS}
+
+
+def check_role(role: object) -> str:
+    """One of the roles that are known."""
+    if not isinstance(role, str) or role not in ROLES:
+        raise InvalidArgument(f"role {role!r:.50} is unknown; use one of {', '.join(ROLES)}")
+    return role
+
+
+def check_content(content: object, config: Config) -> int:
+    """The size of an acceptable content in UTF-8 bytes."""
+    if not isinstance(content, str):
+        raise InvalidArgument(f"content must be a string; got {type(content).__name__}")
+    if not content or content.isspace():
+        raise InvalidArgument("content is empty")
+    if "\0" in content:
+        raise InvalidArgument(f"content has a NUL character at {content.index(chr(0))}; remove it")
+    size_bytes = _utf8_bytes(content, "content")
+    if size_bytes > config.max_message_bytes:
+        raise InvalidArgument(
+            f"content has {size_bytes} bytes, at most {config.max_message_bytes};"
+            " split it, or raise `max_message_kb`"
+        )
+    return size_bytes
+
+
+def check_id(value: object, what: str) -> str:
+    """An id of 1 to 200 printable characters."""
+    if not isinstance(value, str):
+        raise InvalidArgument(f"{what} must be a string; got {type(value).__name__}")
+    if not value or value.isspace():
+        raise InvalidArgument(f"{what} is empty; leave it out, or give it a value")
+    if len(value) > ID_MAX:
+        raise InvalidArgument(f"{what} has {len(value)} characters, at most {ID_MAX}; shorten it")
+    if not value.isprintable():
+        _utf8_bytes(value, what)
+        bad = next(i for i, character in enumerate(value) if not character.isprintable())
+        raise InvalidArgument(f"{what} has a character at {bad} that cannot be printed; remove it")
+    return value
+
+
+def check_limit(limit: object, maximum: int, setting: str = "max_query_rows") -> int:
+    """A count of results from 1 to the setting's value."""
+    if not isinstance(limit, int) or isinstance(limit, bool) or not 1 <= limit <= maximum:
+        raise InvalidArgument(
+            f"limit must be a whole number from 1 to {maximum} (`{setting}`); got {limit!r:.50}"
+        )
+    return limit
+
+
+def check_question(question: object) -> str:
+    """A question of 1 to 20,000 characters."""
+    if not isinstance(question, str) or not question.strip():
+        raise InvalidArgument("the question is empty; ask with at least one word")
+    if len(question) > QUESTION_MAX:
+        raise InvalidArgument(
+            f"the question has {len(question)} characters, at most {QUESTION_MAX}; shorten it"
+        )
+    return question
+
+
+def check_aware(at: object, what: str) -> datetime:
+    """A time that says its zone."""
+    if not isinstance(at, datetime):
+        raise InvalidArgument(f"{what} must be a datetime; got {type(at).__name__}")
+    if at.tzinfo is None or at.utcoffset() is None:
+        raise InvalidArgument(
+            f"{what} has no time zone; add one, as datetime.now(timezone.utc) does"
+        )
+    return at
+
+
+def _check_time(at: object, now_us: int, config: Config) -> tuple[int, int]:
+    checked = check_aware(at, "at")
+    at_us = (checked - _EPOCH) // _MICROSECOND
+    if at_us < 0:
+        raise InvalidArgument(f"at is {checked.isoformat()}, before 1970; check its unit")
+    if at_us > now_us + config.max_future_s * 1e6:
+        raise InvalidArgument(
+            f"at is {checked.isoformat()}, more than {config.max_future_s:g} s ahead of the"
+            " clock; check its unit, or raise `max_future_s`"
+        )
+    offset = checked.utcoffset()
+    assert offset is not None
+    return at_us, offset // timedelta(minutes=1)
+
+
+def _check_metadata(metadata: object, config: Config) -> str:
+    if not isinstance(metadata, Mapping):
+        raise InvalidArgument(f"metadata must be a mapping; got {type(metadata).__name__}")
+    try:
+        # Sorted, so that a retry is the same text.
+        stored = json.dumps(
+            dict(metadata), ensure_ascii=False, allow_nan=False, sort_keys=True,
+            separators=(",", ":"),
+        )  # fmt: skip
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InvalidArgument(f"metadata is not JSON: {error}") from error
+    if json.loads(stored) != metadata:
+        raise InvalidArgument("metadata would come back changed; its names must be strings")
+    size_bytes = _utf8_bytes(stored, "metadata")
+    if size_bytes > config.max_message_bytes:
+        raise InvalidArgument(
+            f"metadata has {size_bytes} bytes, at most {config.max_message_bytes};"
+            " shorten it, or raise `max_message_kb`"
+        )
+    return stored
+
+
+def _utf8_bytes(text: str, what: str) -> int:
+    try:
+        return len(text) if text.isascii() else len(text.encode())
+    except UnicodeEncodeError as error:
+        raise InvalidArgument(
+            f"{what} has a lone surrogate at {error.start}; decode it properly before saving"
+        ) from error
+
+
+def check_timeout(timeout_s: object) -> float:
+    """A wait in seconds, finite and not negative."""
+    if isinstance(timeout_s, bool) or not isinstance(timeout_s, (int, float)):
+        raise InvalidArgument(f"timeout_s must be a number of seconds; got {timeout_s!r:.50}")
+    if not math.isfinite(timeout_s) or timeout_s < 0:
+        raise InvalidArgument(f"timeout_s must be finite and not negative; got {timeout_s!r}")
+    return float(timeout_s)
