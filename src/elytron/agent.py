@@ -154,7 +154,7 @@ class Agent:
         draft = self._admit(
             role, content, session=session, user=user, at=at, metadata=metadata, id=id
         )
-        return self._submit(draft, wait=True)
+        return self._submit(draft)
 
     def flush(self, *, timeout_s: float | None = None) -> None:
         """
@@ -187,8 +187,8 @@ class Agent:
         message = self.get(id)
         if message is None:
             raise NotFound(f"no message has the id {id!r}; nothing was changed")
-        words, terms = self._analyzer.document(content, speaker=message.speaker, at=message.at)
-        self._write(ops.Edit(id, content, words, terms, size_bytes + len(words) + len(terms)))
+        terms = self._analyzer.document(content, speaker=message.speaker, at=message.at)
+        self._write(ops.Edit(id, content, terms, size_bytes + len(terms)))
 
     def delete(self, id: str) -> bool:
         """Remove one message for good, with its index. Returns whether it was there."""
@@ -257,11 +257,11 @@ class Agent:
                 return done
             entries = []
             for key, message in page:
-                words, terms = self._analyzer.document(
+                terms = self._analyzer.document(
                     message.content, speaker=message.speaker, at=message.at
                 )
-                entries.append((key, words, terms))
-            size_bytes = sum(len(words) + len(terms) for _, words, terms in entries)
+                entries.append((key, terms))
+            size_bytes = sum(len(terms) for _, terms in entries)
             self._write(
                 ops.Reindex(tuple(entries), ",".join(self._config.languages), size_bytes),
                 other_languages=True,
@@ -469,9 +469,21 @@ class Agent:
         finally:
             self._agents.give_back(agent)
 
-    def _submit(self, draft: Draft, *, wait: bool) -> "Future[Receipt]":
-        """Queue a draft; the agent stays open until it is settled."""
-        agent = self._borrow()
+    def _submit(self, draft: Draft) -> "Future[Receipt]":
+        """Queue a draft, waiting for room; the agent stays open until it is settled."""
+        return self._queue(self._borrow(), draft, wait=True)
+
+    def _try_submit(self, draft: Draft) -> "Future[Receipt] | None":
+        """Queue a draft if that takes no waiting: the agent is open, and the queue has room."""
+        agent = self._agents.borrow_open(self.name)
+        if agent is None:
+            return None
+        try:
+            return self._queue(agent, draft, wait=False)
+        except Busy:
+            return None
+
+    def _queue(self, agent: OpenAgent, draft: Draft, *, wait: bool) -> "Future[Receipt]":
         try:
             self._check_languages(agent.ledger)
             future: Future[Receipt] = agent.writer.submit(ops.SaveOne(draft), wait=wait)

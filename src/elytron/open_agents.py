@@ -73,16 +73,23 @@ class OpenAgents:
             Busy: `max_open_agents` were all in use for `save_timeout_s`.
             ElytronError: what opening its ledger met.
         """
-        self.check_usable()
-        with self._changed:
-            entry = self._entries.get(name)
-            if entry is not None and entry.ready:
-                entry.uses += 1
-                self._entries.move_to_end(name)
-                return entry
+        entry = self.borrow_open(name)
+        if entry is not None:
+            return entry
         if not create and files.read_marker(files.agent_folder(self.path, name)) is None:
             return None
         return self._open(name, create=create)
+
+    def borrow_open(self, name: str) -> OpenAgent | None:
+        """The agent if it is open already. Never waits. `give_back` must follow."""
+        self.check_usable()
+        with self._changed:
+            entry = self._entries.get(name)
+            if entry is None or not entry.ready:
+                return None
+            entry.uses += 1
+            self._entries.move_to_end(name)
+            return entry
 
     def give_back(self, agent: OpenAgent) -> None:
         with self._changed:

@@ -67,7 +67,7 @@ class Hit:
     One message that answers a question.
 
     `why` holds each part's share of `score`: words, neighbours, session, speaker.
-    `matched` are the stems that the question and the message have in common.
+    `matched` are those of the question's words that the message holds, in any form.
     """
 
     message: Message
@@ -182,7 +182,6 @@ class Draft(NamedTuple):
     at_given: bool
     arrived_us: int
     metadata: str | None
-    words: str
     terms: bytes
     size_bytes: int
     embedding: str

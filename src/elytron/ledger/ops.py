@@ -38,7 +38,6 @@ class Edit:
 
     id: str
     content: str
-    words: str
     terms: bytes
     size_bytes: int
     items: int = 1
@@ -68,9 +67,9 @@ class DeleteSession:
 
 @dataclass(frozen=True, slots=True)
 class Reindex:
-    """Write new index entries: (key, words, terms). `languages` is what they were made for."""
+    """Write new index entries: (key, terms). `languages` is what they were made for."""
 
-    entries: tuple[tuple[int, str, bytes], ...]
+    entries: tuple[tuple[int, bytes], ...]
     languages: str
     size_bytes: int
     items: int = 1

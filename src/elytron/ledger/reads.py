@@ -10,6 +10,7 @@ import apsw
 
 from elytron.ledger import rows
 from elytron.ledger.connection import PAGE_BYTES
+from elytron.ledger.schema import MESSAGE, SAVE
 from elytron.records import LedgerBytes, Message, Session
 
 
@@ -34,6 +35,9 @@ class Filter:
         )
         used = [(sql, value) for sql, value in parts if value is not None]
         return "".join(f" AND {sql}" for sql, _ in used), tuple(value for _, value in used)
+
+
+_PLACE = "m.key, m.session, m.position, m.user, m.terms"
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,8 +98,13 @@ def sessions(db: apsw.Connection, *, limit: int) -> list[Session]:
     """The sessions that hold messages, the one last spoken in first."""
     found = rows.fetch(
         db,
-        "SELECT id, messages, first_us, last_us FROM sessions WHERE messages > 0"
-        " ORDER BY last_key DESC LIMIT ?",
+        # The last message of each session comes from the index; the rest only for those shown.
+        "SELECT id, (SELECT count(*) FROM messages WHERE session = shown.key),"
+        " (SELECT min(at_us) FROM messages WHERE session = shown.key),"
+        " (SELECT max(at_us) FROM messages WHERE session = shown.key)"
+        " FROM (SELECT s.key, s.id, (SELECT m.key FROM messages m WHERE m.session = s.key"
+        " ORDER BY m.position DESC LIMIT 1) AS last FROM sessions s"
+        " WHERE last IS NOT NULL ORDER BY last DESC LIMIT ?) shown ORDER BY last DESC",
         (limit,),
     )
     return [
@@ -104,34 +113,40 @@ def sessions(db: apsw.Connection, *, limit: int) -> list[Session]:
     ]
 
 
-def totals(db: apsw.Connection) -> tuple[int, float]:
+def unindexed(db: apsw.Connection) -> list[Place]:
+    """The newest messages, whose words are not in the index yet."""
+    found = rows.fetch(
+        db, f"SELECT {_PLACE} FROM messages m WHERE m.key > (SELECT key FROM indexed)"
+    )
+    return [Place(*row) for row in found]
+
+
+def totals(db: apsw.Connection) -> tuple[int, int]:
     """
-    (messages, mean number of terms), as the full-text index counts them.
+    (messages, terms) that the full-text index holds.
 
     Read from FTS5's own averages record (row 1 of its data: varints of rows and tokens), since
     counting the table would read all of it.
     """
-    block = db.execute("SELECT block FROM words_data WHERE id = 1").get
-    numbers = _varints(block or b"")
-    count = numbers[0] if numbers else 0
-    return count, (numbers[1] / count if count and len(numbers) > 1 else 0.0)
+    numbers = _varints(db.execute("SELECT block FROM words_data WHERE id = 1").get or b"")
+    return (numbers[0], numbers[1]) if len(numbers) > 1 else (0, 0)
 
 
-def document_frequencies(db: apsw.Connection, stems: Iterable[str]) -> dict[str, int]:
-    """In how many messages each stem stands; stems that stand in none are left out."""
-    return dict(
-        rows.fetch(
-            db,
-            "SELECT v.term, v.doc FROM json_each(?) j"
-            " CROSS JOIN words_vocabulary v ON v.term = j.value",
-            (json.dumps(list(stems)),),
-        )
+def document_frequencies(db: apsw.Connection, hashes: Iterable[bytes]) -> dict[bytes, int]:
+    """In how many indexed messages each term stands; those that stand in none are left out."""
+    tokens = json.dumps([hashed.hex() for hashed in hashes])
+    found = rows.fetch(
+        db,
+        "SELECT v.term, v.doc FROM json_each(?) j"
+        " CROSS JOIN words_vocabulary v ON v.term = j.value",
+        (tokens,),
     )
+    return {bytes.fromhex(term): count for term, count in found}
 
 
-def match(db: apsw.Connection, stems: Iterable[str], accept: Filter, *, limit: int) -> list[int]:
-    """The keys of the *limit* messages that BM25 ranks first among those accepted."""
-    query = " OR ".join(f'"{stem}"' for stem in stems)
+def match(db: apsw.Connection, hashes: Iterable[bytes], accept: Filter, *, limit: int) -> list[int]:
+    """The keys of the *limit* indexed messages that BM25 ranks first among those accepted."""
+    query = " OR ".join([f'"{hashed.hex()}"' for hashed in hashes])
     where, values = accept.where()
     if not where:
         sql = "SELECT rowid FROM words WHERE words MATCH ? ORDER BY rank LIMIT ?"
@@ -150,9 +165,6 @@ def accepted(db: apsw.Connection, keys: Sequence[int], accept: Filter) -> set[in
         return set(keys)
     sql = f"SELECT m.key FROM messages m WHERE m.key IN (SELECT value FROM carray(?)){where}"
     return {key for (key,) in db.execute(sql, (_integers(keys), *values))}
-
-
-_PLACE = "m.key, m.session, m.position, m.user, m.terms"
 
 
 def places(db: apsw.Connection, keys: Sequence[int]) -> list[Place]:
@@ -184,6 +196,34 @@ def users_named(db: apsw.Connection, folded_names: Iterable[str]) -> list[int]:
     return [key for (key,) in found]
 
 
+def changes(
+    db: apsw.Connection, *, after: int, limit: int
+) -> tuple[list[tuple[int, int, int, int]], bool]:
+    """
+    The next *limit* changes after a number, in order: (number, op, kind, key).
+
+    That a message was saved is told by the message itself, while it is held; one that has been
+    deleted since is told of by its deletion alone.
+
+    Returns:
+        (changes, complete). Not complete means that older ones have been forgotten since
+        *after*, so the reader has to begin anew.
+    """
+    found = rows.fetch(
+        db,
+        "SELECT * FROM"
+        " (SELECT seq, op, kind, key FROM changes WHERE seq > ?1 ORDER BY seq LIMIT ?2)"
+        " UNION ALL"
+        " SELECT * FROM"
+        " (SELECT key, ?3, ?4, key FROM messages WHERE key > ?1 ORDER BY key LIMIT ?2)"
+        " ORDER BY 1 LIMIT ?2",
+        (after, limit, SAVE, MESSAGE),
+    )
+    oldest = db.execute("SELECT seq, ordinal FROM changes ORDER BY seq LIMIT 1").get
+    forgotten = oldest is not None and oldest[1] > 1 and oldest[0] > after + 1
+    return found, not forgotten
+
+
 def counts(db: apsw.Connection) -> dict[str, int]:
     """Rows by kind."""
     kinds = ("messages", "sessions", "users", "memories", "concepts", "edges", "changes")
@@ -193,7 +233,7 @@ def counts(db: apsw.Connection) -> dict[str, int]:
 
 def times(db: apsw.Connection) -> tuple[int | None, int | None]:
     """The earliest and latest time of a message."""
-    first, last = db.execute("SELECT min(first_us), max(last_us) FROM sessions").get
+    first, last = db.execute("SELECT min(at_us), max(at_us) FROM messages").get
     return first, last
 
 

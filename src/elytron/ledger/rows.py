@@ -10,6 +10,7 @@ import apsw
 
 from elytron.errors import Corrupt
 from elytron.records import Message
+from elytron.text import HASH_BYTES
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _zones: dict[int, timezone] = {0: UTC}  # at most one for each minute from -1439 to 1439
@@ -29,6 +30,11 @@ _CONTENT, _CHECKSUM, _SESSION_ID, _USER_ID = 12, 13, 14, 15
 def fetch(db: apsw.Connection, sql: str, values: Sequence[Any] = ()) -> list[Any]:
     """All rows of a query, as tuples. The statement is at its end, so no snapshot stays open."""
     return db.execute(sql, values).fetchall()
+
+
+def to_tokens(terms: bytes) -> str:
+    """Hashed terms as the words of the full-text index: hexadecimal, separated by spaces."""
+    return terms.hex(" ", HASH_BYTES)
 
 
 def checksum(values: Sequence[Any]) -> int:

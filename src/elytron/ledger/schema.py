@@ -1,8 +1,8 @@
 """
 Schema: numbered migrations of the ledger. A migration, once released, is never edited.
 
-Every row that holds something true (not derived) ends in a checksum, see `rows.py`. All keys
-come from one sequence, `changes.seq`: they rise, are never used twice, and are unique across
+Every row that holds something true (not derived) has a checksum, see `rows.py`. All keys and
+change numbers come from one sequence: they rise, are never used twice, and are unique across
 kinds, so one full-text index can hold messages and memories side by side.
 """
 
@@ -10,7 +10,10 @@ APPLICATION_ID = 0x454C5954  # "ELYT"
 
 # What a row of `changes` is about. Numbers are stored: add, never renumber.
 MESSAGE, SESSION, USER = 1, 2, 3
-# What was done. A SAVE without `key` is of the row whose key is its own `seq`.
+# How far, in numbers of the sequence, the word index may lie behind the messages.
+UNINDEXED_MAX = 64
+
+# What was done.
 SAVE, EDIT, DELETE = 1, 2, 3
 
 _FIRST = """
@@ -19,12 +22,16 @@ CREATE TABLE meta(
     value TEXT NOT NULL
 ) WITHOUT ROWID;
 
--- Ids, never text: what later readers (graph, embedder) have to look at again, in order.
+-- Ids, never text: what later readers (graph, embedder) have to look at again, in order. That a
+-- message was saved is not written here: its key is its place in the same order, and a row less
+-- is a page less to bring to the disk for each save. `reads.changes` joins the two. The ordinal
+-- counts the rows written, so that their number is known without counting them.
 CREATE TABLE changes(
     seq INTEGER PRIMARY KEY,
+    ordinal INTEGER NOT NULL,
     op INTEGER NOT NULL,
     kind INTEGER NOT NULL,
-    key INTEGER
+    key INTEGER NOT NULL
 );
 
 CREATE TABLE users(
@@ -36,18 +43,13 @@ CREATE TABLE users(
 );
 CREATE INDEX users_folded ON users(folded);
 
--- The checksum covers key, id and created_us; the rest is counted from the messages.
+-- What a session holds is counted from its messages: a row here is written once, so that a
+-- save has one page less to bring to the disk.
 CREATE TABLE sessions(
     key INTEGER PRIMARY KEY,
     id TEXT NOT NULL UNIQUE,
     created_us INTEGER NOT NULL,
-    checksum INTEGER NOT NULL,
-    messages INTEGER NOT NULL DEFAULT 0,
-    next_position INTEGER NOT NULL DEFAULT 0,
-    first_us INTEGER,
-    last_us INTEGER,
-    last_key INTEGER,
-    last_speaker TEXT
+    checksum INTEGER NOT NULL
 );
 
 -- SENT, PART_OF and RESPONDS_TO are the columns user, session with position, and responds_to.
@@ -121,10 +123,13 @@ CREATE TABLE vectors(
     checksum INTEGER NOT NULL
 );
 
--- Stems come in ready, separated by spaces, so the tokenizer only has to split there.
+-- Terms stand here as their hashes in hexadecimal, so the index is made from messages.terms
+-- alone, and holds nobody's words. The tokenizer only has to split at the spaces.
 CREATE VIRTUAL TABLE words USING fts5(
     terms, content='', contentless_delete=1, tokenize='ascii'
 );
+-- One row: the key up to which messages are in it.
+CREATE TABLE indexed(key INTEGER NOT NULL);
 INSERT INTO words(words, rank) VALUES('secure-delete', 1);
 CREATE VIRTUAL TABLE words_vocabulary USING fts5vocab(words, row);
 """

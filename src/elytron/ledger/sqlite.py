@@ -16,11 +16,12 @@ import apsw
 
 from elytron.config import Config
 from elytron.errors import Busy, Corrupt, DiskFull, ElytronError, OverBudget, Unavailable
-from elytron.ledger import files, schema, writes
+from elytron.ledger import files, schema
 from elytron.ledger.connection import FRAME_BYTES, PAGE_BYTES, connect, translate
 from elytron.ledger.lock import FileLock
 from elytron.ledger.ops import Op
 from elytron.ledger.pool import Readers, Slots
+from elytron.ledger.writes import Writes, identity, set_up
 
 _ROOM_FRAMES = 64  # what a small commit may add to the WAL
 
@@ -43,7 +44,9 @@ class Ledger:
         self._config = config
         self._vfs = vfs
         self._wal_frames = 0
+        self._committing = False
         self._writer: apsw.Connection | None = None
+        self._writes: Writes | None = None
         self._lock: FileLock | None = None
         self._readers = Readers(
             self._open_reader,
@@ -119,7 +122,7 @@ class Ledger:
                 db.execute(schema.MIGRATIONS[number]).fetchall()
                 db.pragma("user_version", number + 1)
                 if begin:
-                    writes.set_up(db, name=self.name, languages=self.languages)
+                    set_up(db, name=self.name, languages=self.languages)
 
     def _open_writer(self) -> apsw.Connection:
         """Open the connection that writes, after a look at whose file it is."""
@@ -137,7 +140,7 @@ class Ledger:
                 if version < schema.VERSION:
                     with self._locked(time.monotonic() + self._config.save_timeout_s):
                         self._migrate(db)
-                name, self.languages = writes.identity(db, self.path)
+                name, self.languages = identity(db, self.path)
                 if name != self.name:
                     raise Corrupt(f"{self.path} is the memory of {name!r}, not of {self.name!r}")
                 room = self._config.max_db_size_bytes - self._config.wal_limit_bytes
@@ -145,6 +148,7 @@ class Ledger:
                 db.set_wal_hook(self._count_frames)
                 # A WAL left by a process that died is bounded again from the start.
                 self._wal_frames = self._wal_bytes() // FRAME_BYTES
+                self._writes = Writes(db, source=self.path, change_max=self._config.change_max)
             except BaseException:
                 db.close()
                 raise
@@ -209,12 +213,10 @@ class Ledger:
                 try:
                     return self._transact(db, ops)
                 except apsw.Error as error:
-                    if len(ops) == 1:
-                        return [self._failure(error, committing=self._give_up(db))]
-                    if self._give_up(db):
-                        # The disk failed under COMMIT: trying the parts could double nothing,
-                        # but each caller has to hear that the outcome is open.
-                        return [self._failure(error, committing=True)] * len(ops)
+                    committing = self._give_up(db)
+                    if committing or len(ops) == 1:
+                        # Under COMMIT the outcome may be open, and each caller has to hear it.
+                        return [self._failure(error, committing=committing)] * len(ops)
         except ElytronError as error:
             return [error] * len(ops)
         return [self.commit([op], deadline)[0] for op in ops]
@@ -237,16 +239,16 @@ class Ledger:
                 self._wal_frames = 0 if frames == done else frames
 
     def _transact(self, db: apsw.Connection, ops: Sequence[Op]) -> list[Any]:
-        results: list[Any] = []
-        self._committing = False
+        assert self._writes is not None, "set with the connection"
+        writes, results = self._writes, list[Any]()
         db.execute("BEGIN IMMEDIATE")
         try:
             for op in ops:
                 try:
-                    results.append(writes.apply(db, op, self.path))
+                    results.append(writes.apply(op))
                 except ElytronError as error:
                     results.append(error)
-            writes.trim_changes(db, change_max=self._config.change_max)
+            writes.catch_up()
             self._committing = True
             db.execute("COMMIT")
             self._committing = False

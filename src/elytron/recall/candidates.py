@@ -11,7 +11,7 @@ import apsw
 
 from elytron.config import Config
 from elytron.ledger import reads
-from elytron.text import QueryTerm, folded_words
+from elytron.text import HASH_BYTES, QueryTerm, folded_words
 
 _RARE_ENOUGH = 1000  # messages; reading so many postings costs half a millisecond
 _NAME_WORDS_MAX = 3
@@ -47,46 +47,61 @@ def find(
     config: Config,
 ) -> Candidates | None:
     """Look the question's words up, in one snapshot. None if none of them is held."""
-    frequencies = reads.document_frequencies(db, {s for term in terms for s in term.stems})
+    newest = reads.unindexed(db)
+    frequencies = _frequencies(db, terms, newest)
     held = tuple(
-        (term, sum(frequencies.get(stem, 0) for stem in term.stems))
+        (term, sum(frequencies[hashed] for hashed in term.hashes))
         for term in terms
-        if any(stem in frequencies for stem in term.stems)
+        if any(frequencies[hashed] for hashed in term.hashes)
     )
     if not held:
         return None
-    total, mean_length = reads.totals(db)
-    stems = _searched_stems(held, frequencies, total=total, ratio=config.common_word_ratio)
-    keys = reads.match(db, stems, accept, limit=config.candidates_max)
+    total, length = reads.totals(db)
+    total += len(newest)
+    length += sum(len(place.terms) for place in newest) // HASH_BYTES
+    sought = [
+        hashed
+        for term in _selective(held, total=total, ratio=config.common_word_ratio)
+        for hashed in term.hashes
+        if frequencies[hashed]
+    ]
+    keys = reads.match(db, sought, accept, limit=config.candidates_max)
+    keys += [place.key for place in newest if any(hashed in place.terms for hashed in sought)]
     places = reads.places(db, keys)
     return Candidates(
         places=tuple(places),
         accepted=frozenset(reads.accepted(db, [place.key for place in places], accept)),
         terms=held,
         total=total,
-        mean_length=mean_length,
+        mean_length=length / total,
         speakers=tuple(reads.users_named(db, _possible_names(question))),
     )
 
 
-def _searched_stems(
-    held: tuple[tuple[QueryTerm, int], ...],
-    frequencies: dict[str, int],
-    *,
-    total: int,
-    ratio: float,
-) -> list[str]:
+def _frequencies(
+    db: apsw.Connection, terms: tuple[QueryTerm, ...], newest: list[reads.Place]
+) -> dict[bytes, int]:
+    """In how many messages each of the terms stands, those not indexed yet among them."""
+    hashes = {hashed for term in terms for hashed in term.hashes}
+    indexed = reads.document_frequencies(db, hashes)
+    return {
+        hashed: indexed.get(hashed, 0) + sum([hashed in place.terms for place in newest])
+        for hashed in hashes
+    }
+
+
+def _selective(
+    held: tuple[tuple[QueryTerm, int], ...], *, total: int, ratio: float
+) -> list[QueryTerm]:
     """
-    The stems by which candidates are sought: not those that stand nearly everywhere.
+    The terms by which candidates are sought: not those that stand nearly everywhere.
 
     An OR reads every posting of every word; at 100,000 messages leaving out the common ones
     takes 6 ms instead of 15 to 50. They still count in the ranking.
     """
     common = max(_RARE_ENOUGH, total * ratio)
     rare = [term for term, frequency in held if frequency <= common]
-    if not rare:
-        rare = [min(held, key=lambda pair: pair[1])[0]]
-    return [stem for term in rare for stem in term.stems if stem in frequencies]
+    return rare or [min(held, key=lambda pair: pair[1])[0]]
 
 
 def _possible_names(question: str) -> list[str]:

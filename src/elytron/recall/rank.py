@@ -78,7 +78,7 @@ def _word_scores(
     """BM25 of each place, and which words made it."""
     k1, b = config.bm25_k1, config.bm25_b
     weighed = [
-        (term.stems[0], term.hashes, _idf(found.total, frequency) * (k1 + 1))
+        (term.word, term.hashes, _idf(found.total, frequency) * (k1 + 1))
         for term, frequency in found.terms
     ]
     scores: dict[int, float] = {}

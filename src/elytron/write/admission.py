@@ -7,6 +7,7 @@ Pure: from the caller's values, the settings and the time of day, a `Draft` or a
 
 import json
 import math
+import random
 import secrets
 import threading
 import time
@@ -25,6 +26,7 @@ MEMBERS = ("role", "content", "session", "user", "at", "metadata", "id")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 _ROW_BYTES = 300  # what a message takes in the ledger besides its text and index
+_INDEXED_TIMES = 5  # the hashed terms themselves, and what their index takes
 
 
 class IdClock:
@@ -33,6 +35,7 @@ class IdClock:
     def __init__(self) -> None:
         self._mutex = threading.Lock()
         self._last = 0
+        self._chance = random.Random(secrets.randbits(128))  # ids have to differ, not be secret
 
     def next(self, now_us: int) -> str:
         """48 bits of milliseconds, 12 of a counter, 62 of chance."""
@@ -40,7 +43,7 @@ class IdClock:
             # The counter runs on into the next millisecond, so ids rise whatever the clock does.
             self._last = stamp = max(self._last + 1, now_us // 1000 << 12)
         value = (stamp >> 12) << 80 | 0x7 << 76 | (stamp & 0xFFF) << 64
-        text = f"{value | 0x2 << 62 | secrets.randbits(62):032x}"
+        text = f"{value | 0x2 << 62 | self._chance.getrandbits(62):032x}"
         return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
 
@@ -81,7 +84,7 @@ def admit(
     if metadata:
         stored_metadata = _check_metadata(metadata, config)
         text_bytes += len(stored_metadata)
-    words, terms = analyzer.document(content, speaker=user or role, at=at)
+    terms = analyzer.document(content, speaker=user or role, at=at)
     return Draft(
         ids.next(arrived_us) if id is None else check_id(id, "id"),
         role,
@@ -93,9 +96,8 @@ def admit(
         at_given,
         arrived_us,
         stored_metadata,
-        words,
         terms,
-        _ROW_BYTES + text_bytes + 2 * len(words) + len(terms),
+        _ROW_BYTES + text_bytes + _INDEXED_TIMES * len(terms),
         # Whether a vector is made, and why not. There are no embedders yet.
         "disabled",
     )

@@ -1,0 +1,281 @@
+"""
+Aio: the same verbs for asyncio.
+
+Forwarding only. Writes wait on the writer's futures and hold no thread; reads run on a small
+pool of our own, never asyncio's default one. A cancelled `await` means unknown, not undone:
+the write goes on, `flush` and `close` wait for it, and saving again with the same id is
+harmless.
+"""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from datetime import datetime
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, Self, TypeVar
+
+from elytron import agent as synchronous
+from elytron import config as configuration
+from elytron import store as stores
+from elytron.config import Config
+from elytron.records import (
+    Context,
+    Hit,
+    ImportReport,
+    Message,
+    Receipt,
+    Session,
+    StoreUsage,
+    Usage,
+)
+
+_T = TypeVar("_T")
+
+
+def open(  # noqa: A001 - `elytron.aio.open` is the public name
+    path: str | os.PathLike[str],
+    config: str | Path | Mapping[str, Any] | Config | None = None,
+    **settings: Any,
+) -> "AsyncStore":
+    """`elytron.open` for asyncio; use it in an `async with` block."""
+    return AsyncStore(path, configuration.load(config, settings, os.environ))
+
+
+class AsyncStore:
+    """`Store` for asyncio: the same verbs, awaited."""
+
+    def __init__(self, path: str | os.PathLike[str], config: Config) -> None:
+        self._store = stores.Store(path, config)
+        self._pool = ThreadPoolExecutor(config.async_threads, thread_name_prefix="elytron-async")
+
+    @property
+    def path(self) -> Path:
+        return self._store.path
+
+    @property
+    def config(self) -> Config:
+        return self._store.config
+
+    def agent(self, name: str) -> "AsyncAgent":
+        """See `Store.agent`. Touches nothing, so it is not awaited."""
+        return AsyncAgent(self._store.agent(name), self._pool)
+
+    async def agents(self) -> list[str]:
+        """See `Store.agents`."""
+        return await _call(self._pool, self._store.agents)
+
+    async def usage(self) -> StoreUsage:
+        """See `Store.usage`."""
+        return await _call(self._pool, self._store.usage)
+
+    async def close(self) -> None:
+        """See `Store.close`. Waits for writes whose awaiting was cancelled, too."""
+        # Not on our pool, which it ends; a thread of its own ends with it.
+        closer = ThreadPoolExecutor(1, thread_name_prefix="elytron-close")
+        try:
+            await _call(closer, self._store.close)
+            await _call(closer, self._pool.shutdown)
+        finally:
+            closer.shutdown(wait=False)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        _type: type[BaseException] | None,
+        _error: BaseException | None,
+        _traceback: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+
+class AsyncAgent:
+    """`Agent` for asyncio: the same verbs, awaited. Each is described there."""
+
+    def __init__(self, agent: synchronous.Agent, pool: ThreadPoolExecutor) -> None:
+        self._agent = agent
+        self._pool = pool
+
+    @property
+    def name(self) -> str:
+        return self._agent.name
+
+    def __repr__(self) -> str:
+        return f"<elytron.aio.AsyncAgent {self.name!r}>"
+
+    async def save(
+        self,
+        role: str,
+        content: str,
+        *,
+        session: str | None = None,
+        user: str | None = None,
+        at: datetime | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        id: str | None = None,
+    ) -> Receipt:
+        """See `Agent.save`. Cancelled, the write goes on."""
+        future = await self.submit(
+            role, content, session=session, user=user, at=at, metadata=metadata, id=id
+        )
+        return await asyncio.wrap_future(future)
+
+    async def save_many(self, messages: Iterable[Mapping[str, Any] | Message]) -> list[Receipt]:
+        """See `Agent.save_many`."""
+        return await self._call(lambda: self._agent.save_many(messages))
+
+    async def submit(
+        self,
+        role: str,
+        content: str,
+        *,
+        session: str | None = None,
+        user: str | None = None,
+        at: datetime | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        id: str | None = None,
+    ) -> "Future[Receipt]":
+        """See `Agent.submit`; `asyncio.wrap_future` makes the future awaitable."""
+        draft = self._agent._admit(
+            role, content, session=session, user=user, at=at, metadata=metadata, id=id
+        )
+        # Queueing takes microseconds. A thread is worth it only to wait for room in the queue
+        # or for an agent to be opened.
+        future = self._agent._try_submit(draft)
+        if future is not None:
+            return future
+        return await self._call(lambda: self._agent._submit(draft))
+
+    async def flush(self, *, timeout_s: float | None = None) -> None:
+        """See `Agent.flush`."""
+        await self._call(lambda: self._agent.flush(timeout_s=timeout_s))
+
+    async def edit(self, id: str, content: str) -> None:
+        """See `Agent.edit`."""
+        await self._call(lambda: self._agent.edit(id, content))
+
+    async def delete(self, id: str) -> bool:
+        """See `Agent.delete`."""
+        return await self._call(lambda: self._agent.delete(id))
+
+    async def delete_session(self, session: str) -> int:
+        """See `Agent.delete_session`."""
+        return await self._call(lambda: self._agent.delete_session(session))
+
+    async def import_(
+        self,
+        messages: Iterable[Mapping[str, Any] | Message],
+        *,
+        skip_bad: bool = False,
+        on_progress: Callable[[int], None] | None = None,
+    ) -> ImportReport:
+        """See `Agent.import_`. *on_progress* is called on a thread of the pool."""
+        return await self._call(
+            lambda: self._agent.import_(messages, skip_bad=skip_bad, on_progress=on_progress)
+        )
+
+    async def reindex(self, *, on_progress: Callable[[int], None] | None = None) -> int:
+        """See `Agent.reindex`. *on_progress* is called on a thread of the pool."""
+        return await self._call(lambda: self._agent.reindex(on_progress=on_progress))
+
+    async def exists(self) -> bool:
+        """See `Agent.exists`."""
+        return await self._call(self._agent.exists)
+
+    async def history(
+        self, session: str | None = None, *, limit: int = 50, before: str | None = None
+    ) -> list[Message]:
+        """See `Agent.history`."""
+        return await self._call(lambda: self._agent.history(session, limit=limit, before=before))
+
+    async def get(self, id: str) -> Message | None:
+        """See `Agent.get`."""
+        return await self._call(lambda: self._agent.get(id))
+
+    async def sessions(self, *, limit: int = 100) -> list[Session]:
+        """See `Agent.sessions`."""
+        return await self._call(lambda: self._agent.sessions(limit=limit))
+
+    async def recall(
+        self,
+        question: str,
+        *,
+        limit: int = 8,
+        session: str | None = None,
+        user: str | None = None,
+        role: str | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+    ) -> list[Hit]:
+        """See `Agent.recall`."""
+        return await self._call(
+            lambda: self._agent.recall(
+                question,
+                limit=limit,
+                session=session,
+                user=user,
+                role=role,
+                since=since,
+                until=until,
+            )
+        )
+
+    async def context(
+        self,
+        question: str,
+        *,
+        max_tokens: int = 800,
+        limit: int = 50,
+        count_tokens: Callable[[str], int] | None = None,
+        session: str | None = None,
+        user: str | None = None,
+        role: str | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+    ) -> Context:
+        """See `Agent.context`. *count_tokens* is called on a thread of the pool."""
+        return await self._call(
+            lambda: self._agent.context(
+                question,
+                max_tokens=max_tokens,
+                limit=limit,
+                count_tokens=count_tokens,
+                session=session,
+                user=user,
+                role=role,
+                since=since,
+                until=until,
+            )
+        )
+
+    async def usage(self) -> Usage:
+        """See `Agent.usage`."""
+        return await self._call(self._agent.usage)
+
+    async def messages(self) -> AsyncIterator[Message]:
+        """See `Agent.messages`; for `async for`."""
+        after = 0
+        while page := await self._call(partial(self._agent._page, after)):
+            for _, message in page:
+                yield message
+            after = page[-1][0]
+
+    async def export(
+        self,
+        target: str | Path | IO[str],
+        *,
+        on_progress: Callable[[int], None] | None = None,
+    ) -> int:
+        """See `Agent.export`. A stream is written to on a thread of the pool."""
+        return await self._call(lambda: self._agent.export(target, on_progress=on_progress))
+
+    async def _call(self, function: Callable[[], _T]) -> _T:
+        return await _call(self._pool, function)
+
+
+async def _call(pool: ThreadPoolExecutor, function: Callable[[], _T]) -> _T:
+    return await asyncio.get_running_loop().run_in_executor(pool, function)
