@@ -46,15 +46,15 @@ class Baseline:
         self.lock = threading.Lock()
 
     def save(self, role: str, content: str, session: str, user: str) -> str:
-        id = str(uuid.uuid4())
-        values = (id, session, user, role, content, time.time(), json.dumps({}))
+        message_id = str(uuid.uuid4())
+        values = (message_id, session, user, role, content, time.time(), json.dumps({}))
         with self.lock:
             self.db.execute("BEGIN IMMEDIATE")
             self.db.execute("INSERT INTO messages VALUES(NULL, ?, ?, ?, ?, ?, ?, ?)", values)
             key = self.db.last_insert_rowid()
             self.db.execute("INSERT INTO words(rowid, content) VALUES(?, ?)", (key, content))
             self.db.execute("COMMIT")
-        return id
+        return message_id
 
 
 def lone(save, count: int) -> list[float]:

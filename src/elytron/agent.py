@@ -10,7 +10,7 @@ from concurrent.futures import Future
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 from elytron import recall
 from elytron.config import Config
@@ -32,6 +32,7 @@ from elytron.records import (
     Session,
     Usage,
 )
+from elytron.reindex_run import reindex_all
 from elytron.text import Analyzer
 from elytron.write.admission import (
     IdClock,
@@ -46,7 +47,9 @@ from elytron.write.admission import (
     check_timeout,
 )
 
-_PAGE = 500  # messages: a page of an export, a commit of an import, a step of a deletion
+_T = TypeVar("_T")
+_PAGE = 500  # messages: a page of an export, a commit of a reindexing
+_DELETE_STEP = 50  # messages; each may touch pages of its own, and all have to fit into the WAL
 _TOKENS_MAX = 10_000_000
 
 
@@ -119,7 +122,7 @@ class Agent:
         Args:
             messages: mappings with `role` and `content` and, where wanted, `session, user,
                 at, metadata, id`; or `Message`s. At most `queue_max`, and as many bytes as
-                fit into `wal_limit_mb`: some 4,000 chat messages.
+                fit into `wal_limit_mb`: some 6,000 chat messages.
 
         Returns:
             Receipts, in order.
@@ -201,7 +204,7 @@ class Agent:
         """
         Remove a session with all its messages for good; returns how many there were.
 
-        In steps of 500 messages, the oldest first. Stopped in between, what is left is a
+        In commits of 50 messages, the oldest first. Stopped in between, what is left is a
         shorter session; call it again.
         """
         check_id(session, "session")
@@ -209,9 +212,9 @@ class Agent:
             return 0
         removed = 0
         while True:
-            step: int = self._write(ops.DeleteSession(session, _PAGE))
+            step: int = self._write(ops.DeleteSession(session, _DELETE_STEP))
             removed += step
-            if step < _PAGE:
+            if step < _DELETE_STEP:
                 return removed
 
     def import_(
@@ -248,28 +251,15 @@ class Agent:
         """
         Make the word index anew, for the present `languages`. Returns the messages read.
 
-        In commits of 500, while others go on; stopped in between, run it again.
+        In commits of 500; stopped in between, run it again. Other processes that still use the
+        agent with other `languages` have to be closed first.
         """
-        done, after = 0, 0
-        while True:
-            page = self._page(after)
-            if not page:
-                return done
-            entries = []
-            for key, message in page:
-                terms = self._analyzer.document(
-                    message.content, speaker=message.speaker, at=message.at
-                )
-                entries.append((key, terms))
-            size_bytes = sum(len(terms) for _, terms in entries)
-            self._write(
-                ops.Reindex(tuple(entries), ",".join(self._config.languages), size_bytes),
-                other_languages=True,
-            )
-            after = page[-1][0]
-            done += len(page)
-            if on_progress is not None:
-                on_progress(done)
+        return reindex_all(
+            read=self._page,
+            write=lambda op: self._write(op, other_languages=True),
+            analyzer=self._analyzer,
+            on_progress=on_progress,
+        )
 
     # -- reading
 
@@ -296,31 +286,22 @@ class Agent:
             check_id(session, "session")
         if before is not None:
             check_id(before, "before")
-        with self._agents.use(self.name, create=False) as agent:
-            if agent is None:
-                return []
-            with agent.ledger.reading() as db:
-                return reads.history(
-                    db, session=session, limit=limit, before=before, source=agent.ledger.path
-                )
+        return self._read(
+            lambda db, source: reads.history(
+                db, session=session, limit=limit, before=before, source=source
+            ),
+            default=[],
+        )
 
     def get(self, id: str) -> Message | None:
         """The message with this id, or None."""
         check_id(id, "id")
-        with self._agents.use(self.name, create=False) as agent:
-            if agent is None:
-                return None
-            with agent.ledger.reading() as db:
-                return reads.message(db, id, agent.ledger.path)
+        return self._read(lambda db, source: reads.message(db, id, source), default=None)
 
     def sessions(self, *, limit: int = 100) -> list[Session]:
         """The sessions, the one last spoken in first; at most *limit*."""
         check_limit(limit, self._config.max_query_rows)
-        with self._agents.use(self.name, create=False) as agent:
-            if agent is None:
-                return []
-            with agent.ledger.reading() as db:
-                return reads.sessions(db, limit=limit)
+        return self._read(lambda db, _: reads.sessions(db, limit=limit), default=[])
 
     def recall(
         self,
@@ -408,19 +389,15 @@ class Agent:
                 return Usage(self.name, limit)
             file, wal = agent.ledger.file_sizes()
             with agent.ledger.reading(snapshot=True) as db:
-                counts = reads.counts(db)
-                first_us, last_us = reads.times(db)
-                sizes = reads.sizes(db, file=file, wal=wal)
-            return Usage(
-                agent=self.name,
-                **counts,
-                first_at=None if first_us is None else rows.to_datetime(first_us),
-                last_at=None if last_us is None else rows.to_datetime(last_us),
-                bytes=sizes,
-                limit_bytes=limit,
-                queued=agent.writer.queued,
-                failed_writes=agent.writer.failed,
-            )
+                return reads.usage(
+                    db,
+                    file=file,
+                    wal=wal,
+                    agent=self.name,
+                    limit_bytes=limit,
+                    queued=agent.writer.queued,
+                    failed_writes=agent.writer.failed,
+                )
 
     def messages(self) -> Iterator[Message]:
         """
@@ -507,8 +484,15 @@ class Agent:
             )
 
     def _page(self, after_key: int) -> list[tuple[int, Message]]:
+        return self._read(
+            lambda db, source: reads.page(db, after_key=after_key, limit=_PAGE, source=source),
+            default=[],
+        )
+
+    def _read(self, query: Callable[[Any, object], _T], *, default: _T) -> _T:
+        """Ask the ledger, or give *default* if there is none. The source is for errors."""
         with self._agents.use(self.name, create=False) as agent:
             if agent is None:
-                return []
+                return default
             with agent.ledger.reading() as db:
-                return reads.page(db, after_key=after_key, limit=_PAGE, source=agent.ledger.path)
+                return query(db, agent.ledger.path)

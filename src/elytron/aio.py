@@ -65,11 +65,11 @@ class AsyncStore:
 
     async def agents(self) -> list[str]:
         """See `Store.agents`."""
-        return await _call(self._pool, self._store.agents)
+        return await self._call(self._store.agents)
 
     async def usage(self) -> StoreUsage:
         """See `Store.usage`."""
-        return await _call(self._pool, self._store.usage)
+        return await self._call(self._store.usage)
 
     async def close(self) -> None:
         """See `Store.close`. Waits for writes whose awaiting was cancelled, too."""
@@ -79,7 +79,11 @@ class AsyncStore:
             await _call(closer, self._store.close)
             await _call(closer, self._pool.shutdown)
         finally:
-            closer.shutdown(wait=False)
+            closer.shutdown(wait=True)  # it has ended all but its thread
+
+    async def _call(self, function: Callable[[], _T]) -> _T:
+        self._store._agents.check_usable()  # a pool that was shut down would say it less well
+        return await _call(self._pool, function)
 
     async def __aenter__(self) -> Self:
         return self
@@ -274,6 +278,7 @@ class AsyncAgent:
         return await self._call(lambda: self._agent.export(target, on_progress=on_progress))
 
     async def _call(self, function: Callable[[], _T]) -> _T:
+        self._agent._agents.check_usable()
         return await _call(self._pool, function)
 
 

@@ -90,8 +90,9 @@ class LedgerBytes:
     """
     Bytes of one ledger on disk.
 
-    `file` is live plus dead pages; `wal` comes on top. `words` and `vectors` are parts of
-    `live`.
+    `file` and `wal` are what the file system holds. `live` and `dead` are the pages in use and
+    out of use, whether they are in the file yet or still in the WAL; `words` and `vectors` are
+    parts of `live`.
     """
 
     file: int = 0

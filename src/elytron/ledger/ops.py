@@ -4,6 +4,9 @@ from dataclasses import dataclass
 
 from elytron.records import Draft
 
+# What deleting one message may write: pages that it shares with strangers, and tombstones.
+_DELETED_BYTES = 8 * 4096
+
 
 @dataclass(frozen=True, slots=True)
 class Save:
@@ -48,29 +51,33 @@ class Delete:
     """Remove one message. Result: whether it was there."""
 
     id: str
-    size_bytes: int = 0
+    size_bytes: int = _DELETED_BYTES
     items: int = 1
 
 
 @dataclass(frozen=True, slots=True)
 class DeleteSession:
-    """Remove at most *limit* messages of a session, and the session once it is empty.
+    """
+    Remove at most *limit* messages of a session, and the session once it is empty.
 
     Result: how many messages went; fewer than *limit* means all are gone.
     """
 
     session: str
     limit: int
-    size_bytes: int = 0
     items: int = 1
+
+    @property
+    def size_bytes(self) -> int:
+        return self.limit * _DELETED_BYTES
 
 
 @dataclass(frozen=True, slots=True)
 class Reindex:
-    """Write new index entries: (key, terms). `languages` is what they were made for."""
+    """Write new index entries: (key, terms); or, at the end, what languages they are in."""
 
     entries: tuple[tuple[int, bytes], ...]
-    languages: str
+    languages: str | None
     size_bytes: int
     items: int = 1
 

@@ -19,11 +19,11 @@ from elytron.errors import Busy, Corrupt, DiskFull, ElytronError, OverBudget, Un
 from elytron.ledger import files, schema
 from elytron.ledger.connection import FRAME_BYTES, PAGE_BYTES, connect, translate
 from elytron.ledger.lock import FileLock
-from elytron.ledger.ops import Op
+from elytron.ledger.ops import Op, Reindex
 from elytron.ledger.pool import Readers, Slots
 from elytron.ledger.writes import Writes, identity, set_up
 
-_ROOM_FRAMES = 64  # what a small commit may add to the WAL
+_ROOM_FRAMES = 256  # what a commit may add to the WAL besides what its ops announce: FTS5's merges
 
 
 class Ledger:
@@ -209,7 +209,7 @@ class Ledger:
         """
         try:
             with self._locked(deadline):
-                db = self._ready_writer(deadline)
+                db = self._ready_writer(deadline, need_bytes=sum([op.size_bytes for op in ops]))
                 try:
                     return self._transact(db, ops)
                 except apsw.Error as error:
@@ -252,6 +252,9 @@ class Ledger:
             self._committing = True
             db.execute("COMMIT")
             self._committing = False
+            for op in ops:
+                if isinstance(op, Reindex) and op.languages is not None:
+                    self.languages = op.languages
         except BaseException:
             if not db.get_autocommit():
                 with contextlib.suppress(apsw.Error):  # the first error is the one to tell
@@ -271,13 +274,15 @@ class Ledger:
         ours.__cause__ = error
         return ours
 
-    def _ready_writer(self, deadline: float) -> apsw.Connection:
-        """The writing connection, with room in the WAL for one more commit."""
+    def _ready_writer(self, deadline: float, *, need_bytes: int) -> apsw.Connection:
+        """The writing connection, with room in the WAL for a commit of *need_bytes*."""
         if self._writer is None:
             self._writer = self._open_writer()
         db = self._writer
         limit = self._config.wal_limit_bytes
-        if (self._wal_frames + _ROOM_FRAMES) * FRAME_BYTES >= limit:
+        if (
+            self._wal_frames + _ROOM_FRAMES
+        ) * FRAME_BYTES + need_bytes >= limit and self._wal_frames:
             wait_s = max(0.0, deadline - time.monotonic())
             db.set_busy_timeout(int(wait_s * 1000))
             try:

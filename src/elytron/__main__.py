@@ -1,0 +1,6 @@
+"""`python -m elytron` is the command line."""
+
+from elytron.faces.cli import main
+
+if __name__ == "__main__":
+    main()

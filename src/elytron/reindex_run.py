@@ -1,0 +1,41 @@
+"""One reindexing of one agent: every message analysed anew, in commits of a page."""
+
+from collections.abc import Callable
+from typing import Any
+
+from elytron.ledger.ops import Reindex
+from elytron.records import Message
+from elytron.text import Analyzer
+
+_ENTRY_BYTES = 300  # what rewriting a message's index may write besides the terms, both times
+
+
+def reindex_all(
+    *,
+    read: Callable[[int], list[tuple[int, Message]]],
+    write: Callable[[Reindex], Any],
+    analyzer: Analyzer,
+    on_progress: Callable[[int], None] | None,
+) -> int:
+    """
+    Analyse and write all messages again; returns how many.
+
+    Args:
+        read: gives the next page of (key, message) after a key; empty at the end.
+        write: commits one step.
+    """
+    done, after = 0, 0
+    while page := read(after):
+        entries = tuple(
+            (key, analyzer.document(message.content, speaker=message.speaker, at=message.at))
+            for key, message in page
+        )
+        size_bytes = sum([_ENTRY_BYTES + 10 * len(terms) for _, terms in entries])
+        write(Reindex(entries, None, size_bytes))
+        after = page[-1][0]
+        done += len(page)
+        if on_progress is not None:
+            on_progress(done)
+    # Last, so that a reindexing that was cut short is known to be unfinished.
+    write(Reindex((), ",".join(analyzer.names), 0))
+    return done

@@ -1,0 +1,208 @@
+"""The async face: the same verbs, and no write out of sight."""
+
+import asyncio
+import inspect
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import elytron
+import elytron.aio
+from elytron.aio import AsyncAgent, AsyncStore
+
+
+def verbs(kind: type) -> dict[str, inspect.Signature]:
+    return {
+        name: inspect.signature(member)
+        for name, member in vars(kind).items()
+        if not name.startswith("_") and inspect.isfunction(member)
+    }
+
+
+@pytest.mark.parametrize(
+    ("plain", "asynchronous"), [(elytron.Agent, AsyncAgent), (elytron.Store, AsyncStore)]
+)
+def test_both_faces_have_the_same_verbs_with_the_same_signatures(
+    plain: type, asynchronous: type
+) -> None:
+    ours, theirs = verbs(plain), verbs(asynchronous)
+    assert ours.keys() == theirs.keys()
+    for name, signature in ours.items():
+        assert list(signature.parameters.values()) == list(theirs[name].parameters.values()), name
+
+
+def test_open_takes_the_same_arguments_on_both_faces() -> None:
+    assert list(inspect.signature(elytron.open).parameters.values()) == list(
+        inspect.signature(elytron.aio.open).parameters.values()
+    )
+
+
+def test_every_verb_does_what_its_twin_does(folder: Path, tmp_path: Path) -> None:
+    async def use() -> None:
+        async with elytron.aio.open(folder) as store:
+            bob = store.agent("bob")
+            assert await bob.exists() is False
+            assert await bob.history() == []
+            receipt = await bob.save("user", "I live in Lyon", session="s", user="alice")
+            assert receipt.new
+            await bob.save_many([{"role": "assistant", "content": "Noted", "session": "s"}])
+            future = await bob.submit("user", "My cat is called Pixel", id="cat")
+            assert (await asyncio.wrap_future(future)).id == "cat"
+            await bob.flush()
+            await bob.edit("cat", "My cat is called Vector")
+            cat = await bob.get("cat")
+            assert cat is not None
+            assert cat.content == "My cat is called Vector"
+            assert [m.content for m in await bob.history("s")] == ["I live in Lyon", "Noted"]
+            assert {session.id for session in await bob.sessions()} == {"s", "default"}
+            assert (await bob.recall("where does alice live?"))[0].message.id == receipt.id
+            assert "Lyon" in (await bob.context("who lives in Lyon?")).text
+            assert (await bob.usage()).messages == 3
+            assert [m.id async for m in bob.messages()] == [
+                m.id for m in await bob.history(limit=10)
+            ]
+            assert await bob.export(tmp_path / "out.jsonl") == 3
+            assert (
+                await bob.import_([{"role": "user", "content": "more", "id": "m"}])
+            ).imported == 1
+            assert await bob.reindex() == 4
+            assert await bob.delete("cat") is True
+            assert await bob.delete_session("s") == 2
+            assert await store.agents() == ["bob"]
+            assert (await store.usage()).agents[0].messages == 1
+            assert store.path == folder
+            assert store.config.queue_max == 10_000
+
+    asyncio.run(use())
+
+
+def test_a_cancelled_save_is_committed_all_the_same(folder: Path) -> None:
+    """
+    Method: another connection holds the agent's lock file, so the save cannot end before the
+    task is cancelled.
+    """
+    from elytron.ledger.files import LOCK, agent_folder
+    from elytron.ledger.lock import FileLock
+
+    async def use() -> None:
+        async with elytron.aio.open(folder) as store:
+            bob = store.agent("bob")
+            await bob.save("user", "first")
+            lock = FileLock(agent_folder(folder, "bob") / LOCK)
+            lock.acquire(0.0, 0.0)
+            saving = asyncio.create_task(bob.save("user", "second", id="second"))
+            while not (await store.usage()).queued:
+                await asyncio.sleep(0)
+            saving.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await saving
+            lock.release()
+            lock.close()
+            await bob.flush()
+            held = await bob.get("second")
+            assert held is not None
+            assert held.content == "second"
+
+    asyncio.run(use())
+
+
+def test_closing_waits_for_writes_that_nobody_awaits_any_more(folder: Path) -> None:
+    async def use() -> None:
+        async with elytron.aio.open(folder) as store:
+            bob = store.agent("bob")
+            for number in range(200):
+                await bob.submit("user", f"message {number}", id=f"m{number}")
+
+    asyncio.run(use())
+    with elytron.open(folder) as store:
+        assert [m.id for m in store.agent("bob").messages()] == [f"m{n}" for n in range(200)]
+
+
+def test_many_tasks_save_at_once_and_none_is_lost(folder: Path) -> None:
+    async def use() -> set[str]:
+        async with elytron.aio.open(folder) as store:
+            bob = store.agent("bob")
+            receipts = await asyncio.gather(
+                *(bob.save("user", f"message {number}") for number in range(300))
+            )
+            held = {m.id for m in await bob.history(limit=1000)}
+            assert held == {receipt.id for receipt in receipts}
+            return held
+
+    assert len(asyncio.run(use())) == 300
+
+
+def test_what_admission_refuses_is_raised_at_once(folder: Path) -> None:
+    async def use() -> None:
+        async with elytron.aio.open(folder) as store:
+            with pytest.raises(elytron.InvalidArgument):
+                await store.agent("bob").submit("nobody", "x")
+            with pytest.raises(elytron.InvalidArgument):
+                await store.agent("bob").save("user", "")
+
+    asyncio.run(use())
+    assert not folder.exists()
+
+
+def test_a_full_queue_makes_tasks_wait_and_not_the_loop(folder: Path) -> None:
+    """Method: a quota of one message; ten tasks go through it while the loop keeps ticking."""
+
+    async def use() -> None:
+        async with elytron.aio.open(folder, queue_max=1) as store:
+            bob = store.agent("bob")
+            ticks, done = 0, False
+
+            async def tick() -> None:
+                nonlocal ticks
+                while not done:
+                    ticks += 1
+                    await asyncio.sleep(0)
+
+            ticking = asyncio.create_task(tick())
+            await asyncio.gather(*(bob.save("user", f"message {n}") for n in range(10)))
+            done = True
+            await ticking
+            assert ticks > 10
+            assert (await bob.usage()).messages == 10
+
+    asyncio.run(use())
+
+
+def test_nothing_is_left_running_after_close(folder: Path) -> None:
+    before = set(threading.enumerate())
+
+    async def use() -> None:
+        async with elytron.aio.open(folder) as store:
+            bob = store.agent("bob")
+            await bob.save("user", "hello")
+            await bob.history()
+        await store.close()  # twice is harmless
+        with pytest.raises(elytron.Closed):
+            await store.agent("bob").save("user", "too late")
+        with pytest.raises(elytron.Closed):
+            await store.agents()
+        with pytest.raises(elytron.Closed):
+            await bob.history()
+
+    asyncio.run(use())
+    assert set(threading.enumerate()) <= before
+
+
+def test_reads_do_not_use_the_default_pool(folder: Path) -> None:
+    async def use() -> None:
+        async with elytron.aio.open(folder) as store:
+            bob = store.agent("bob")
+            await bob.save("user", "hello")
+            names: list[str] = []
+
+            def note(_text: Any) -> int:
+                names.append(threading.current_thread().name)
+                return 1
+
+            await bob.context("hello", count_tokens=note)
+            assert names
+            assert all(name.startswith("elytron-async") for name in names)
+
+    asyncio.run(use())
