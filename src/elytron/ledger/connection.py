@@ -20,6 +20,7 @@ from elytron.errors import (
     OutcomeUnknown,
     Unavailable,
 )
+from elytron.ledger import forks
 
 PAGE_BYTES = 4096
 FRAME_BYTES = PAGE_BYTES + 24  # a page in the WAL with its header
@@ -37,6 +38,7 @@ def connect(
     """
     flags = apsw.SQLITE_OPEN_READWRITE | (apsw.SQLITE_OPEN_CREATE if create else 0)
     db = apsw.Connection(str(path), flags=flags, vfs=vfs)
+    forks.guard_connection(db)
     try:
         db.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
         db.config(apsw.SQLITE_DBCONFIG_DEFENSIVE, 1)
