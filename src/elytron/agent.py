@@ -19,7 +19,7 @@ from elytron.import_run import ImportRun
 from elytron.ledger import ops, reads, rows
 from elytron.ledger.files import translate_os_errors
 from elytron.ledger.sqlite import Ledger
-from elytron.lines import write_lines
+from elytron.lines import replaced, write_lines
 from elytron.open_agents import OpenAgent, OpenAgents
 from elytron.recall import context
 from elytron.records import (
@@ -49,7 +49,6 @@ from elytron.write.admission import (
 
 _T = TypeVar("_T")
 _PAGE = 500  # messages: a page of an export, a commit of a reindexing
-_DELETE_STEP = 50  # messages; each may touch pages of its own, and all have to fit into the WAL
 _TOKENS_MAX = 10_000_000
 
 
@@ -170,7 +169,6 @@ class Agent:
             Busy: not settled in that time. Nothing is lost; flush again.
         """
         limit_s = self._config.save_timeout_s if timeout_s is None else check_timeout(timeout_s)
-        self._agents.check_usable()
         if not self._agents.wait_submitted(self.name, limit_s):
             raise Busy(
                 f"what was submitted to {self.name!r} is not settled after {limit_s:g} s;"
@@ -191,31 +189,31 @@ class Agent:
         if message is None:
             raise NotFound(f"no message has the id {id!r}; nothing was changed")
         terms = self._analyzer.document(content, speaker=message.speaker, at=message.at)
-        self._write(ops.Edit(id, content, terms, size_bytes + len(terms)))
+        self._write(ops.Edit(id, content, terms, size_bytes + self._config.max_message_bytes))
 
     def delete(self, id: str) -> bool:
         """Remove one message for good, with its index. Returns whether it was there."""
         check_id(id, "id")
         if not self.exists():
             return False
-        return bool(self._write(ops.Delete(id)))
+        size_bytes = ops.DELETED_BYTES + self._config.max_message_bytes
+        return bool(self._write(ops.Delete(id, size_bytes)))
 
     def delete_session(self, session: str) -> int:
         """
         Remove a session with all its messages for good; returns how many there were.
 
-        In commits of 50 messages, the oldest first. Stopped in between, what is left is a
+        In commits that fit into the WAL, the oldest first. Stopped in between, what is left is a
         shorter session; call it again.
         """
         check_id(session, "session")
         if not self.exists():
             return 0
-        removed = 0
-        while True:
-            step: int = self._write(ops.DeleteSession(session, _DELETE_STEP))
+        removed, left = 0, True
+        while left:
+            step, left = self._write(ops.DeleteSession(session, self._config.commit_bytes))
             removed += step
-            if step < _DELETE_STEP:
-                return removed
+        return removed
 
     def import_(
         self,
@@ -241,7 +239,7 @@ class Agent:
         run = ImportRun(
             admit=self._admit_many,
             write=lambda drafts: self._write(ops.Save(drafts)),
-            commit_max_bytes=self._config.wal_limit_bytes // 4,
+            commit_max_bytes=self._config.commit_bytes,
             skip_bad=skip_bad,
             on_progress=on_progress,
         )
@@ -254,6 +252,8 @@ class Agent:
         In commits of 500; stopped in between, run it again. Other processes that still use the
         agent with other `languages` have to be closed first.
         """
+        if not self.exists():
+            return 0
         return reindex_all(
             read=self._page,
             write=lambda op: self._write(op, other_languages=True),
@@ -301,7 +301,9 @@ class Agent:
     def sessions(self, *, limit: int = 100) -> list[Session]:
         """The sessions, the one last spoken in first; at most *limit*."""
         check_limit(limit, self._config.max_query_rows)
-        return self._read(lambda db, _: reads.sessions(db, limit=limit), default=[])
+        return self._read(
+            lambda db, source: reads.sessions(db, limit=limit, source=source), default=[]
+        )
 
     def recall(
         self,
@@ -427,13 +429,8 @@ class Agent:
         """
         if not isinstance(target, str | Path):
             return write_lines(self.messages(), target, on_progress=on_progress)
-        path = Path(target)
-        temporary = path.with_name(path.name + ".part")
-        with translate_os_errors(path):
-            with temporary.open("w", encoding="utf-8") as file:
-                count = write_lines(self.messages(), file, on_progress=on_progress)
-            temporary.replace(path)
-        return count
+        with translate_os_errors(Path(target)), replaced(Path(target)) as file:
+            return write_lines(self.messages(), file, on_progress=on_progress)
 
     # -- inside
 
@@ -494,5 +491,5 @@ class Agent:
         with self._agents.use(self.name, create=False) as agent:
             if agent is None:
                 return default
-            with agent.ledger.reading() as db:
+            with agent.ledger.reading(snapshot=True) as db:
                 return query(db, agent.ledger.path)

@@ -96,6 +96,11 @@ class Config:
         return int(self.wal_limit_mb * MB)
 
     @property
+    def commit_bytes(self) -> int:
+        """What one commit of many parts writes, so that it fits into the WAL beside others."""
+        return self.wal_limit_bytes // 4
+
+    @property
     def max_db_size_bytes(self) -> int:
         return int(self.max_db_size_mb * MB)
 

@@ -111,6 +111,7 @@ class OpenAgents:
 
     def wait_submitted(self, name: str, timeout_s: float) -> bool:
         """Wait until what was submitted to an agent so far is settled; False if it is not."""
+        self.check_usable()
         with self._changed:
             entry = self._entries.get(name)
             futures = list(entry.submitted) if entry is not None else []
@@ -176,8 +177,7 @@ class OpenAgents:
             ledger,
             quota=self.quota,
             batch_max=config.batch_max,
-            # A batch is one commit, which has to fit into the WAL beside what is there.
-            batch_max_bytes=config.wal_limit_bytes // 4,
+            batch_max_bytes=config.commit_bytes,
             timeout_s=config.save_timeout_s,
             run_soon=self._run_soon,
         )
@@ -195,13 +195,18 @@ class OpenAgents:
     def open_count(self) -> int:
         return len(self._entries)
 
+    @property
+    def forked(self) -> bool:
+        """Whether this process is a fork of the one that opened the store."""
+        return os.getpid() != self._pid
+
     def check_usable(self) -> None:
         """
         Raises:
             Forked: this process is not the one that opened the store.
             Closed: `close` was called.
         """
-        if os.getpid() != self._pid:
+        if self.forked:
             raise Forked(
                 f"{self.path} was opened by process {self._pid}; this is its fork"
                 f" {os.getpid()}: open the store anew here"
@@ -218,7 +223,7 @@ class OpenAgents:
         Raises:
             Busy: work was still under way after `save_timeout_s`; its agents stay open.
         """
-        if os.getpid() != self._pid:
+        if self.forked:
             return
         deadline = time.monotonic() + self.config.save_timeout_s
         with self._changed:

@@ -124,5 +124,5 @@ class Store:
 
     def __del__(self) -> None:
         # An unset attribute: __init__ refused, and there is nothing to close.
-        if getattr(self, "_open", False) and self._agents.open_count:
+        if getattr(self, "_open", False) and self._agents.open_count and not self._agents.forked:
             warnings.warn(f"store {self.path} was never closed", ResourceWarning, stacklevel=2)

@@ -13,6 +13,7 @@ import json
 import os
 import re
 import sys
+import threading
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
@@ -102,13 +103,19 @@ def check_store_path(path: Path, *, allow_network: bool) -> None:
         Unavailable: a file, a network file system, or a store of a newer format.
         Corrupt: the store's own marker is unreadable.
     """
-    for part in (path, *path.parents):
-        if part.exists():
-            if not part.is_dir():
-                raise Unavailable(f"{part} is a file; a store needs a folder: choose another path")
-            break
+    with translate_os_errors(path):
+        if "\0" in str(path):
+            raise Unavailable("the store's path has a NUL character; choose another path")
+        for part in (path, *path.parents):
+            if part.exists():
+                if not part.is_dir():
+                    raise Unavailable(
+                        f"{part} is a file; a store needs a folder: choose another path"
+                    )
+                break
+        real = Path(os.path.realpath(path))
     if not allow_network:
-        network = network_type(path.absolute(), _mounts())
+        network = network_type(real, _mounts())
         if network is not None:
             raise Unavailable(
                 f"{path} is on a network file system ({network}), where locks may not hold;"
@@ -156,9 +163,11 @@ def read_marker(folder: Path) -> str | None:
 def agent_names(store: Path) -> list[str]:
     """The agents of a store, sorted. Reads one small file an agent."""
     names = []
-    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-        for entry in os.scandir(store / "agents"):
-            name = read_marker(Path(entry.path)) if entry.is_dir() else None
+    with translate_os_errors(store / "agents"), contextlib.suppress(FileNotFoundError):
+        with os.scandir(store / "agents") as entries:
+            folders = [Path(entry.path) for entry in entries if entry.is_dir()]
+        for folder in folders:
+            name = read_marker(folder)
             if name is not None:
                 names.append(name)
     return sorted(names)
@@ -201,7 +210,8 @@ def _read_json(path: Path) -> dict[str, object] | None:
 
 def _write_json(path: Path, value: dict[str, object]) -> None:
     """Write *value* so that the file is either absent, old or whole, whatever happens."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    # Threads and processes may write the same marker at once; each has a file of its own.
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.{threading.get_ident()}.tmp")
     try:
         with temporary.open("w", encoding="utf-8") as file:
             json.dump(value, file)

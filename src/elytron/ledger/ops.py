@@ -4,8 +4,9 @@ from dataclasses import dataclass
 
 from elytron.records import Draft
 
-# What deleting one message may write: pages that it shares with strangers, and tombstones.
-_DELETED_BYTES = 8 * 4096
+# What deleting a message may write besides its text, which is overwritten: pages that it shares
+# with strangers, and tombstones.
+DELETED_BYTES = 8 * 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,25 +52,22 @@ class Delete:
     """Remove one message. Result: whether it was there."""
 
     id: str
-    size_bytes: int = _DELETED_BYTES
+    size_bytes: int
     items: int = 1
 
 
 @dataclass(frozen=True, slots=True)
 class DeleteSession:
     """
-    Remove at most *limit* messages of a session, and the session once it is empty.
+    Remove messages of a session, oldest first, and the session once it is empty.
 
-    Result: how many messages went; fewer than *limit* means all are gone.
+    At least one goes, and no more than *size_bytes* allow. Result: (how many, whether any are
+    left).
     """
 
     session: str
-    limit: int
+    size_bytes: int
     items: int = 1
-
-    @property
-    def size_bytes(self) -> int:
-        return self.limit * _DELETED_BYTES
 
 
 @dataclass(frozen=True, slots=True)

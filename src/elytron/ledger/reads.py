@@ -2,12 +2,13 @@
 
 import array
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import apsw
 
+from elytron.errors import Corrupt
 from elytron.ledger import rows
 from elytron.ledger.connection import PAGE_BYTES
 from elytron.ledger.schema import MESSAGE, SAVE
@@ -37,6 +38,8 @@ class Filter:
         return "".join(f" AND {sql}" for sql, _ in used), tuple(value for _, value in used)
 
 
+_SESSIONS = "SELECT key, id, created_us, checksum FROM sessions"
+_USERS = "SELECT key, id, folded, created_us, checksum FROM users"
 _PLACE = "m.key, m.session, m.position, m.user, m.terms"
 
 
@@ -55,19 +58,26 @@ def history(
     db: apsw.Connection, *, session: str | None, limit: int, before: str | None, source: object
 ) -> list[Message]:
     """The newest *limit* messages, oldest first, of a session or of all, before a message."""
-    values: tuple[str, ...] = ()
-    if session is None:
-        order, where = "m.key", "1"
-    else:
-        order, where = "m.position", "m.session = (SELECT key FROM sessions WHERE id = ?)"
-        values = (session,)
+    order, where = "m.key", "1"
+    values: tuple[Any, ...] = ()
+    session_key = None
+    if session is not None:
+        session_key = db.execute("SELECT key FROM sessions WHERE id = ?", (session,)).get
+        order, where, values = "m.position", "m.session = ?", (session_key,)
     if before is not None:
-        where += f" AND {order} < (SELECT {order} FROM messages m WHERE m.id = ?)"
-        values = (*values, before)
+        bound = db.execute(
+            "SELECT key, session, position FROM messages WHERE id = ?", (before,)
+        ).get
+        if bound is None:
+            return []
+        # Positions are in the index; the keys of another session have to do with the rows.
+        same = session_key is not None and bound[1] == session_key
+        where += " AND m.position < ?" if same else " AND m.key < ?"
+        values = (*values, bound[2] if same else bound[0])
     found = rows.fetch(
         db, f"{rows.SELECT_MESSAGES} WHERE {where} ORDER BY {order} DESC LIMIT ?", (*values, limit)
     )
-    return [rows.to_message(row, source) for row in reversed(found)]
+    return [message for _, message in _to_messages(db, reversed(found), source)]
 
 
 def page(
@@ -77,12 +87,12 @@ def page(
     found = rows.fetch(
         db, f"{rows.SELECT_MESSAGES} WHERE m.key > ? ORDER BY m.key LIMIT ?", (after_key, limit)
     )
-    return [(row[0], rows.to_message(row, source)) for row in found]
+    return list(_to_messages(db, found, source))
 
 
 def message(db: apsw.Connection, id: str, source: object) -> Message | None:
-    row = db.execute(f"{rows.SELECT_MESSAGES} WHERE m.id = ?", (id,)).get
-    return None if row is None else rows.to_message(row, source)
+    found = rows.fetch(db, f"{rows.SELECT_MESSAGES} WHERE m.id = ?", (id,))
+    return next((message for _, message in _to_messages(db, found, source)), None)
 
 
 def messages(db: apsw.Connection, keys: Iterable[int], source: object) -> dict[int, Message]:
@@ -91,25 +101,52 @@ def messages(db: apsw.Connection, keys: Iterable[int], source: object) -> dict[i
         f"{rows.SELECT_MESSAGES} WHERE m.key IN (SELECT value FROM carray(?))",
         (_integers(keys),),
     )
-    return {row[0]: rows.to_message(row, source) for row in found}
+    return dict(_to_messages(db, found, source))
 
 
-def sessions(db: apsw.Connection, *, limit: int) -> list[Session]:
+def _to_messages(
+    db: apsw.Connection, found: Iterable[tuple[Any, ...]], source: object
+) -> Iterator[tuple[int, Message]]:
+    """(key, message) of rows of `SELECT_MESSAGES`; the ids that they name are verified too."""
+    found = list(found)
+    sessions = _ids(db, _SESSIONS, {row[rows.SESSION] for row in found}, source)
+    users = _ids(db, _USERS, {row[rows.USER] for row in found} - {None}, source)
+    for row in found:
+        yield row[0], rows.to_message(row, sessions, users, source)
+
+
+def _ids(db: apsw.Connection, select: str, keys: set[int], source: object) -> dict[int, str]:
+    """The ids of sessions or users by key, verified."""
+    named = {}
+    if keys:
+        sql = f"{select} WHERE key IN (SELECT value FROM carray(?))"
+        for *values, checksum in rows.fetch(db, sql, (_integers(keys),)):
+            if rows.checksum(tuple(values)) != checksum:
+                raise Corrupt(
+                    f"{source}: the row of session or user {values[0]} is damaged (its checksum"
+                    " does not match); the file was left as it is"
+                )
+            named[values[0]] = values[1]
+    return named
+
+
+def sessions(db: apsw.Connection, *, limit: int, source: object) -> list[Session]:
     """The sessions that hold messages, the one last spoken in first."""
     found = rows.fetch(
         db,
         # The last message of each session comes from the index; the rest only for those shown.
-        "SELECT id, (SELECT count(*) FROM messages WHERE session = shown.key),"
+        "SELECT key, (SELECT count(*) FROM messages WHERE session = shown.key),"
         " (SELECT min(at_us) FROM messages WHERE session = shown.key),"
         " (SELECT max(at_us) FROM messages WHERE session = shown.key)"
-        " FROM (SELECT s.key, s.id, (SELECT m.key FROM messages m WHERE m.session = s.key"
+        " FROM (SELECT s.key, (SELECT m.key FROM messages m WHERE m.session = s.key"
         " ORDER BY m.position DESC LIMIT 1) AS last FROM sessions s"
         " WHERE last IS NOT NULL ORDER BY last DESC LIMIT ?) shown ORDER BY last DESC",
         (limit,),
     )
+    ids = _ids(db, _SESSIONS, {row[0] for row in found}, source)
     return [
-        Session(name, count, rows.to_datetime(first), rows.to_datetime(last))
-        for name, count, first, last in found
+        Session(ids[key], count, rows.to_datetime(first), rows.to_datetime(last))
+        for key, count, first, last in found
     ]
 
 

@@ -2,7 +2,7 @@
 
 import json
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
@@ -20,12 +20,10 @@ STORED = (
     "m.key, m.id, m.session, m.position, m.user, m.responds_to, m.role, m.at_us,"
     " m.offset_min, m.arrived_us, m.embedding, m.metadata, m.content, m.checksum"
 )
-SELECT_MESSAGES = (
-    f"SELECT {STORED}, s.id, u.id FROM messages m"
-    " LEFT JOIN sessions s ON s.key = m.session LEFT JOIN users u ON u.key = m.user"
-)
+SELECT_MESSAGES = f"SELECT {STORED} FROM messages m"
 _JOINED = ["\x1f".join(["%s"] * count) for count in range(20)]  # twice as fast as `str.join`
-_CONTENT, _CHECKSUM, _SESSION_ID, _USER_ID = 12, 13, 14, 15
+SESSION, USER = 2, 4  # places in a row of `STORED`
+_CONTENT, _CHECKSUM = 12, 13
 
 
 def fetch(db: apsw.Connection, sql: str, values: Sequence[Any] = ()) -> list[Any]:
@@ -78,18 +76,30 @@ def verify(row: tuple[Any, ...], source: object) -> None:
         )
 
 
-def to_message(row: tuple[Any, ...], source: object) -> Message:
-    """A row of `SELECT_MESSAGES`, verified, as a `Message`."""
+def to_message(
+    row: tuple[Any, ...], sessions: Mapping[int, str], users: Mapping[int, str], source: object
+) -> Message:
+    """
+    A row of `SELECT_MESSAGES`, verified, as a `Message`.
+
+    Args:
+        sessions, users: the ids of the keys that the row names.
+    """
     verify(row, source)
-    if row[_SESSION_ID] is None or (row[4] is not None and row[_USER_ID] is None):
-        raise Corrupt(f"{source}: message row {row[0]} names a session or user that is missing")
+    try:
+        session = sessions[row[SESSION]]
+        user = None if row[USER] is None else users[row[USER]]
+    except KeyError as error:
+        raise Corrupt(
+            f"{source}: message row {row[0]} names a session or user that is missing"
+        ) from error
     return Message(
         row[1],
         row[6],
         row[_CONTENT],
         to_datetime(row[7], row[8]),
-        row[_SESSION_ID],
-        row[_USER_ID],
+        session,
+        user,
         json.loads(row[11]) if row[11] else {},
         row[3],
     )

@@ -6,6 +6,7 @@ in `reads.py`. Here: files, the order of writers, checkpoints, and errors made o
 """
 
 import contextlib
+import logging
 import shutil
 import time
 from collections.abc import Iterator, Sequence
@@ -23,7 +24,10 @@ from elytron.ledger.ops import Op, Reindex
 from elytron.ledger.pool import Readers, Slots
 from elytron.ledger.writes import Writes, identity, set_up
 
-_ROOM_FRAMES = 256  # what a commit may add to the WAL besides what its ops announce: FTS5's merges
+_log = logging.getLogger("elytron.ledger")
+# What a commit may add to the WAL besides what its ops announce: FTS5's merging. At most a
+# quarter of the WAL's limit is kept free for it.
+_ROOM_FRAMES = 256
 
 
 class Ledger:
@@ -188,10 +192,14 @@ class Ledger:
             self._lock = None
 
     def _checkpoint_on_close(self, db: apsw.Connection) -> None:
-        # What is not checkpointed stays in the WAL, safe, for the next to open.
-        with contextlib.suppress(apsw.Error, Busy), self._locked(time.monotonic()):
-            db.set_busy_timeout(0)
-            db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+        try:
+            with self._locked(time.monotonic()):
+                db.set_busy_timeout(0)
+                db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+        except (Busy, apsw.BusyError):
+            _log.debug("%s is closed with its WAL: others use it", self.path)
+        except apsw.Error as error:  # what it holds stays safe in the WAL
+            _log.warning("%s is closed with its WAL: %s", self.path, error)
 
     # -- writing
 
@@ -229,14 +237,22 @@ class Ledger:
         """
         Copy the WAL into the file, as far as readers let it; never waits for them.
 
-        Raises nothing for a lock that another process holds: the next commit tries again.
+        A failure costs nobody a receipt, so it is only logged: what was committed is safe in
+        the WAL, and the next commit tries again. At the WAL's limit it becomes that commit's
+        own error.
         """
         db = self._writer
-        if db is not None:
-            with contextlib.suppress(Busy, apsw.BusyError), self._locked(time.monotonic()):
+        if db is None:
+            return
+        try:
+            with self._locked(time.monotonic()):
                 frames, done = db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
                 # Fully copied: the next commit begins the WAL anew.
                 self._wal_frames = 0 if frames == done else frames
+        except (Busy, apsw.BusyError):
+            _log.debug("checkpoint of %s put off: it is locked", self.path)
+        except apsw.Error as error:
+            _log.warning("checkpoint of %s failed: %s", self.path, error)
 
     def _transact(self, db: apsw.Connection, ops: Sequence[Op]) -> list[Any]:
         assert self._writes is not None, "set with the connection"

@@ -12,7 +12,16 @@ import apsw
 
 from elytron.errors import Conflict, Corrupt, NotFound
 from elytron.ledger import rows
-from elytron.ledger.ops import Delete, DeleteSession, Edit, Op, Reindex, Save, SaveOne
+from elytron.ledger.ops import (
+    DELETED_BYTES,
+    Delete,
+    DeleteSession,
+    Edit,
+    Op,
+    Reindex,
+    Save,
+    SaveOne,
+)
 from elytron.ledger.schema import DELETE, EDIT, MESSAGE, SAVE, SESSION, UNINDEXED_MAX, USER
 from elytron.records import Draft, Receipt
 from elytron.text import folded_words
@@ -189,21 +198,25 @@ class Writes:
         self._drop_message(key)
         return True
 
-    def _delete_session(self, op: DeleteSession) -> int:
+    def _delete_session(self, op: DeleteSession) -> tuple[int, bool]:
         session = self._execute("SELECT key FROM sessions WHERE id = ?", (op.session,)).get
         if session is None:
-            return 0
-        keys = rows.fetch(
+            return 0, False
+        removed, room_bytes = 0, op.size_bytes
+        for key, text_bytes in rows.fetch(
             self._db,
-            "SELECT key FROM messages WHERE session = ? ORDER BY position LIMIT ?",
-            (session, op.limit),
-        )
-        for (key,) in keys:
+            "SELECT key, octet_length(content) + ifnull(octet_length(metadata), 0)"
+            " FROM messages WHERE session = ? ORDER BY position LIMIT ?",
+            (session, 1 + op.size_bytes // DELETED_BYTES),
+        ):
+            room_bytes -= DELETED_BYTES + text_bytes
+            if removed and room_bytes < 0:
+                return removed, True
             self._drop_message(key)
-        if len(keys) < op.limit:
-            self._execute("DELETE FROM sessions WHERE key = ?", (session,))
-            self._add_change(DELETE, SESSION, session)
-        return len(keys)
+            removed += 1
+        self._execute("DELETE FROM sessions WHERE key = ?", (session,))
+        self._add_change(DELETE, SESSION, session)
+        return removed, False
 
     def _drop_message(self, key: int) -> None:
         # Noted first: the number has to lie above the key, which may be the newest.

@@ -80,9 +80,8 @@ def admit(
     else:
         at_us, offset_min = _check_time(at, arrived_us, config)
         at_given = True
-    stored_metadata = None
-    if metadata:
-        stored_metadata = _check_metadata(metadata, config)
+    stored_metadata = None if metadata is None else _check_metadata(metadata, config)
+    if stored_metadata is not None:
         text_bytes += len(stored_metadata)
     terms = analyzer.document(content, speaker=user or role, at=at)
     return Draft(
@@ -241,9 +240,12 @@ def _check_time(at: object, now_us: int, config: Config) -> tuple[int, int]:
     return at_us, offset // timedelta(minutes=1)
 
 
-def _check_metadata(metadata: object, config: Config) -> str:
+def _check_metadata(metadata: object, config: Config) -> str | None:
+    """The metadata as JSON; None if there is nothing in it."""
     if not isinstance(metadata, Mapping):
         raise InvalidArgument(f"metadata must be a mapping; got {type(metadata).__name__}")
+    if not metadata:
+        return None
     try:
         # Sorted, so that a retry is the same text.
         stored = json.dumps(
