@@ -78,7 +78,11 @@ class Store:
         return Agent(files.check_name(name), self._agents, self._analyzer, self._ids)
 
     def agents(self) -> list[str]:
-        """The names of all agents that hold something, sorted. Reads a small file for each."""
+        """
+        The names of all agents that hold something, sorted. Reads a small file for each.
+
+        One whose marker is damaged cannot be named: the log has a warning with its folder.
+        """
         self._agents.check_usable()
         return files.agent_names(self.path)
 

@@ -29,6 +29,7 @@ _UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\u
 # Indic vowel signs are no letters to `re`, yet stand inside words: take their blocks whole.
 _WORD = re.compile(rf"[{_UNSPACED}]+|(?:(?![{_UNSPACED}])(?:[^\W_]|[\u0900-\u0dff]))+")
 _ASCII_WORD = re.compile(r"[a-z0-9]+")
+_TURNS = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 _IS_UNSPACED = re.compile(rf"[{_UNSPACED}]")
 
 _ENGLISH = """
@@ -72,6 +73,22 @@ def fold(text: str) -> str:
     decomposed = unicodedata.normalize("NFKD", text)
     kept = "".join(c for c in decomposed if not "\u0300" <= c <= "\u036f")
     return unicodedata.normalize("NFC", kept)
+
+
+def unprintable_at(text: str) -> int | None:
+    """
+    Where a name or id has a character that it must not have, if anywhere.
+
+    Control characters, lone surrogates, line separators, and those that turn the direction of
+    what follows. Joiners stay: emoji and Persian need them.
+    """
+    if text.isprintable():
+        return None
+    for index, character in enumerate(text):
+        category = unicodedata.category(character)
+        if category in ("Cc", "Cs", "Zl", "Zp") or character in _TURNS:
+            return index
+    return None
 
 
 def split_words(text: str) -> list[str]:

@@ -10,6 +10,7 @@ import contextlib
 import errno
 import hashlib
 import json
+import logging
 import os
 import re
 import sys
@@ -19,8 +20,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from elytron.errors import Corrupt, DiskFull, InvalidArgument, Unavailable
-from elytron.text import fold
+from elytron.text import fold, unprintable_at
 
+_log = logging.getLogger("elytron.ledger")
 NAME_MAX = 1000  # characters of an agent's name
 LEDGER = "ledger.db"
 LOCK = "ledger.lock"
@@ -53,10 +55,10 @@ def check_name(name: object) -> str:
         raise InvalidArgument("an agent's name must not be empty")
     if len(name) > NAME_MAX:
         raise InvalidArgument(f"an agent's name has {len(name)} characters; at most {NAME_MAX}")
-    bad = next((i for i, c in enumerate(name) if c < " " or "\ud800" <= c <= "\udfff"), None)
+    bad = unprintable_at(name)
     if bad is not None:
         raise InvalidArgument(
-            f"an agent's name has a control character or a lone surrogate at {bad}"
+            f"an agent's name has a control character or a lone surrogate at {bad}; remove it"
         )
     return name
 
@@ -104,8 +106,12 @@ def check_store_path(path: Path, *, allow_network: bool) -> None:
         Corrupt: the store's own marker is unreadable.
     """
     with translate_os_errors(path):
-        if "\0" in str(path):
-            raise Unavailable("the store's path has a NUL character; choose another path")
+        try:
+            unusable = b"\0" in str(path).encode()
+        except UnicodeEncodeError:  # SQLite takes paths in UTF-8 alone
+            unusable = True
+        if unusable:
+            raise Unavailable(f"{path!r:.200} is no path in UTF-8; choose another path")
         for part in (path, *path.parents):
             if part.exists():
                 if not part.is_dir():
@@ -161,13 +167,21 @@ def read_marker(folder: Path) -> str | None:
 
 
 def agent_names(store: Path) -> list[str]:
-    """The agents of a store, sorted. Reads one small file an agent."""
+    """
+    The agents of a store, sorted. Reads one small file an agent.
+
+    One whose marker is damaged is left out, with a warning in the log.
+    """
     names = []
     with translate_os_errors(store / "agents"), contextlib.suppress(FileNotFoundError):
         with os.scandir(store / "agents") as entries:
             folders = [Path(entry.path) for entry in entries if entry.is_dir()]
         for folder in folders:
-            name = read_marker(folder)
+            try:
+                name = read_marker(folder)
+            except Corrupt as error:  # the others are to be had all the same
+                _log.warning("an agent cannot be listed: %s", error)
+                continue
             if name is not None:
                 names.append(name)
     return sorted(names)

@@ -324,7 +324,7 @@ class Ledger:
         """Tell the size limit from a full disk: only one of them has no room left."""
         limit = self._config.max_db_size_bytes
         held = self._file_bytes() + self._wal_bytes()
-        slack = self._config.wal_limit_bytes + limit // 20
+        slack = self._config.wal_limit_bytes + 2 * self._config.max_message_bytes + limit // 20
         free = shutil.disk_usage(self.folder).free
         if held + slack >= limit and free > slack:
             return OverBudget(

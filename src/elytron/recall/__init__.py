@@ -25,7 +25,7 @@ def answer(
     if not terms:
         return []
     with ledger.reading(snapshot=True) as db:
-        found = candidates.find(db, question, terms, accept, config)
+        found = candidates.find(db, question, terms, accept, limit=limit, config=config)
         if found is None:
             return []
         best = rank.rank(found, limit=limit, config=config)

@@ -44,9 +44,16 @@ def find(
     question: str,
     terms: tuple[QueryTerm, ...],
     accept: reads.Filter,
+    *,
+    limit: int,
     config: Config,
 ) -> Candidates | None:
-    """Look the question's words up, in one snapshot. None if none of them is held."""
+    """
+    Look the question's words up, in one snapshot. None if none of them is held.
+
+    Args:
+        limit: the hits wanted; at least as many candidates are sought.
+    """
     newest = reads.unindexed(db)
     frequencies = _frequencies(db, terms, newest)
     held = tuple(
@@ -65,7 +72,7 @@ def find(
         for hashed in term.hashes
         if frequencies[hashed]
     ]
-    keys = reads.match(db, sought, accept, limit=config.candidates_max)
+    keys = reads.match(db, sought, accept, limit=max(limit, config.candidates_max))
     keys += [place.key for place in newest if any(hashed in place.terms for hashed in sought)]
     places = reads.places(db, keys)
     return Candidates(

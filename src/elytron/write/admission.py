@@ -18,7 +18,7 @@ from typing import Any
 from elytron.config import Config
 from elytron.errors import InvalidArgument
 from elytron.records import DEFAULT_SESSION, ROLES, Draft, Message
-from elytron.text import Analyzer
+from elytron.text import Analyzer, unprintable_at
 
 ID_MAX = 200  # characters of a message's, session's or user's id
 QUESTION_MAX = 20_000  # characters
@@ -180,17 +180,18 @@ def check_content(content: object, config: Config) -> int:
 
 
 def check_id(value: object, what: str) -> str:
-    """An id of 1 to 200 printable characters."""
+    """An id of 1 to 200 characters, none of them a control character."""
     if not isinstance(value, str):
         raise InvalidArgument(f"{what} must be a string; got {type(value).__name__}")
     if not value or value.isspace():
         raise InvalidArgument(f"{what} is empty; leave it out, or give it a value")
     if len(value) > ID_MAX:
         raise InvalidArgument(f"{what} has {len(value)} characters, at most {ID_MAX}; shorten it")
-    if not value.isprintable():
-        _utf8_bytes(value, what)
-        bad = next(i for i, character in enumerate(value) if not character.isprintable())
-        raise InvalidArgument(f"{what} has a character at {bad} that cannot be printed; remove it")
+    bad = unprintable_at(value)
+    if bad is not None:
+        raise InvalidArgument(
+            f"{what} has a control character or a lone surrogate at {bad}; remove it"
+        )
     return value
 
 
@@ -270,7 +271,7 @@ def _utf8_bytes(text: str, what: str) -> int:
         return len(text) if text.isascii() else len(text.encode())
     except UnicodeEncodeError as error:
         raise InvalidArgument(
-            f"{what} has a lone surrogate at {error.start}; decode it properly before saving"
+            f"{what} has a lone surrogate at {error.start}; decode it properly"
         ) from error
 
 

@@ -1,0 +1,166 @@
+"""
+Demo: a conversation poured into a memory, questions put to it, and what it costs.
+
+The conversation that the package carries is between a household and its assistant Bob, in
+English and French, over seven weeks. Everything shown is measured in the run that shows it.
+"""
+
+import contextlib
+import importlib.resources
+import json
+import shlex
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from elytron.faces import costs, documents
+from elytron.faces.asking import Asked, Question, ask, shown
+from elytron.faces.options import Place
+from elytron.faces.output import say
+from elytron.faces.pouring import Poured, carried_questions, pour
+from elytron.store import Store
+
+AGENT = "Bob"
+QUESTIONS = 5
+_HITS_SHOWN = 3
+_KEPT_STORE = "data/demo"  # proposed to those who want to keep what they saw
+
+
+def run(place: Place, file: Path | None) -> None:
+    """Show the demo with *file*, or with the carried conversation."""
+    with _store_path(place) as path, place.open(path) as store:
+        if file is None:
+            with _carried("conversation.jsonl") as conversation:
+                poured = _pour(place, store, conversation, agent=AGENT)
+            questions = _own_questions()
+        else:
+            poured = _pour(place, store, file, agent=None)
+            questions = carried_questions(file, QUESTIONS)
+        answers = ask(store, questions)
+        found = costs.read(store, [report.agent for report in poured.agents])
+        if place.as_json:
+            _write_document(place, store, poured, answers, found)
+        else:
+            _show(place, store, file, poured, answers, found)
+
+
+@contextlib.contextmanager
+def _store_path(place: Place) -> Iterator[Path]:
+    if place.path is not None:
+        yield place.path
+        return
+    with tempfile.TemporaryDirectory(prefix="elytron-demo-") as folder:
+        yield Path(folder)
+
+
+def _carried(name: str) -> contextlib.AbstractContextManager[Path]:
+    """A file of the package, on disk even where the package is not."""
+    return importlib.resources.as_file(importlib.resources.files("elytron") / "demo" / name)
+
+
+def _own_questions() -> list[Question]:
+    with _carried("questions.json") as path:
+        listed = json.loads(path.read_text(encoding="utf-8"))
+    return [
+        Question(AGENT, entry["question"], entry["answer"], tuple(entry["evidence"]))
+        for entry in listed[:QUESTIONS]
+    ]
+
+
+def _pour(place: Place, store: Store, path: Path, *, agent: str | None) -> Poured:
+    return pour(store, path, agent=agent, silent=place.as_json)
+
+
+def _write_document(
+    place: Place, store: Store, poured: Poured, answers: list[Asked], found: costs.Costs
+) -> None:
+    documents.write(
+        {
+            "store": store.path,
+            "kept": place.path is not None,
+            "import": poured,
+            "questions": answers,
+            "usage": found,
+        }
+    )
+
+
+def _show(
+    place: Place,
+    store: Store,
+    file: Path | None,
+    poured: Poured,
+    answers: list[Asked],
+    found: costs.Costs,
+) -> None:
+    from elytron.faces import tables
+    from elytron.faces.terminal import show
+
+    show(
+        tables.title("Poured in"),
+        tables.imports(poured.agents),
+        *tables.bad_lines(poured.agents),
+        "",
+        speed(poured, store.path),
+        "",
+        tables.title("Asked" if answers else "This file brings no questions"),
+        *shown(answers, hits_max=_HITS_SHOWN, languages=store.config.languages),
+        "",
+        tables.title("What it costs"),
+        tables.usages(found),
+        "",
+        tables.title("Try next"),
+    )
+    # Not wrapped: a command has to stay in one piece to be copied.
+    for command in _try_next(store, file, poured, answers, kept=place.path is not None):
+        say(f"  {command}")
+    if place.path is None:
+        say("\nThis memory was temporary and is removed now.")
+    else:
+        say(f"\nThis memory is kept in {store.path}.")
+
+
+def speed(poured: Poured, place: Path) -> str:
+    """How fast messages were saved, as measured, and onto what."""
+    total = sum(report.already_held for report in poured.agents)
+    if poured.messages_per_second is None:
+        return f"Nothing was new: {total:,} messages were held already; none was doubled."
+    memory = memory_type(place)
+    durably = f"on {memory}, which no power cut survives" if memory else "durably"
+    return (
+        f"{poured.imported:,} messages saved {durably} in {poured.seconds:.2f} s:"
+        f" {poured.messages_per_second:,.0f} a second."
+    )
+
+
+def memory_type(place: Path) -> str | None:
+    """The type of the file system under *place*, if it keeps its files in memory only."""
+    import psutil
+
+    here = place.resolve()
+    best, kind = 0, ""
+    with contextlib.suppress(OSError, psutil.Error):  # no mount table: say nothing of it
+        for part in psutil.disk_partitions(all=True):
+            mount = Path(part.mountpoint)
+            if (mount == here or mount in here.parents) and len(part.mountpoint) >= best:
+                best, kind = len(part.mountpoint), part.fstype
+    return kind if kind in ("tmpfs", "ramfs") else None
+
+
+def _try_next(
+    store: Store, file: Path | None, poured: Poured, answers: list[Asked], *, kept: bool
+) -> list[str]:
+    """Commands that work as they stand, one after the other."""
+    place = shlex.quote(str(store.path) if kept else _KEPT_STORE)
+    answered = [asked for asked in answers if asked.hits]
+    shortest = min(answered, key=lambda asked: len(asked.question), default=None)
+    agent = shlex.quote(poured.agents[0].agent if shortest is None else shortest.agent)
+    if kept:
+        first = f"elytron history {agent} --limit 20"
+    else:
+        first = "elytron demo" if file is None else f"elytron demo {shlex.quote(str(file))}"
+    if shortest is None:
+        second = f"elytron sessions {agent}"
+    else:
+        second = f"elytron recall {agent} {shlex.quote(shortest.question)} --why"
+    return [f"{line} --store {place}" for line in (first, second, f"elytron usage {agent}")]

@@ -1,0 +1,218 @@
+"""
+Reading: the commands that only look. They make nothing on disk.
+
+Rich is imported by those that print for people, once it is known that they do.
+"""
+
+from typing import Any
+
+import click
+
+import elytron
+from elytron.faces import costs, documents
+from elytron.faces.options import Place, common, held_agent, hint, limit_option, quoted, selection
+from elytron.faces.output import note, say
+
+_HISTORY_TEXT_MAX = 1000  # characters of a message that `history` shows
+_RECALL_TEXT_MAX = 400
+_ALL = 1 << 40  # no message is that long
+_SESSIONS_MAX = 1000  # sessions among which a name that was meant is looked for
+
+
+@click.command()
+@common
+@click.argument("agent")
+@click.argument("session", required=False)
+@limit_option(50)
+@click.option("--before", metavar="ID", help="Only those saved before the message with this id.")
+@click.option("--ids", is_flag=True, help="Show the messages' ids.")
+@click.option("--full", is_flag=True, help="Show long messages whole.")
+def history(
+    place: Place,
+    agent: str,
+    session: str | None,
+    limit: int,
+    before: str | None,
+    ids: bool,
+    full: bool,
+) -> None:
+    """Show the newest messages, oldest first.
+
+    Of one SESSION, or of all in the order of saving. Times are on the clock of whoever saved.
+
+    JSON: a list of messages, each with id, role, content, at, session, user, metadata and
+    position.
+    """
+    with place.open() as store:
+        memory = held_agent(store, agent)
+        messages = memory.history(session, limit=limit, before=before)
+        if place.as_json:
+            documents.write(messages)
+            return
+        if not messages:
+            _nothing_in(memory, session)
+            return
+    from elytron.faces import tables
+    from elytron.faces.terminal import show
+
+    text_max = _ALL if full else _HISTORY_TEXT_MAX
+    show(*tables.history(messages, text_max=text_max, ids=ids))
+
+
+def _nothing_in(memory: elytron.Agent, session: str | None) -> None:
+    names = [held.id for held in memory.sessions(limit=_SESSIONS_MAX)] if session else []
+    if session and session not in names:
+        note(f"no session is called {quoted(session)}{hint(session, names)}")
+    else:
+        note("no messages")
+
+
+@click.command()
+@common
+@click.argument("agent")
+@limit_option(100)
+def sessions(place: Place, agent: str, limit: int) -> None:
+    """List an agent's sessions, the one last spoken in first.
+
+    JSON: a list, each with id, messages, first_at and last_at.
+    """
+    with place.open() as store:
+        found = held_agent(store, agent).sessions(limit=limit)
+    if place.as_json:
+        documents.write(found)
+        return
+    from elytron.faces import tables
+    from elytron.faces.terminal import show
+
+    show(tables.sessions(found))
+
+
+@click.command()
+@common
+@click.argument("agent")
+@click.argument("question")
+@limit_option(8)
+@selection
+@click.option("--why", is_flag=True, help="Show what makes up each score.")
+@click.option("--ids", is_flag=True, help="Show the messages' ids.")
+@click.option("--full", is_flag=True, help="Show long messages whole.")
+def recall(
+    place: Place,
+    agent: str,
+    question: str,
+    limit: int,
+    why: bool,
+    ids: bool,
+    full: bool,
+    **only: Any,
+) -> None:
+    """Find the messages that answer a question, best first.
+
+    TIME is ISO 8601; without a zone it is local time. Words of the question are emphasised on
+    a terminal. Nothing found is no error.
+
+    JSON: a list of hits, each with message (as in `history`), score, why and matched.
+    """
+    with place.open() as store:
+        found = held_agent(store, agent).recall(question, limit=limit, **only)
+        languages = store.config.languages
+    if place.as_json:
+        documents.write(found)
+        return
+    from elytron.faces import tables
+    from elytron.faces.matches import Matches
+    from elytron.faces.terminal import show
+
+    if not found:
+        note("nothing was found: no message holds a word of this question")
+        return
+    text_max = _ALL if full else _RECALL_TEXT_MAX
+    matches = Matches(question, languages)
+    show(*tables.hits(found, matches, text_max=text_max, why=why, ids=ids))
+
+
+@click.command()
+@common
+@click.argument("agent")
+@click.argument("question")
+@click.option(
+    "--max-tokens", type=int, metavar="N", default=800, show_default=True, help="The budget."
+)
+@limit_option(50, help="At most so many hits are considered.")
+@selection
+def context(
+    place: Place, agent: str, question: str, max_tokens: int, limit: int, **only: Any
+) -> None:
+    """Pack the hits for a prompt, under a budget of tokens.
+
+    Session by session, each message with its date and speaker. Tokens are estimated. Nothing
+    but the text goes to stdout, so it can be piped into a prompt.
+
+    JSON: text, hits (as in `recall`) and tokens.
+    """
+    with place.open() as store:
+        memory = held_agent(store, agent)
+        packed = memory.context(question, max_tokens=max_tokens, limit=limit, **only)
+    if place.as_json:
+        documents.write(packed)
+        return
+    if not packed.hits:
+        note("nothing was found, or nothing fits into the budget")
+        return
+    say(packed.text)
+
+
+@click.command()
+@common
+@click.argument("agent", required=False)
+def usage(place: Place, agent: str | None) -> None:
+    """Show what an agent, or the store, costs.
+
+    Beside the limit, `max_db_size_mb`. Without AGENT, all of them.
+
+    JSON: for one agent its usage, with agent, limit_bytes, messages, sessions, users, first_at,
+    last_at, bytes (file, live, dead, wal, words, vectors, total) and more; for the store path,
+    total_bytes and agents, a list of these.
+    """
+    with place.open() as store:
+        names = store.agents() if agent is None else [held_agent(store, agent).name]
+        found = costs.read(store, names)
+    total_bytes = costs.total_bytes(found)
+    if place.as_json and agent is None:
+        documents.write({"path": store.path, "total_bytes": total_bytes, "agents": found})
+    elif place.as_json:
+        documents.write(found[0])
+    else:
+        from elytron.faces import tables
+        from elytron.faces.terminal import show
+
+        show(tables.usages(found))
+        if agent is None:
+            show("", tables.total(str(store.path), len(found), total_bytes))
+        else:
+            show("", *map(tables.usage_details, found))
+    costs.raise_first_error(found)
+
+
+@click.command()
+@common
+def agents(place: Place) -> None:
+    """List the agents of the store.
+
+    What each holds, since when, and its size. One that cannot be read is listed with its error.
+
+    JSON: a list, each with name, messages, sessions, first_at, last_at and bytes; or, for one
+    that cannot be read, with agent and cause.
+    """
+    with place.open() as store:
+        found = costs.read(store, store.agents())
+    if place.as_json:
+        documents.write(costs.rows(found))
+    elif not found:
+        note(f"{store.path} holds no agents")
+    else:
+        from elytron.faces import tables
+        from elytron.faces.terminal import show
+
+        show(tables.agents(found))
+    costs.raise_first_error(found)

@@ -1,0 +1,226 @@
+"""
+Writing: the commands that put messages in, take them out, or move them.
+
+Rich is imported by those that print for people, once it is known that they do.
+"""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import click
+
+import elytron
+from elytron.errors import InvalidArgument, NotFound
+from elytron.faces import costs, documents
+from elytron.faces.options import (
+    Place,
+    common,
+    common_without_store,
+    held_agent,
+    quoted,
+    read_json_object,
+    read_stdin,
+    time_option,
+)
+from elytron.faces.output import say
+from elytron.faces.visible import clip_name
+
+FORMATS = ("auto", "jsonl", "openai", "chatgpt", "locomo")
+_NAME_SHOWN = 30  # characters of a name beside a bar
+
+
+@click.command()
+@common_without_store
+@click.argument("file", type=click.Path(path_type=Path), required=False)
+def demo(place: Place, file: Path | None) -> None:
+    """Show a memory at work, on a conversation.
+
+    Pours it in, asks five questions, and shows what it costs.
+
+    With FILE, that file; without, a conversation of some 450 messages that comes with Elytron.
+    The memory is temporary and removed at the end, unless --store says where to keep it
+    (ELYTRON_STORE is not used, so that a real store is not filled by accident).
+
+    JSON: store, kept, import (as in `import`), questions (each with question, answer,
+    evidence, rank, milliseconds and hits) and usage (as in `usage`).
+    """
+    from elytron.faces import demo as show
+
+    show.run(place, file)
+
+
+@click.command(name="import")
+@common
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--agent", metavar="NAME", help="Into this agent; else as the file says.")
+@click.option(
+    "--format", "form", type=click.Choice(FORMATS), default="auto", show_default=True,
+    help="What the file is; `auto` looks into it.",
+)  # fmt: skip
+@click.option("--skip-bad", is_flag=True, help="Leave out what is not acceptable; report it.")
+@click.option(
+    "--questions", type=click.IntRange(0, 10_000), default=5, show_default=True, metavar="N",
+    help="Ask the first N questions of a file that brings some.",
+)  # fmt: skip
+def import_(
+    place: Place, file: Path, agent: str | None, form: str, skip_bad: bool, questions: int
+) -> None:
+    """Save the messages of a file.
+
+    Running it twice adds nothing twice. Reads JSON Lines, OpenAI chat messages, ChatGPT's
+    conversations.json and LoCoMo. One bad line, and nothing is imported, unless --skip-bad. A
+    file that brings questions, as LoCoMo does, has some of them asked.
+
+    JSON: file, imported, seconds, messages_per_second and agents, each with agent, imported,
+    already_held, bad (line and reason) and left_out (counts by reason).
+    """
+    from elytron.faces import pouring
+    from elytron.faces.asking import ask, shown
+
+    with place.open() as store:
+        poured = pouring.pour(
+            store, file, agent=agent, format=form, skip_bad=skip_bad, silent=place.as_json
+        )
+        if place.as_json:
+            documents.write(poured)
+            return
+        from elytron.faces import tables
+        from elytron.faces.demo import speed
+        from elytron.faces.terminal import show
+
+        show(tables.imports(poured.agents), *tables.bad_lines(poured.agents))
+        show("", speed(poured, store.path))
+        answers = ask(store, pouring.carried_questions(file, questions, agent=agent))
+        show(*shown(answers, hits_max=1, languages=store.config.languages), "")
+        show(tables.usages(costs.read(store, [report.agent for report in poured.agents])))
+
+
+@click.command()
+@common
+@click.argument("agent")
+@click.argument("role")
+@click.argument("content")
+@click.option("--session", metavar="SESSION", help="The conversation; `default` if not given.")
+@click.option("--user", metavar="USER", help="Who said it.")
+@time_option("--at", zone_needed=True, help="When it was said; now if not given.")
+@click.option("--id", metavar="ID", help="Its id; saving the same id again is harmless.")
+@click.option(
+    "--metadata", metavar="JSON", callback=read_json_object, help="A JSON object, kept as it is."
+)
+def save(
+    place: Place,
+    agent: str,
+    role: str,
+    content: str,
+    session: str | None,
+    user: str | None,
+    at: datetime | None,
+    id: str | None,
+    metadata: dict[str, Any] | None,
+) -> None:
+    """Save one message, durably.
+
+    Once this returns it is on the disk. ROLE is system, developer, user, assistant, tool or
+    function. CONTENT - reads stdin; one newline at its end is taken off. Prints the message's id.
+
+    JSON: id, new (false if it was held already) and embedding.
+    """
+    with place.open() as store:
+        if content == "-":
+            content = read_stdin(store.config.max_message_bytes)
+        receipt = store.agent(agent).save(
+            role, content, session=session, user=user, at=at, metadata=metadata, id=id
+        )
+    if place.as_json:
+        documents.write(receipt)
+        return
+    say(f"saved {receipt.id}" if receipt.new else f"held already: {receipt.id}")
+
+
+@click.command()
+@common
+@click.argument("agent")
+@click.option("-o", "--output", metavar="FILE", help="Write here; else, or for -, to stdout.")
+def export(place: Place, agent: str, output: str | None) -> None:
+    """Write all messages as JSON Lines.
+
+    In the order of arrival; what comes out can be imported again. A FILE is replaced once the
+    export is whole.
+
+    JSON: the lines themselves; with a FILE, messages (their number) and file.
+    """
+    with place.open() as store:
+        memory = held_agent(store, agent)
+        if output is None or output == "-":
+            memory.export(documents.OutputLines())
+            return
+        with _counting(memory, "exporting", silent=place.as_json) as on_progress:
+            count = memory.export(output, on_progress=on_progress)
+    if place.as_json:
+        documents.write({"messages": count, "file": output})
+    else:
+        say(f"wrote {count:,} messages to {output}")
+
+
+@click.command()
+@common
+@click.argument("agent")
+def reindex(place: Place, agent: str) -> None:
+    """Make an agent's word index anew.
+
+    For the present `languages`; needed after that setting was changed.
+
+    JSON: messages, the number of those that were indexed.
+    """
+    with place.open() as store:
+        memory = held_agent(store, agent)
+        with _counting(memory, "indexing", silent=place.as_json) as on_progress:
+            count = memory.reindex(on_progress=on_progress)
+    if place.as_json:
+        documents.write({"messages": count})
+    else:
+        say(f"indexed {count:,} messages")
+
+
+@contextlib.contextmanager
+def _counting(
+    memory: elytron.Agent, doing: str, *, silent: bool
+) -> Iterator[Callable[[int], None] | None]:
+    """A progress bar over all messages of an agent, unless *silent*."""
+    if silent:
+        yield None
+        return
+    from elytron.faces.terminal import progress
+
+    total = memory.usage().messages
+    with progress(f"{doing} {clip_name(memory.name, _NAME_SHOWN)}") as on_progress:
+        yield lambda done: on_progress(done, total)
+
+
+@click.command()
+@common
+@click.argument("agent")
+@click.argument("id", required=False)
+@click.option("--session", metavar="SESSION", help="A whole session instead.")
+def delete(place: Place, agent: str, id: str | None, session: str | None) -> None:
+    """Remove a message or a session for good.
+
+    The message with this ID, or with --session all messages of that session.
+
+    JSON: messages, the number of those that were deleted.
+    """
+    if (id is None) == (session is None):
+        raise InvalidArgument("name either the ID of a message or a --session to delete")
+    with place.open() as store:
+        memory = held_agent(store, agent)
+        count = int(memory.delete(id)) if id is not None else memory.delete_session(session or "")
+        if not count:
+            what = f"session is called {quoted(session)}" if session else f"message has the id {id}"
+            raise NotFound(f"no {what} in the memory of {quoted(agent)}; nothing was deleted")
+    if place.as_json:
+        documents.write({"messages": count})
+        return
+    say(f"deleted {count:,} messages" if count != 1 else "deleted 1 message")
