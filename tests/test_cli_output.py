@@ -54,7 +54,7 @@ def held(folder: Path) -> Callable[..., Outcome]:
             bob.save("user", f"zebra {text}", session=name, id=name, at=at, user="alice")
         bob.save("user", "zebra", session="[bold]s[/bold]", user="[red]u[/red]", id="names", at=at)
         bob.save("user", "zebra", session="東" * 200, user="京" * 200, id="wide names", at=at)
-        store.agent("[red]\x7f\x9b2J\u202eagent").save("user", "zebra")
+        store.agent("[red]agent").save("user", "zebra")
         store.agent("n" * 1000).save("user", "zebra")
     return lambda *words, **more: run(*words, store=folder, **more)
 
