@@ -7,38 +7,42 @@ Elytron: bounded, crash-proof graph memory for AI agents.
         bob.recall("where does Alice live?")
 """
 
-from elytron.agent import Agent
-from elytron.config import Config
-from elytron.errors import (
-    Busy,
-    Closed,
-    Conflict,
-    Corrupt,
-    DiskFull,
-    ElytronError,
-    Forked,
-    InvalidArgument,
-    InvalidSetting,
-    NotFound,
-    OutcomeUnknown,
-    OverBudget,
-    Unavailable,
-)
-from elytron.records import (
-    BadLine,
-    Context,
-    Hit,
-    ImportReport,
-    LedgerBytes,
-    Message,
-    Receipt,
-    Session,
-    StoreUsage,
-    Usage,
-)
-from elytron.store import Store, open
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0.dev0"
+
+if TYPE_CHECKING:
+    from elytron.agent import Agent
+    from elytron.config import Config
+    from elytron.errors import (
+        Busy,
+        Closed,
+        Conflict,
+        Corrupt,
+        DiskFull,
+        ElytronError,
+        Forked,
+        InvalidArgument,
+        InvalidSetting,
+        NotFound,
+        OutcomeUnknown,
+        OverBudget,
+        Unavailable,
+    )
+    from elytron.records import (
+        BadLine,
+        Context,
+        Hit,
+        ImportReport,
+        LedgerBytes,
+        Message,
+        Receipt,
+        Session,
+        StoreUsage,
+        Usage,
+    )
+    from elytron.store import Store, open
 
 __all__ = [
     "Agent",
@@ -69,3 +73,20 @@ __all__ = [
     "Usage",
     "open",
 ]
+
+_HOMES = ("errors", "records", "config", "agent", "store")
+
+
+def __getattr__(name: str) -> Any:
+    """A public name, from its module, on first use: importing the package loads nothing heavy."""
+    if name in __all__:
+        for home in _HOMES:
+            value = getattr(import_module(f"elytron.{home}"), name, None)
+            if value is not None:
+                globals()[name] = value
+                return value
+    raise AttributeError(f"module 'elytron' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -17,7 +17,7 @@ from elytron.config import Config
 from elytron.errors import Busy, InvalidSetting, NotFound
 from elytron.import_run import ImportRun
 from elytron.ledger import ops, reads, rows
-from elytron.ledger.files import translate_os_errors
+from elytron.ledger.files import check_outside, translate_os_errors
 from elytron.ledger.sqlite import Ledger
 from elytron.lines import replaced, write_lines
 from elytron.open_agents import OpenAgent, OpenAgents
@@ -129,6 +129,7 @@ class Agent:
         Raises:
             As `save`; the message of `InvalidArgument` says which one, counted from 0.
         """
+        self._agents.check_usable()
         drafts = self._admit_many(messages)
         if not drafts:
             return []
@@ -236,6 +237,7 @@ class Agent:
             InvalidArgument: a message is not acceptable, or its id is held with other
                 content. Those before it are held; the error says how many.
         """
+        self._agents.check_usable()
         run = ImportRun(
             admit=self._admit_many,
             write=lambda drafts: self._write(ops.Save(drafts)),
@@ -429,6 +431,7 @@ class Agent:
         """
         if not isinstance(target, str | Path):
             return write_lines(self.messages(), target, on_progress=on_progress)
+        check_outside(Path(target), self._agents.path)
         with translate_os_errors(Path(target)), replaced(Path(target)) as file:
             return write_lines(self.messages(), file, on_progress=on_progress)
 

@@ -8,6 +8,7 @@ environment, then the file or mapping. Checked whole; one bad value and nothing 
 import dataclasses
 import difflib
 import math
+import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,9 +37,10 @@ class Config:
     )
     wal_limit_mb: float = _bound(
         4,
-        1,
+        0.25,
         1024,
-        "Write-ahead log of one agent. Also bounds one `save_many`, which is one commit.",
+        "Write-ahead log of one agent, at most half of `max_db_size_mb`. Bounds a `save_many` too,"
+        " which is one commit.",
     )
     change_max: int = _bound(
         20_000, 100, 10_000_000, "Changes kept for later readers; one further behind rebuilds."
@@ -58,7 +60,9 @@ class Config:
         2, 1, 64, "Threads that commit what `submit` and the async face queued."
     )
     async_threads: int = _bound(8, 1, 64, "Threads behind the async face, for reading.")
-    max_message_kb: float = _bound(256, 1, 65_536, "Content and metadata of one message.")
+    max_message_kb: float = _bound(
+        256, 1, 65_536, "Content of one message, and its metadata. At most half of the WAL."
+    )
     max_query_rows: int = _bound(10_000, 1, 1_000_000, "The largest `limit` that a read accepts.")
     max_query_terms: int = _bound(64, 1, 1000, "Different words of a question that are used.")
     max_future_s: float = _bound(
@@ -90,6 +94,16 @@ class Config:
         for field in dataclasses.fields(self):
             value = _checked(field, getattr(self, field.name))
             object.__setattr__(self, field.name, value)
+        if self.wal_limit_mb * 2 > self.max_db_size_mb:
+            raise InvalidSetting(
+                f"`wal_limit_mb` is {self.wal_limit_mb:g}, more than half of `max_db_size_mb`,"
+                f" which is {self.max_db_size_mb:g}; lower the one or raise the other"
+            )
+        if self.max_message_bytes * 2 > self.wal_limit_bytes:
+            raise InvalidSetting(
+                f"`max_message_kb` is {self.max_message_kb:g}, more than half of `wal_limit_mb`,"
+                f" which is {self.wal_limit_mb:g}; lower the one or raise the other"
+            )
 
     @property
     def wal_limit_bytes(self) -> int:
@@ -122,24 +136,33 @@ def _checked(field: "dataclasses.Field[Any]", value: Any) -> Any:
     if name == "languages":
         names = value.split(",") if isinstance(value, str) else value
         if not isinstance(names, (list, tuple)) or not all(isinstance(n, str) for n in names):
-            raise InvalidSetting(f"`languages` must be names, as english,french; got {value!r}")
+            raise InvalidSetting(
+                f"`languages` must be names, as english,french; got {_shown(value)}"
+            )
         return tuple(dict.fromkeys(n.strip().lower() for n in names))
     if name == "allow_network_path":
         known = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
         checked = known.get(str(value).lower())
         if checked is None:
-            raise InvalidSetting(f"`{name}` must be true or false; got {value!r}")
+            raise InvalidSetting(f"`{name}` must be true or false; got {_shown(value)}")
         return checked
     low, high = field.metadata["range"]
     try:
         number = float(value) if not isinstance(value, bool) else math.nan
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         number = math.nan
     whole = isinstance(field.default, int) and field.type is int
     if not low <= number <= high or (whole and number != int(number)):
         kind = "a whole number" if whole else "a number"
-        raise InvalidSetting(f"`{name}` must be {kind} from {low:g} to {high:g}; got {value!r}")
+        raise InvalidSetting(
+            f"`{name}` must be {kind} from {low:g} to {high:g}; got {_shown(value)}"
+        )
     return int(number) if whole else number
+
+
+def _shown(value: object) -> str:
+    """A value as it may stand in a message, cut where it is long."""
+    return reprlib.repr(value)[:100]
 
 
 def load(
@@ -178,7 +201,18 @@ def load(
             near = difflib.get_close_matches(str(name), FIELDS, n=1)
             hint = f"; did you mean `{near[0]}`?" if near else ""
             raise InvalidSetting(f"unknown setting `{name}`{hint}")
+    _yield_defaults(values)
     return Config(**values)
+
+
+def _yield_defaults(values: dict[str, Any]) -> None:
+    """Only two values that a person set can contradict each other: a default gives way."""
+    set_mb = [_checked(FIELDS[n], values[n]) for n in ("max_db_size_mb",) if n in values]
+    if set_mb and "wal_limit_mb" not in values:
+        values["wal_limit_mb"] = min(FIELDS["wal_limit_mb"].default, set_mb[0] / 4)
+    if "wal_limit_mb" in values and "max_message_kb" not in values:
+        wal_kb = _checked(FIELDS["wal_limit_mb"], values["wal_limit_mb"]) * 1024
+        values["max_message_kb"] = min(FIELDS["max_message_kb"].default, wal_kb / 4)
 
 
 def _flat(mapping: Mapping[str, Any], source: str) -> dict[str, Any]:
@@ -199,8 +233,9 @@ def _read_yaml(path: Path) -> Mapping[str, Any]:
         parsed = yaml.safe_load(data)
     except OSError as error:
         raise InvalidSetting(f"settings file {path} cannot be read: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        raise InvalidSetting(f"settings file {path} is not YAML: {error}") from error
+    except (yaml.YAMLError, ValueError, TypeError, AttributeError, RecursionError) as error:
+        # The last three from values that call themselves a date or a number.
+        raise InvalidSetting(f"settings file {path} is not YAML: {error!s:.500}") from error
     if parsed is None:
         return {}
     if not isinstance(parsed, Mapping):

@@ -8,10 +8,11 @@ each message has its id, running it again doubles nothing.
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from elytron.errors import Conflict, InvalidArgument
+from elytron.errors import Conflict, ElytronError, InvalidArgument
 from elytron.records import BadLine, Draft, ImportReport, Message, Receipt
 
 _COMMIT_MAX = 500  # messages
+_BAD_MAX = 1000  # of the bad lines, how many are listed; the rest are counted
 
 
 class ImportRun:
@@ -33,13 +34,12 @@ class ImportRun:
         self._on_progress = on_progress
         self._pending: list[tuple[int, Draft]] = []
         self._pending_bytes = 0
-        self._seen = self._imported = self._held = 0
-        self._bad: list[BadLine] = []
+        self._imported = self._held = self._refused = 0
+        self._bad: list[BadLine] = []  # the first `_BAD_MAX`
 
     def run(self, agent: str, messages: Iterable[Mapping[str, Any] | Message]) -> ImportReport:
         """Save them all; `Agent.import_` says what it raises."""
         for number, message in enumerate(messages, 1):
-            self._seen = number
             line = number
             if isinstance(message, Mapping) and "line" in message:
                 line = message["line"]
@@ -55,7 +55,9 @@ class ImportRun:
             self._pending.append((line, draft))
             self._pending_bytes += draft.size_bytes
         self._commit()
-        return ImportReport(agent, self._imported, self._held, tuple(self._bad))
+        unlisted = self._refused - len(self._bad)
+        left_out = {"bad lines that are not listed": unlisted} if unlisted else None
+        return ImportReport(agent, self._imported, self._held, tuple(self._bad), left_out)
 
     def _commit(self) -> None:
         pending, self._pending, self._pending_bytes = self._pending, [], 0
@@ -70,8 +72,10 @@ class ImportRun:
                     self._count(self._write((draft,)))
                 except Conflict as error:
                     self._refuse(line, str(error))
+        except ElytronError as error:
+            raise type(error)(f"{error}. {self._so_far()}") from error
         if self._on_progress is not None:
-            self._on_progress(self._seen)
+            self._on_progress(self._imported + self._held + self._refused)
 
     def _count(self, receipts: list[Receipt]) -> None:
         new = sum([receipt.new for receipt in receipts])
@@ -80,12 +84,16 @@ class ImportRun:
 
     def _refuse(self, line: int, reason: str) -> None:
         if self._skip_bad:
-            self._bad.append(BadLine(line, reason))
+            self._refused += 1
+            if len(self._bad) < _BAD_MAX:
+                self._bad.append(BadLine(line, reason))
             return
         self._skip_bad = True  # so that a second bad one among the pending cannot hide this one
         self._commit()
-        raise InvalidArgument(
-            f"line {line}: {reason}. {self._imported} messages were imported before it and"
-            f" {self._held} were held already; mend it and import again (nothing is doubled), or"
-            " skip what is bad"
+        raise InvalidArgument(f"line {line}: {reason}. {self._so_far()}, or skip what is bad")
+
+    def _so_far(self) -> str:
+        return (
+            f"{self._imported} messages were imported before it and {self._held} were held"
+            " already; mend it and import again (nothing is doubled)"
         )

@@ -11,6 +11,7 @@ import logging
 import os
 import threading
 import time
+import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -248,3 +249,8 @@ class OpenAgents:
         if self._pool is not None:
             self._pool.shutdown(wait=True)
             self._pool = None
+
+    def __del__(self) -> None:
+        # An agent may outlive its `Store` object, so it is told here.
+        if not self._closed and self._entries and not self.forked:
+            warnings.warn(f"store {self.path} was never closed", ResourceWarning, stacklevel=2)

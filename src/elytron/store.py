@@ -4,7 +4,6 @@ Store: many agents under one folder, with one queue, one set of readers, and one
 
 import os
 import sys
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -61,7 +60,6 @@ class Store:
         self._analyzer = Analyzer(config.languages)
         self._ids = IdClock()
         self._agents = OpenAgents(self.path, config, vfs=vfs)
-        self._open = True
 
     def agent(self, name: str) -> Agent:
         """
@@ -113,7 +111,6 @@ class Store:
             Busy: some agents were still in use after `save_timeout_s`; they stay open.
         """
         self._agents.close()
-        self._open = False
 
     def __enter__(self) -> Self:
         return self
@@ -125,8 +122,3 @@ class Store:
         _traceback: TracebackType | None,
     ) -> None:
         self.close()
-
-    def __del__(self) -> None:
-        # An unset attribute: __init__ refused, and there is nothing to close.
-        if getattr(self, "_open", False) and self._agents.open_count and not self._agents.forked:
-            warnings.warn(f"store {self.path} was never closed", ResourceWarning, stacklevel=2)

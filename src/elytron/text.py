@@ -46,7 +46,7 @@ yourself yourselves
 _FRENCH = """
 a ai aie as au aussi aux avais avait avec avez avoir avons c ça car ce cela ces cet cette ceux
 chez combien comme comment d dans de depuis des donc dont du elle elles en encore entre es est et
-étaient étais était étant été être eu eux il ils j je l la là le les leur leurs lui m ma mais me
+étaient étais était étant être eu eux il ils j je l la là le les leur leurs lui m ma mais me
 même mes moi mon n ne ni nos notre nous on ont ou où par pas peu plus pour pourquoi qu quand que
 quel quelle quelles quels qui quoi s sa sans se sera ses si sont sous suis sur t ta te tes toi
 ton tous tout toute toutes très tu un une va vais vas vos votre vous y
@@ -67,10 +67,9 @@ _MONTHS = {
 
 def fold(text: str) -> str:
     """Case and accents away: two spellings of one name become equal."""
-    text = text.casefold()
     if text.isascii():
-        return text
-    decomposed = unicodedata.normalize("NFKD", text)
+        return text.lower()
+    decomposed = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", text).casefold())
     kept = "".join(c for c in decomposed if not "\u0300" <= c <= "\u036f")
     return unicodedata.normalize("NFC", kept)
 
@@ -96,7 +95,8 @@ def split_words(text: str) -> list[str]:
     if text.isascii():
         return _ASCII_WORD.findall(text.lower())
     words: list[str] = []
-    for run in _WORD.findall(unicodedata.normalize("NFC", text.casefold())):
+    # NFKC: letters in mathematical bold, full width or ligatures are letters all the same.
+    for run in _WORD.findall(unicodedata.normalize("NFKC", text).casefold()):
         if _IS_UNSPACED.match(run) and len(run) > 1:
             words.extend(run[i : i + 2] for i in range(len(run) - 1))
         else:
@@ -137,7 +137,8 @@ class _Language:
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.stop_words = _STOP_WORDS.get(name, frozenset())
+        stop_words = _STOP_WORDS.get(name, frozenset())
+        self.stop_words = stop_words | {fold(word) for word in stop_words}
         self._stemmer = None if name == "none" else Stemmer.Stemmer(name, 0)
         self._lock = threading.Lock()  # a stemmer is not made for two threads
         self._known: dict[str, tuple[str, bytes]] = {}

@@ -72,8 +72,12 @@ class Deadline:
         return time.monotonic() > self.at
 
 
+# What a statement may raise: SQLite's errors, and text that is no UTF-8 any more.
+STORAGE_ERRORS = (apsw.Error, UnicodeDecodeError)
+
+
 def translate(
-    error: apsw.Error,
+    error: apsw.Error | UnicodeDecodeError,
     source: object,
     *,
     committing: bool = False,
@@ -96,7 +100,13 @@ def translate(
             return Busy(f"{source} is locked by another program; nothing was written, retry later")
         case apsw.InterruptError():
             return Busy(f"reading {source} took longer than `read_timeout_s`; ask for less")
-        case apsw.CorruptError() | apsw.NotADBError() | apsw.FormatError() | apsw.SQLError():
+        case (
+            UnicodeDecodeError()
+            | apsw.CorruptError()
+            | apsw.NotADBError()
+            | apsw.FormatError()
+            | apsw.SQLError()
+        ):
             return Corrupt(f"{source} is damaged: {error}; the file was left as it is")
         case apsw.TooBigError():
             return InvalidArgument(f"a value is too large for {source}: {error}")

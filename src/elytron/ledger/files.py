@@ -135,6 +135,18 @@ def check_store_path(path: Path, *, allow_network: bool) -> None:
         )
 
 
+def check_outside(path: Path, store: Path) -> None:
+    """
+    Refuse a path among the store's own files: only SQLite may open or replace those.
+
+    Raises:
+        InvalidArgument: it lies in the folder of the agents.
+    """
+    agents = os.path.realpath(store / "agents")
+    if os.path.commonpath([agents, os.path.realpath(path)]) == agents:
+        raise InvalidArgument(f"{path} is among the store's own files; choose another path")
+
+
 def make_store(path: Path) -> None:
     """Make the store's folders and marker, durably. Harmless if they are there."""
     with translate_os_errors(path):

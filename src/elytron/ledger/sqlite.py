@@ -18,7 +18,13 @@ import apsw
 from elytron.config import Config
 from elytron.errors import Busy, Corrupt, DiskFull, ElytronError, OverBudget, Unavailable
 from elytron.ledger import files, schema
-from elytron.ledger.connection import FRAME_BYTES, PAGE_BYTES, connect, translate
+from elytron.ledger.connection import (
+    FRAME_BYTES,
+    PAGE_BYTES,
+    STORAGE_ERRORS,
+    connect,
+    translate,
+)
 from elytron.ledger.lock import FileLock
 from elytron.ledger.ops import Op, Reindex
 from elytron.ledger.pool import Readers, Slots
@@ -84,7 +90,7 @@ class Ledger:
         with files.translate_os_errors(self.folder):
             if marked is None:
                 self.folder.mkdir(parents=True, exist_ok=True)
-            elif not self.path.exists() or self.path.stat().st_size == 0:
+            elif not self.path.is_file() or self.path.stat().st_size == 0:
                 raise Corrupt(
                     f"{self.path} is missing or empty, but its marker says that it held a memory;"
                     " restore it from a backup (nothing was created in its place)"
@@ -112,11 +118,13 @@ class Ledger:
                         db.pragma("journal_mode", "wal")
                         db.pragma("application_id", schema.APPLICATION_ID)
                         self._migrate(db, begin=True)
+                    # A ledger without its marker: begun by one who was stopped just before.
+                    self._check_identity(db)
                     # On the disk before the marker vouches for it.
                     db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
                 finally:
                     db.close()
-            except apsw.Error as error:
+            except STORAGE_ERRORS as error:
                 raise translate(error, self.path, full=self._full) from error
             files.write_marker(self.folder, self.name)
 
@@ -133,8 +141,7 @@ class Ledger:
         try:
             db = self._connect(create=False)
             try:
-                if db.pragma("application_id") != schema.APPLICATION_ID:
-                    raise Corrupt(f"{self.path} is no Elytron ledger; it was left as it is")
+                self._check_identity(db)
                 version = db.pragma("user_version")
                 if version > schema.VERSION:
                     raise Unavailable(
@@ -144,9 +151,6 @@ class Ledger:
                 if version < schema.VERSION:
                     with self._locked(time.monotonic() + self._config.save_timeout_s):
                         self._migrate(db)
-                name, self.languages = identity(db, self.path)
-                if name != self.name:
-                    raise Corrupt(f"{self.path} is the memory of {name!r}, not of {self.name!r}")
                 room = self._config.max_db_size_bytes - self._config.wal_limit_bytes
                 db.pragma("max_page_count", max(1, room // PAGE_BYTES))
                 db.set_wal_hook(self._count_frames)
@@ -156,9 +160,19 @@ class Ledger:
             except BaseException:
                 db.close()
                 raise
-        except apsw.Error as error:
+        except STORAGE_ERRORS as error:
             raise translate(error, self.path) from error
         return db
+
+    def _check_identity(self, db: apsw.Connection) -> None:
+        """That this is a ledger, and this agent's; notes the languages it is indexed in."""
+        if db.pragma("application_id") != schema.APPLICATION_ID:
+            raise Corrupt(f"{self.path} is no Elytron ledger; it was left as it is")
+        name, self.languages = identity(db, self.path)
+        if name != self.name:
+            raise Corrupt(
+                f"{self.path} is the memory of {name!r}, not of {self.name!r}; it was left as it is"
+            )
 
     def _connect(self, *, create: bool) -> apsw.Connection:
         return connect(
@@ -173,7 +187,7 @@ class Ledger:
         try:
             db = self._connect(create=False)
             db.pragma("query_only", 1)
-        except apsw.Error as error:
+        except STORAGE_ERRORS as error:
             raise translate(error, self.path) from error
         return db
 
@@ -220,7 +234,7 @@ class Ledger:
                 db = self._ready_writer(deadline, need_bytes=sum([op.size_bytes for op in ops]))
                 try:
                     return self._transact(db, ops)
-                except apsw.Error as error:
+                except STORAGE_ERRORS as error:
                     committing = self._give_up(db)
                     if committing or len(ops) == 1:
                         # Under COMMIT the outcome may be open, and each caller has to hear it.
@@ -285,7 +299,7 @@ class Ledger:
         self._writer = None
         return committing
 
-    def _failure(self, error: apsw.Error, *, committing: bool) -> ElytronError:
+    def _failure(self, error: apsw.Error | UnicodeDecodeError, *, committing: bool) -> ElytronError:
         ours = translate(error, self.path, committing=committing, full=self._full)
         ours.__cause__ = error
         return ours
@@ -368,7 +382,7 @@ class Ledger:
             if snapshot:
                 reader.db.execute("COMMIT")
             broken = False
-        except apsw.Error as error:
+        except STORAGE_ERRORS as error:
             raise translate(error, self.path) from error
         finally:
             self._readers.give_back(reader, broken=broken)

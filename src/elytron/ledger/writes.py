@@ -106,8 +106,16 @@ class Writes:
         return None
 
     def _save_many(self, drafts: tuple[Draft, ...]) -> list[Receipt]:
-        with self._db:  # a savepoint, since a transaction is open
+        self._execute("SAVEPOINT many")
+        try:
             receipts = [self._save(draft) for draft in drafts]
+        except BaseException:
+            # A full ledger has rolled all of it back already, the savepoint included.
+            if not self._db.get_autocommit():
+                self._execute("ROLLBACK TO many")
+                self._execute("RELEASE many")
+            raise
+        self._execute("RELEASE many")
         return receipts
 
     def _save(self, draft: Draft) -> Receipt:

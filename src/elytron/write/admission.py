@@ -21,6 +21,7 @@ from elytron.records import DEFAULT_SESSION, ROLES, Draft, Message
 from elytron.text import Analyzer, unprintable_at
 
 ID_MAX = 200  # characters of a message's, session's or user's id
+METADATA_DEPTH_MAX = 100
 QUESTION_MAX = 20_000  # characters
 MEMBERS = ("role", "content", "session", "user", "at", "metadata", "id")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -80,9 +81,10 @@ def admit(
     else:
         at_us, offset_min = _check_time(at, arrived_us, config)
         at_given = True
-    stored_metadata = None if metadata is None else _check_metadata(metadata, config)
+    stored_metadata = None if metadata is None else _check_metadata(metadata)
     if stored_metadata is not None:
-        text_bytes += len(stored_metadata)
+        text_bytes += _utf8_bytes(stored_metadata, "metadata")
+        _check_size(text_bytes, "content and metadata together", config)
     terms = analyzer.document(content, speaker=user or role, at=at)
     return Draft(
         ids.next(arrived_us) if id is None else check_id(id, "id"),
@@ -171,12 +173,16 @@ def check_content(content: object, config: Config) -> int:
     if "\0" in content:
         raise InvalidArgument(f"content has a NUL character at {content.index(chr(0))}; remove it")
     size_bytes = _utf8_bytes(content, "content")
+    _check_size(size_bytes, "content", config)
+    return size_bytes
+
+
+def _check_size(size_bytes: int, what: str, config: Config) -> None:
     if size_bytes > config.max_message_bytes:
         raise InvalidArgument(
-            f"content has {size_bytes} bytes, at most {config.max_message_bytes};"
+            f"{what} has {size_bytes} bytes, at most {config.max_message_bytes};"
             " split it, or raise `max_message_kb`"
         )
-    return size_bytes
 
 
 def check_id(value: object, what: str) -> str:
@@ -189,9 +195,8 @@ def check_id(value: object, what: str) -> str:
         raise InvalidArgument(f"{what} has {len(value)} characters, at most {ID_MAX}; shorten it")
     bad = unprintable_at(value)
     if bad is not None:
-        raise InvalidArgument(
-            f"{what} has a control character or a lone surrogate at {bad}; remove it"
-        )
+        kind = "lone surrogate" if "\ud800" <= value[bad] <= "\udfff" else "control character"
+        raise InvalidArgument(f"{what} has a {kind} at {bad}; remove it")
     return value
 
 
@@ -238,32 +243,50 @@ def _check_time(at: object, now_us: int, config: Config) -> tuple[int, int]:
         )
     offset = checked.utcoffset()
     assert offset is not None
-    return at_us, offset // timedelta(minutes=1)
+    # Towards zero: whole minutes of any offset are an offset again.
+    return at_us, int(offset.total_seconds() / 60)
 
 
-def _check_metadata(metadata: object, config: Config) -> str | None:
+def _check_metadata(metadata: object) -> str | None:
     """The metadata as JSON; None if there is nothing in it."""
     if not isinstance(metadata, Mapping):
         raise InvalidArgument(f"metadata must be a mapping; got {type(metadata).__name__}")
     if not metadata:
         return None
+    if _depth_exceeds(metadata, METADATA_DEPTH_MAX):
+        raise InvalidArgument(
+            f"metadata is not JSON that could be read back: it is nested more than"
+            f" {METADATA_DEPTH_MAX} levels deep; flatten it"
+        )
     try:
         # Sorted, so that a retry is the same text.
         stored = json.dumps(
             dict(metadata), ensure_ascii=False, allow_nan=False, sort_keys=True,
             separators=(",", ":"),
         )  # fmt: skip
-    except (TypeError, ValueError, RecursionError) as error:
+        same = json.loads(stored) == metadata
+    except (TypeError, ValueError) as error:
         raise InvalidArgument(f"metadata is not JSON: {error}") from error
-    if json.loads(stored) != metadata:
-        raise InvalidArgument("metadata would come back changed; its names must be strings")
-    size_bytes = _utf8_bytes(stored, "metadata")
-    if size_bytes > config.max_message_bytes:
+    if not same:
         raise InvalidArgument(
-            f"metadata has {size_bytes} bytes, at most {config.max_message_bytes};"
-            " shorten it, or raise `max_message_kb`"
+            "metadata would come back changed: use lists, and mappings whose names are strings"
         )
     return stored
+
+
+def _depth_exceeds(value: object, levels: int) -> bool:
+    """Whether lists and mappings lie in each other more than *levels* deep."""
+    layer = [value]
+    for _ in range(levels):
+        layer = [
+            inner
+            for outer in layer
+            if isinstance(outer, Mapping | list | tuple)
+            for inner in (outer.values() if isinstance(outer, Mapping) else outer)
+        ]
+        if not layer:
+            return False
+    return True
 
 
 def _utf8_bytes(text: str, what: str) -> int:

@@ -5,6 +5,10 @@ There is no writer thread. The first caller to come leads: it commits what is qu
 item among it, and then passes the lead on. So a lone save pays for no hand-over, and while one
 commit is on its way to the disk the next batch gathers. What `submit` queues is committed by
 a thread of the store's small pool, the same way. `bench/save.py` measures both.
+
+Ctrl-C may strike between any two calls. So nothing rests on a step being taken: who leads, what
+is being committed and who holds a place are kept here by name, and whoever is cut short puts
+right what is in its own name (`_abandon`).
 """
 
 import threading
@@ -12,6 +16,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from functools import partial
 from typing import Any, Protocol
 
 from elytron.errors import Busy, ElytronError, OutcomeUnknown
@@ -28,6 +33,47 @@ class CommitTarget(Protocol):
     def checkpoint(self) -> None: ...
 
 
+class _Item:
+    """An op in the queue, and the one who waits for it: a blocked caller or a future."""
+
+    __slots__ = (
+        "deadline",
+        "future",
+        "has_place",
+        "items",
+        "op",
+        "outcome",
+        "signal",
+        "size_bytes",
+    )
+
+    def __init__(self, op: Op, deadline: float, future: "Future[Any] | None") -> None:
+        self.op = op
+        self.deadline = deadline
+        self.future = future
+        self.items = op.items
+        self.size_bytes = op.size_bytes
+        self.has_place = False
+        self.outcome: Any = None  # a one-tuple once settled: the result or the error
+        self.signal: threading.Lock | None = None  # held by a caller who waits; released to wake
+
+    def settle(self, outcome: Any) -> None:
+        """Tell the one who waits; only the first time counts."""
+        if self.outcome is not None:
+            return
+        self.outcome = (outcome,)
+        if self.future is not None:
+            if isinstance(outcome, BaseException):
+                self.future.set_exception(outcome)
+            else:
+                self.future.set_result(outcome)
+        self.wake()
+
+    def wake(self) -> None:
+        if self.signal is not None and self.signal.locked():
+            self.signal.release()
+
+
 class Quota:
     """Places in the queues of a whole store, in messages and bytes."""
 
@@ -39,7 +85,7 @@ class Quota:
         self._changed = threading.Condition(threading.Lock())
         self._waiting = 0
 
-    def take(self, items: int, size_bytes: int, deadline: float) -> None:
+    def take(self, item: _Item, deadline: float) -> None:
         """
         Wait for room until *deadline*. An op larger than the whole quota has to be alone.
 
@@ -48,52 +94,35 @@ class Quota:
         """
         with self._changed:
             while self.items and (
-                self.items + items > self.items_max or self.bytes + size_bytes > self.bytes_max
+                self.items + item.items > self.items_max
+                or self.bytes + item.size_bytes > self.bytes_max
             ):
                 wait_s = deadline - time.monotonic()
                 self._waiting += 1
-                came = wait_s > 0 and self._changed.wait(wait_s)
-                self._waiting -= 1
+                try:
+                    came = wait_s > 0 and self._changed.wait(wait_s)
+                finally:
+                    self._waiting -= 1
                 if not came:
                     raise Busy(
                         f"the write queue is full ({self.items} of {self.items_max} messages,"
                         f" {self.bytes} of {self.bytes_max} bytes); nothing was written: retry"
                         " later, or raise `queue_max` or `queue_max_mb`"
                     )
-            self.items += items
-            self.bytes += size_bytes
+            self.items += item.items
+            self.bytes += item.size_bytes
+            item.has_place = True
 
-    def give_back(self, items: int, size_bytes: int) -> None:
+    def give_back(self, items: Sequence[_Item]) -> None:
+        """Give back the places of those who have one."""
         with self._changed:
-            self.items -= items
-            self.bytes -= size_bytes
+            for item in items:
+                if item.has_place:
+                    item.has_place = False
+                    self.items -= item.items
+                    self.bytes -= item.size_bytes
             if self._waiting:
                 self._changed.notify_all()
-
-
-class _Item:
-    """An op in the queue, and the one who waits for it: a blocked caller or a future."""
-
-    __slots__ = ("deadline", "future", "items", "op", "outcome", "signal", "size_bytes")
-
-    def __init__(self, op: Op, deadline: float, future: "Future[Any] | None") -> None:
-        self.op = op
-        self.deadline = deadline
-        self.future = future
-        self.items = op.items
-        self.size_bytes = op.size_bytes
-        self.outcome: Any = None  # a one-tuple once settled: the result or the error
-        self.signal: threading.Lock | None = None  # held by a caller who waits; released to wake
-
-    def settle(self, outcome: Any) -> None:
-        self.outcome = (outcome,)
-        if self.future is not None:
-            if isinstance(outcome, BaseException):
-                self.future.set_exception(outcome)
-            else:
-                self.future.set_result(outcome)
-        elif self.signal is not None:
-            self.signal.release()
 
 
 class Writer:
@@ -121,7 +150,8 @@ class Writer:
         self._run_soon = run_soon
         self._mutex = threading.Lock()
         self._queue: deque[_Item] = deque()
-        self._led = False  # whether somebody leads, or has been called to
+        self._leader: object | None = None  # an item whose caller leads, or a token of the pool
+        self._batch: list[_Item] = []  # what the leader is committing
         self._last_batch = 1
         self.failed = 0  # submitted writes that failed, whether anybody looked or not
 
@@ -137,21 +167,19 @@ class Writer:
             ElytronError: what the ledger said of this op.
             Busy: not begun within `save_timeout_s`; nothing was written.
         """
-        item = self._enqueue(op, None)
-        with self._mutex:
-            leads = not self._led
-            if leads:
-                self._led = True
-            else:
-                signal = threading.Lock()
-                signal.acquire()
-                item.signal = signal  # held before it is seen: `settle` may release it at once
-                if item.outcome is not None:  # settled just before
-                    item.signal = None
-        if not leads and item.signal is not None:
-            leads = self._wait(item)
-        if leads:
-            self._lead(item)
+        item = _Item(op, time.monotonic() + self._timeout_s, None)
+        try:
+            self._quota.take(item, item.deadline)
+            self._queue.append(item)
+            if not self._take_lead(item):
+                self._wait(item)
+            if self._leader is item:
+                while item.outcome is None:
+                    self._commit_batch()
+                self._pass_on(item)
+        except BaseException:
+            self._abandon(item)
+            raise
         (outcome,) = item.outcome
         if isinstance(outcome, BaseException):
             raise outcome
@@ -169,85 +197,92 @@ class Writer:
         """
         future: Future[Any] = Future()
         future.set_running_or_notify_cancel()  # from here on nobody can call it undone
-        self._enqueue(op, future, wait=wait)
-        with self._mutex:
-            leads = not self._led
-            self._led = True
-        if leads:
-            self._run_soon(self._lead_all)
-        return future
-
-    def _enqueue(self, op: Op, future: "Future[Any] | None", *, wait: bool = True) -> _Item:
         now = time.monotonic()
         item = _Item(op, now + self._timeout_s, future)
-        self._quota.take(item.items, item.size_bytes, item.deadline if wait else now)
-        self._queue.append(item)
-        return item
+        try:
+            self._quota.take(item, item.deadline if wait else now)
+            self._queue.append(item)
+            with self._mutex:
+                if self._leader is None:
+                    self._call_pool()
+        except BaseException:
+            self._abandon(item)
+            raise
+        return future
 
-    def _wait(self, item: _Item) -> bool:
-        """Wait to be settled or to be called to lead; True if called."""
+    def _take_lead(self, item: _Item) -> bool:
+        """Lead, if nobody does; else be ready to be woken."""
+        with self._mutex:
+            if self._leader is None:
+                self._leader = item
+                return True
+            signal = threading.Lock()
+            signal.acquire()
+            item.signal = signal  # held before it is seen: `wake` may release it at once
+            if item.outcome is not None:  # settled just before
+                item.wake()
+        return False
+
+    def _wait(self, item: _Item) -> None:
+        """Wait to be settled or to be called to lead."""
         signal = item.signal
         assert signal is not None
-        try:
-            if signal.acquire(timeout=max(0.0, item.deadline - time.monotonic())):
-                return item.outcome is None
-        except BaseException:  # an interrupt: the lead must not be lost with this caller
-            with self._mutex:
-                called = signal.acquire(blocking=False) and item.outcome is None
-                self._withdraw(item)
-            if called:
-                self._pass_on()
-            raise
+        if signal.acquire(timeout=max(0.0, item.deadline - time.monotonic())):
+            return
         with self._mutex:
-            if signal.acquire(blocking=False):  # at the last moment
-                return item.outcome is None
-            if self._withdraw(item):
-                raise Busy(
-                    f"not written within {self._timeout_s:g} s, behind {len(self._queue)} others;"
-                    " retry later, or raise `save_timeout_s`"
-                )
+            if item.outcome is not None or self._leader is item:  # at the last moment
+                return
+            begun = item not in self._queue
+            if not begun:
+                self._queue.remove(item)
+        if not begun:
+            raise Busy(
+                f"not written within {self._timeout_s:g} s, behind {len(self._queue)} others;"
+                " retry later, or raise `save_timeout_s`"
+            )
         # In the batch being committed: its end is near, and only that tells the outcome.
         signal.acquire()
-        return item.outcome is None
 
-    def _withdraw(self, item: _Item) -> bool:
-        """Take an item back that no batch holds yet. Call with the mutex held."""
-        if item not in self._queue:
-            return False
-        self._queue.remove(item)
-        self._quota.give_back(item.items, item.size_bytes)
-        return True
+    def _abandon(self, item: _Item) -> None:
+        """Put right what is in the name of an item whose caller was cut short or refused."""
+        with self._mutex:
+            if item in self._queue:
+                self._queue.remove(item)
+            committing = item in self._batch
+        if not committing:
+            self._quota.give_back([item])
+        self._pass_on(item)
 
-    def _lead(self, item: _Item) -> None:
-        """Commit batches until *item* is settled, then pass the lead on."""
-        try:
-            while item.outcome is None:
-                self._commit_batch()
-        finally:
-            self._pass_on()
+    def _pass_on(self, leader: object) -> None:
+        """If *leader* leads: call the first in the queue to lead; nobody, if it is empty."""
+        with self._mutex:
+            if self._leader is not leader:
+                return
+            heir = self._queue[0] if self._queue else None
+            if heir is not None and heir.future is not None:
+                self._call_pool()
+            elif heir is not None and heir.signal is not None:
+                self._leader = heir
+                heir.wake()
+            else:
+                # Nobody, or one on its way into `call`, who will find nobody leading.
+                self._leader = None
 
-    def _lead_all(self) -> None:
-        """On a pool thread: commit one batch, then pass the lead on."""
+    def _call_pool(self) -> None:
+        """Have a thread of the pool lead. Call with the mutex held."""
+        token = object()
+        self._run_soon(partial(self._lead_from_pool, token))
+        self._leader = token
+
+    def _lead_from_pool(self, token: object) -> None:
+        """Commit one batch, then pass the lead on; nothing, if the lead went elsewhere."""
+        with self._mutex:
+            if self._leader is not token:
+                return
         try:
             self._commit_batch()
         finally:
-            self._pass_on()
-
-    def _pass_on(self) -> None:
-        """Call the first in the queue to lead; nobody, if it is empty."""
-        with self._mutex:
-            if not self._queue:
-                self._led = False
-                return
-            heir = self._queue[0]
-            if heir.future is None:
-                if heir.signal is None:
-                    # It is on its way into `call`, and will find nobody leading.
-                    self._led = False
-                else:
-                    heir.signal.release()
-                return
-        self._run_soon(self._lead_all)
+            self._pass_on(token)
 
     def _gather(self) -> None:
         """
@@ -265,44 +300,46 @@ class Writer:
             held = grown
 
     def _commit_batch(self) -> None:
-        if self._last_batch > 1:
-            self._gather()
-        batch = self._take_batch()
-        self._last_batch = len(batch)
-        if not batch:
-            return
-        deadline = max([item.deadline for item in batch])
+        """Commit what waits, up to a batch, and tell each of its outcome."""
         try:
-            outcomes = self._ledger.commit([item.op for item in batch], deadline)
+            if self._last_batch > 1:
+                self._gather()
+            self._fill_batch()
+            if self._batch:
+                deadline = max([item.deadline for item in self._batch])
+                self._settle(self._ledger.commit([item.op for item in self._batch], deadline))
         except BaseException as error:
             # Not ours, so a bug or an interrupt: nobody may be left waiting for ever.
             unknown = OutcomeUnknown(
                 f"the commit was cut short ({type(error).__name__}); the write may or may not be"
                 " durable: save again with the same id"
             )
-            self._settle(batch, [unknown] * len(batch))
+            with self._mutex:
+                for item in self._batch:
+                    if item in self._queue:  # cut short between the two
+                        self._queue.remove(item)
+            self._settle([unknown] * len(self._batch))
             raise
-        self._settle(batch, outcomes)
+        finally:
+            self._batch = []
         if self._ledger.checkpoint_due():
             self._ledger.checkpoint()
 
-    def _take_batch(self) -> list[_Item]:
-        batch: list[_Item] = []
+    def _fill_batch(self) -> None:
         size_bytes = 0
         with self._mutex:
-            while self._queue and len(batch) < self._batch_max:
+            while self._queue and len(self._batch) < self._batch_max:
                 item = self._queue[0]
                 size_bytes += item.size_bytes
-                if batch and size_bytes > self._batch_max_bytes:
+                if self._batch and size_bytes > self._batch_max_bytes:
                     break
-                batch.append(self._queue.popleft())
-        return batch
+                self._batch.append(item)  # first: it must not be in neither for a moment
+                self._queue.popleft()
+        self._last_batch = len(self._batch)
 
-    def _settle(self, batch: list[_Item], outcomes: list[Any]) -> None:
-        self._quota.give_back(
-            sum([item.items for item in batch]), sum([item.size_bytes for item in batch])
-        )
-        for item, outcome in zip(batch, outcomes, strict=True):
+    def _settle(self, outcomes: list[Any]) -> None:
+        self._quota.give_back(self._batch)
+        for item, outcome in zip(self._batch, outcomes, strict=True):
             if item.future is not None and isinstance(outcome, ElytronError):
                 self.failed += 1
             item.settle(outcome)

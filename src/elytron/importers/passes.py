@@ -1,0 +1,257 @@
+"""
+Passes: one file into a store. First all of it is checked, then all of it is written.
+
+What a bad piece means is decided here: without `skip_bad` the first one ends the import
+before anything was written; with it, they are passed over and reported.
+"""
+
+import contextlib
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Generator, Iterator
+from functools import partial
+from typing import Any, cast
+
+from elytron.agent import Agent
+from elytron.errors import ElytronError, InvalidArgument
+from elytron.importers.pieces import AgentBegins, Found, LeftOut, Piece, Reading, bad
+from elytron.importers.repeats import Repeats
+from elytron.importers.source import Source
+from elytron.records import BadLine, Draft, ImportReport, Message
+from elytron.store import Store
+from elytron.text import Analyzer
+from elytron.write.admission import IdClock, admit_many
+
+BAD_MAX = 1000  # bad pieces reported one by one
+BEYOND = f"bad, beyond the first {BAD_MAX}"
+_COMMIT_MAX = 500  # messages handed over at once
+_COMMIT_MAX_BYTES = 4 << 20  # of the file
+_UNSAID = b"\xff" * 8  # stands for a time that is not given
+
+
+class _Tally:
+    """What came of one agent's part of the file."""
+
+    def __init__(self) -> None:
+        self.imported = 0
+        self.held = 0
+        self.bad: list[BadLine] = []
+        self.left_out: Counter[str] = Counter()
+
+    def report(self, agent: str) -> ImportReport:
+        return ImportReport(agent, self.imported, self.held, tuple(self.bad), dict(self.left_out))
+
+
+class Passes:
+    """Use once: `run`."""
+
+    def __init__(
+        self,
+        store: Store,
+        source: Source,
+        reading: Reading,
+        *,
+        agent: str | None,
+        skip_bad: bool,
+        on_progress: Callable[[int, int], None] | None,
+    ) -> None:
+        self._store = store
+        self._source = source
+        self._reading = reading
+        self._agent = agent
+        self._skip_bad = skip_bad
+        self._on_progress = on_progress
+        self._total = self._done = self._bad = 0
+        self._pending: list[Found] = []
+        self._committed_bytes = 0  # read of the file when something was last handed over
+        self._tallies: dict[str, _Tally] = {}
+
+    def run(self) -> list[ImportReport]:
+        """`import_file` says what it raises."""
+        first = self._agent if self._agent is not None else self._source.path.stem
+        self._store.agent(first)  # a bad name, or a closed store, before any work
+        self._check(first)
+        self._source.check_unchanged()
+        self._write(first)
+        if not self._tallies:
+            self._tallies[first] = _Tally()
+        return [tally.report(name) for name, tally in self._tallies.items()]
+
+    @contextlib.contextmanager
+    def _pieces(self) -> Iterator[Iterator[Piece]]:
+        # Closed here, and not by chance, since it has a temporary file open.
+        pieces = cast(Generator[Piece, None, None], self._reading.pieces())
+        with contextlib.closing(pieces):
+            yield pieces
+
+    # -- the first pass
+
+    def _check(self, name: str) -> None:
+        begun: str | None = None
+        with Repeats() as ids, self._pieces() as pieces:
+            check = _Check(self._store, ids)
+            for piece in pieces:
+                match piece:
+                    case AgentBegins(name=following):
+                        if begun is not None and self._agent is not None:
+                            raise InvalidArgument(
+                                f"{self._source.path} holds several agents, as {begun!r:.50} and"
+                                f" {following!r:.50}; leave out the agent's name, and each gets"
+                                " its own; nothing was imported"
+                            )
+                        begun = following
+                        name = self._agent or following
+                    case Found():
+                        self._total += 1
+                        if not self._skip_bad:
+                            try:
+                                check.message(name, piece)
+                            except InvalidArgument as error:
+                                self._refuse(bad(piece.line, piece.place, str(error)))
+                    case BadLine():
+                        self._total += 1
+                        if not self._skip_bad:
+                            self._refuse(piece)
+                    case LeftOut():
+                        pass
+
+    def _refuse(self, piece: BadLine) -> None:
+        raise InvalidArgument(
+            f"{self._place(piece)}; nothing was imported: mend it, or skip what is bad"
+        )
+
+    def _place(self, piece: BadLine) -> str:
+        return f"{self._source.path}, {self._reading.noun} {piece.line}: {piece.reason}"
+
+    # -- the second pass
+
+    def _write(self, name: str) -> None:
+        self._committed_bytes = self._source.bytes_read
+        with self._pieces() as pieces:
+            for piece in pieces:
+                match piece:
+                    case AgentBegins(name=following):
+                        self._commit(name)
+                        name = self._agent or following
+                        self._tally(name)
+                    case Found():
+                        self._pending.append(piece)
+                        if len(self._pending) == _COMMIT_MAX or self._is_much_pending():
+                            self._commit(name)
+                    case BadLine():
+                        self._count_bad(self._tally(name), piece)
+                        self._advance(1)
+                    case LeftOut(reason=reason, times=times):
+                        self._tally(name).left_out[reason] += times
+        self._commit(name)
+
+    def _is_much_pending(self) -> bool:
+        return self._source.bytes_read - self._committed_bytes > _COMMIT_MAX_BYTES
+
+    def _tally(self, name: str) -> _Tally:
+        return self._tallies.setdefault(name, _Tally())
+
+    def _commit(self, name: str) -> None:
+        pending, self._pending = self._pending, []
+        self._committed_bytes = self._source.bytes_read
+        if not pending:
+            return
+        # Numbered anew for the report, which then tells which of them is meant.
+        messages = [{**found.message, "line": n} for n, found in enumerate(pending)]
+        try:
+            report = self._store.agent(name).import_(messages, skip_bad=True)
+        except ElytronError as error:
+            raise type(error)(f"{self._source.path}: {error}. {self._so_far()}") from error
+        tally = self._tally(name)
+        tally.imported += report.imported
+        tally.held += report.already_held
+        for refused in report.bad:
+            found = pending[refused.line]
+            self._count_bad(tally, bad(found.line, found.place, refused.reason))
+        self._advance(len(pending))
+
+    def _count_bad(self, tally: _Tally, piece: BadLine) -> None:
+        if not self._skip_bad:
+            # Not so when it was checked: something changed in between.
+            raise InvalidArgument(f"{self._place(piece)}. {self._so_far()}")
+        self._bad += 1
+        if self._bad <= BAD_MAX:
+            tally.bad.append(piece)
+        else:
+            tally.left_out[BEYOND] += 1
+
+    def _so_far(self) -> str:
+        imported = sum([tally.imported for tally in self._tallies.values()])
+        held = sum([tally.held for tally in self._tallies.values()])
+        return (
+            f"Of the {self._total} messages of the file at least {imported} were imported and"
+            f" {held} were held already; import it again to go on: nothing is doubled"
+        )
+
+    def _advance(self, count: int) -> None:
+        self._done += count
+        if self._on_progress is not None:
+            self._on_progress(self._done, self._total)
+
+
+class _Check:
+    """Finds what the second pass would refuse: the same admission, and ids used twice."""
+
+    def __init__(self, store: Store, ids: Repeats) -> None:
+        self._store = store
+        self._ids = ids
+        self._admit_many = partial(
+            admit_many,
+            config=store.config,
+            analyzer=Analyzer(store.config.languages),
+            ids=IdClock(),
+        )
+        self._agent: Agent | None = None
+        self._holds_some = False
+
+    def message(self, agent: str, found: Found) -> None:
+        """
+        Raises:
+            InvalidArgument: the message is not acceptable, or its id has other content already.
+        """
+        draft = self._admit(found.message)
+        name = f"{agent}\0{draft.id}".encode()
+        key = hashlib.blake2b(name, digest_size=16).digest()
+        said = _said(draft)
+        if not _agree(self._ids.first(key, said), said):
+            raise InvalidArgument(f"id {draft.id!r} came before in the file with other content")
+        held = self._held(agent, draft.id)
+        if held is not None and not self._is_same(held, said):
+            raise InvalidArgument(
+                f"id {draft.id!r} is held with other content; use a new id, or `edit` that message"
+            )
+
+    def _admit(self, message: dict[str, Any] | Message) -> Draft:
+        try:
+            return self._admit_many((message,))[0]
+        except InvalidArgument as error:
+            raise InvalidArgument(str(error).removeprefix("message 0: ")) from error
+
+    def _held(self, agent: str, id: str) -> Message | None:
+        if self._agent is None or self._agent.name != agent:
+            self._agent = self._store.agent(agent)
+            self._holds_some = self._agent.exists()
+        return self._agent.get(id) if self._holds_some else None
+
+    def _is_same(self, held: Message, said: bytes) -> bool:
+        try:
+            return _agree(_said(self._admit(held)), said)
+        except InvalidArgument:  # saved under wider limits than ours, so it is not ours
+            return False
+
+
+def _said(draft: Draft) -> bytes:
+    """What may not differ under one id: a hash, and the time in 8 bytes."""
+    values = (draft.session, draft.user, draft.role, draft.metadata, draft.content)
+    at = draft.at_us.to_bytes(8, "big") if draft.at_given else _UNSAID
+    return hashlib.blake2b(repr(values).encode(), digest_size=16).digest() + at
+
+
+def _agree(first: bytes, second: bytes) -> bool:
+    """Whether the ledger takes the second for a retry of the first, which it then holds."""
+    return first[:16] == second[:16] and second[16:] in (first[16:], _UNSAID)

@@ -1,0 +1,102 @@
+"""
+Looking at a store from outside: its files, its rows, and its lock.
+
+Files are opened only while no store is open in this process: closing any descriptor on a
+ledger drops SQLite's locks on it. `names` only lists, and may be used at any time.
+"""
+
+import contextlib
+import fcntl
+import shlex
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import apsw
+
+from elytron import Agent, Message
+from elytron.ledger import files
+
+
+def ledger_path(store: Path, agent: str = "bob") -> Path:
+    return files.agent_folder(store, agent) / files.LEDGER
+
+
+def marker_path(store: Path, agent: str = "bob") -> Path:
+    return files.agent_folder(store, agent) / files.MARKER
+
+
+def wal_path(store: Path, agent: str = "bob") -> Path:
+    return ledger_path(store, agent).with_name(files.LEDGER + "-wal")
+
+
+def query(store: Path, sql: str, values: tuple[Any, ...] = (), *, agent: str = "bob") -> list[Any]:
+    """Rows straight from a closed ledger."""
+    db = apsw.Connection(str(ledger_path(store, agent)), flags=apsw.SQLITE_OPEN_READWRITE)
+    try:
+        return db.execute(sql, values).fetchall()
+    finally:
+        db.close()
+
+
+def names(folder: Path) -> set[str]:
+    """Every path below *folder*, relative to it."""
+    return {str(path.relative_to(folder)) for path in folder.rglob("*")}
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every file below *folder*, but shared memory and an empty log, which hold nothing."""
+    found = {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and not path.name.endswith("-shm")
+    }
+    return {name: data for name, data in found.items() if data or not name.endswith("-wal")}
+
+
+class Copier:
+    """A shell that copies folders as another process sees them, even while they are in use."""
+
+    def __init__(self) -> None:
+        self._shell = subprocess.Popen(
+            ["sh"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
+        )
+
+    def copy(self, source: Path, target: Path) -> None:
+        assert self._shell.stdin is not None
+        assert self._shell.stdout is not None
+        paths = f"{shlex.quote(str(source))} {shlex.quote(str(target))}"
+        self._shell.stdin.write(f"cp -R {paths}; echo $?\n")
+        assert self._shell.stdout.readline() == "0\n"
+
+    def close(self) -> None:
+        self._shell.communicate("exit\n", timeout=30)
+
+
+def flip(path: Path, offset: int, *, bit: int = 0) -> None:
+    """Flip one bit of a closed file."""
+    data = bytearray(path.read_bytes())
+    data[offset] ^= 1 << bit
+    path.write_bytes(data)
+
+
+def held(agent: Agent) -> dict[str, str]:
+    """Contents by id, in the order of arrival."""
+    return {message.id: message.content for message in agent.messages()}
+
+
+def state(agent: Agent) -> tuple[list[Message], dict[str, Any]]:
+    """All that an agent holds: its messages and the number of rows of each kind."""
+    usage = agent.usage()
+    kinds = ("messages", "sessions", "users", "memories", "concepts", "edges", "changes")
+    return list(agent.messages()), {kind: getattr(usage, kind) for kind in kinds}
+
+
+@contextlib.contextmanager
+def lock_held(store: Path, agent: str = "bob") -> Iterator[None]:
+    """Hold the lock of a ledger's writers, as a slow program beside us would."""
+    with (files.agent_folder(store, agent) / files.LOCK).open("r+b") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+        fcntl.flock(file, fcntl.LOCK_UN)

@@ -1,0 +1,348 @@
+"""
+Every receipt is true, whichever call to the disk fails.
+
+Method: fail the 1st call of a kind, then the 2nd, and so on, until a run ends with no fault
+fired. After each, the files are looked at twice: as they were the moment after the verb
+returned, as if the process had been killed there, and once the store was closed.
+"""
+
+import contextlib
+import itertools
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import apsw
+import pytest
+
+from elytron import (
+    Agent,
+    Busy,
+    Config,
+    Conflict,
+    Corrupt,
+    ElytronError,
+    OutcomeUnknown,
+    Store,
+    Unavailable,
+)
+from faulty_disk import NAME, FaultyDisk
+from ledgers import Copier, held, lock_held
+
+# Only a write runs out of room: SQLite makes every other failure of the system an I/O error.
+FAULTS = [
+    ("xWrite", apsw.IOError),
+    ("xWrite", apsw.FullError),
+    ("xSync", apsw.IOError),
+    ("xTruncate", apsw.IOError),
+    ("xRead", apsw.IOError),
+]
+SETTINGS = Config()
+OLD = {f"old-{n}": f"Number {n}" for n in range(5)}
+GONE = {f"gone-{n}": f"Gone {n}" for n in range(70)}
+LONG = "word " * 8000
+
+
+@pytest.fixture(scope="module")
+def disk() -> Iterator[FaultyDisk]:
+    disk = FaultyDisk()
+    yield disk
+    disk.unregister()
+
+
+@pytest.fixture(scope="module")
+def copier() -> Iterator[Copier]:
+    copier = Copier()
+    yield copier
+    copier.close()
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A closed store: five messages in a session, and a session of its own for deletion."""
+    folder = tmp_path_factory.mktemp("template") / "store"
+    with Store(folder, SETTINGS) as store:
+        for session, contents in (("old", OLD), ("gone", GONE)):
+            store.agent("bob").save_many(
+                {"role": "user", "content": content, "id": key, "session": session}
+                for key, content in contents.items()
+            )
+    return folder
+
+
+class Expected:
+    """What an agent may hold: for each id the contents that are true, None for not at all."""
+
+    def __init__(self, contents: dict[str, str]) -> None:
+        self.contents: dict[str, set[str | None]] = {k: {v} for k, v in contents.items()}
+        self.drafts: list[dict[str, Any]] = []
+
+    def attempt(self, work: Callable[[], object], changes: dict[str, str | None]) -> None:
+        """Do *work*, which is to bring *changes*, and note what may have come of it."""
+        try:
+            work()
+        except OutcomeUnknown:
+            for key, content in changes.items():
+                self.contents.setdefault(key, {None}).add(content)
+        except ElytronError:
+            for key in changes:
+                self.contents.setdefault(key, {None})
+        else:
+            self.contents.update({key: {content} for key, content in changes.items()})
+
+    def save(self, bob: Agent, drafts: list[dict[str, Any]]) -> None:
+        self.drafts += drafts
+        contents = {draft["id"]: draft["content"] for draft in drafts}
+        if len(drafts) == 1:
+            self.attempt(lambda: bob.save(**drafts[0]), contents)
+        else:
+            self.attempt(lambda: bob.save_many(drafts), contents)
+
+    def check(self, folder: Path) -> None:
+        """Reopen without faults: what is shown is true, and the parts agree with each other."""
+        with Store(folder, SETTINGS) as store:
+            bob = store.agent("bob")
+            shown = held(bob)
+            wrong = {k: v for k, v in self.contents.items() if shown.get(k) not in v}
+            assert not wrong
+            assert set(shown) <= set(self.contents)
+            assert bob.usage().messages == len(shown)
+            for word in ("number", "gone", "edited", "new"):
+                found = {hit.message.id for hit in bob.recall(word, limit=1000)}
+                wanted = {key for key, text in shown.items() if word in text.lower().split()}
+                assert found >= wanted, word
+            batch = [draft["id"] for draft in self.drafts if draft["id"].startswith("many-")]
+            assert sum(key in shown for key in batch) in (0, len(batch)), "all or nothing"
+            left = [key for key in GONE if key in shown]
+            assert left == list(GONE)[len(GONE) - len(left) :] or not left, "the oldest go first"
+            for draft in self.drafts[:3]:
+                bob.save(**draft)
+            for start in range(0, len(self.drafts), 20):
+                bob.save_many(self.drafts[start : start + 20])
+            assert set(held(bob)) >= {draft["id"] for draft in self.drafts}
+
+
+def draft(id: str, **members: Any) -> dict[str, Any]:
+    return {"role": "user", "content": f"New {id}", "id": id, "user": "alice"} | members
+
+
+def save_one(bob: Agent, expected: Expected) -> None:
+    expected.save(bob, [draft("new-1")])
+
+
+def save_three(bob: Agent, expected: Expected) -> None:
+    for n in range(3):
+        expected.save(bob, [draft(f"new-{n}", session=f"session {n % 2}")])
+
+
+def save_many(bob: Agent, expected: Expected) -> None:
+    expected.save(bob, [draft(f"many-{n}") for n in range(70)])
+
+
+def edit_one(bob: Agent, expected: Expected) -> None:
+    expected.attempt(lambda: bob.edit("old-1", "Edited"), {"old-1": "Edited"})
+
+
+def delete_one(bob: Agent, expected: Expected) -> None:
+    expected.attempt(lambda: bob.delete("old-1"), {"old-1": None})
+
+
+def delete_a_session(bob: Agent, expected: Expected) -> None:
+    """In steps, so after an error it is the oldest that may be gone."""
+    expected.contents.update({key: {content, None} for key, content in GONE.items()})
+    expected.attempt(lambda: bob.delete_session("gone"), dict.fromkeys(GONE))
+
+
+def read_and_save(bob: Agent, expected: Expected) -> None:
+    for read in (bob.history, lambda: bob.recall("number"), bob.usage, lambda: held(bob)):
+        with contextlib.suppress(Unavailable, Corrupt, Busy):
+            read()
+    save_one(bob, expected)
+
+
+VERBS = (save_one, save_three, save_many, edit_one, delete_one, delete_a_session, read_and_save)
+
+
+def run(
+    folder: Path,
+    disk: FaultyDisk,
+    copier: Copier,
+    expected: Expected,
+    work: Callable[[Agent], None],
+) -> bool:
+    """Do *work* on a disk that is armed, then check; whether a fault was met."""
+    image = folder.with_name(f"{folder.name}-image")
+    store = Store(folder, SETTINGS, vfs=NAME)
+    work(store.agent("bob"))
+    fired = disk.fired
+    disk.disarm()
+    if folder.exists():
+        copier.copy(folder, image)
+    store.close()
+    for left in (image, folder):
+        expected.check(left)
+        shutil.rmtree(left)
+    return fired
+
+
+def shown(value: object) -> str:
+    return getattr(value, "__name__", str(value))
+
+
+@pytest.mark.parametrize(("call", "error"), FAULTS, ids=shown)
+@pytest.mark.parametrize("verb", VERBS, ids=shown)
+def test_every_receipt_is_true_whichever_call_fails(
+    tmp_path, disk, copier, template, verb, call, error
+):
+    for nth in itertools.count(1):
+        folder, expected = tmp_path / str(nth), Expected(OLD | GONE)
+        shutil.copytree(template, folder)
+
+        def work(bob: Agent, *, nth: int = nth, expected: Expected = expected) -> None:
+            bob.get("old-0")
+            disk.arm(call, nth, error)
+            verb(bob, expected)
+
+        if not run(folder, disk, copier, expected, work):
+            return
+
+
+@pytest.mark.parametrize(("call", "error"), FAULTS, ids=shown)
+def test_every_receipt_is_true_whichever_call_of_a_checkpoint_fails(
+    tmp_path, disk, copier, template, call, error
+):
+    """Only the ledger's own file fails. Its pages are all alike: one in so many is enough."""
+    for nth in itertools.count(1, {"xWrite": 67, "xRead": 7}.get(call, 1)):
+        folder, expected = tmp_path / str(nth), Expected(OLD | GONE)
+        shutil.copytree(template, folder)
+
+        def work(bob: Agent, *, nth: int = nth, expected: Expected = expected) -> None:
+            bob.get("old-0")
+            disk.arm(call, nth, error, ending="ledger.db")
+            for n in range(40):
+                expected.save(bob, [draft(f"new-{n}", content=f"New {n} {LONG}")])
+
+        if not run(folder, disk, copier, expected, work):
+            assert nth > 1 or call != "xSync", "no checkpoint was made"
+            return
+
+
+@pytest.mark.parametrize(("call", "error"), FAULTS, ids=shown)
+def test_every_receipt_is_true_whichever_call_of_opening_fails(
+    tmp_path, disk, copier, template, call, error
+):
+    for nth in itertools.count(1):
+        folder, expected = tmp_path / str(nth), Expected(OLD | GONE)
+        shutil.copytree(template, folder)
+        disk.arm(call, nth, error)
+        if not run(folder, disk, copier, expected, lambda bob, e=expected: read_and_save(bob, e)):
+            return
+
+
+@pytest.mark.parametrize(("call", "error"), FAULTS, ids=shown)
+def test_an_agent_is_begun_whole_or_not_at_all_whichever_call_fails(
+    tmp_path, disk, copier, call, error
+):
+    for nth in itertools.count(1):
+        expected = Expected({})
+        disk.arm(call, nth, error)
+
+        def work(bob: Agent, *, expected: Expected = expected) -> None:
+            save_one(bob, expected)
+            save_one(bob, expected)
+
+        if not run(tmp_path / str(nth), disk, copier, expected, work):
+            return
+
+
+SYSTEM_CALLS = (
+    "os.fsync",
+    "os.open",
+    "pathlib.Path.open",
+    "pathlib.Path.replace",
+    "pathlib.Path.mkdir",
+)
+
+
+@pytest.mark.parametrize("call", SYSTEM_CALLS)
+def test_an_agent_is_begun_whole_or_not_at_all_whichever_system_call_fails(
+    tmp_path, monkeypatch, call
+):
+    """The folders, the markers and the lock file are made by Python, not by SQLite."""
+    import importlib
+
+    module, _, name = call.rpartition(".")
+    owner = importlib.import_module("os") if module == "os" else Path
+    real = getattr(owner, name)
+    for nth in itertools.count(1):
+        calls = itertools.count(1)
+        met = []
+
+        def fail(*args: Any, calls=calls, met=met, nth=nth, **kwargs: Any) -> Any:
+            if next(calls) == nth:
+                met.append(nth)
+                raise OSError(5, "Input/output error")
+            return real(*args, **kwargs)
+
+        folder, expected = tmp_path / str(nth), Expected({})
+        with Store(folder, SETTINGS) as store:
+            with monkeypatch.context() as patched:
+                patched.setattr(owner, name, fail)
+                save_one(store.agent("bob"), expected)
+            save_one(store.agent("bob"), expected)
+        expected.check(folder)
+        if not met:
+            return
+
+
+# -- group commit
+
+
+def gathered(folder: Path, bob: Agent, drafts: list[dict[str, Any]]) -> list[Any]:
+    """Submit while the lock is held elsewhere, so that they wait together; their futures."""
+    with lock_held(folder):
+        return [bob.submit(**draft) for draft in drafts]
+
+
+def test_one_bad_item_of_a_group_fails_alone(tmp_path):
+    with Store(tmp_path / "store", SETTINGS) as store:
+        bob = store.agent("bob")
+        bob.save(**draft("taken"))
+        drafts = [draft(f"new-{n}") for n in range(9)]
+        drafts[4] = draft("taken", content="Something else")
+        futures = gathered(tmp_path / "store", bob, drafts)
+        for number, future in enumerate(futures):
+            if number == 4:
+                with pytest.raises(Conflict, match="'taken'"):
+                    future.result(timeout=30)
+            else:
+                assert future.result(timeout=30).new
+        assert held(bob) == {
+            "taken": "New taken",
+            **{f"new-{n}": f"New new-{n}" for n in range(9) if n != 4},
+        }
+
+
+@pytest.mark.parametrize(("call", "error"), FAULTS, ids=shown)
+def test_every_receipt_of_a_group_is_true_whichever_call_fails(
+    tmp_path, disk, copier, template, call, error
+):
+    for nth in itertools.count(1):
+        folder, expected = tmp_path / str(nth), Expected(OLD | GONE)
+        shutil.copytree(template, folder)
+
+        def work(bob: Agent, *, nth: int = nth, expected: Expected = expected) -> None:
+            bob.get("old-0")
+            disk.arm(call, nth, error)
+            drafts = [draft(f"new-{n}", session=f"session {n % 2}") for n in range(5)]
+            expected.drafts += drafts
+            futures = gathered(bob._agents.path, bob, drafts)
+            for given, future in zip(drafts, futures, strict=True):
+                expected.attempt(
+                    lambda future=future: future.result(timeout=30),
+                    {given["id"]: given["content"]},
+                )
+
+        if not run(folder, disk, copier, expected, work):
+            return

@@ -1,0 +1,272 @@
+"""The writer: who commits for whom, how much may wait, and that everybody is answered."""
+
+import itertools
+import random
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import apsw
+import pytest
+
+import elytron
+from elytron import Busy, Conflict, OutcomeUnknown
+from writing import WAIT_S, Bench, Item, spawn
+
+
+@pytest.fixture
+def bench():
+    made = []
+
+    def make(**settings: Any) -> Bench:
+        made.append(Bench(**settings))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.disk.gate.set()
+        one.until(lambda one=one: one.quota.items == one.quota.bytes == one.writer.queued == 0)
+
+
+def test_those_who_come_during_a_commit_are_committed_together(bench):
+    b = bench()
+    first = b.lead()
+    others = [b.call(f"other {n}") for n in range(8)]
+    b.until(lambda: b.writer.queued == 8)
+    assert b.disk.batches == []
+    b.disk.gate.set()
+    assert first.result(WAIT_S) == "first"
+    assert [other.result(WAIT_S) for other in others] == [f"other {n}" for n in range(8)]
+    assert [len(batch) for batch in b.disk.batches] == [1, 8]
+
+
+def test_a_batch_is_no_longer_than_its_limit_and_keeps_the_order(bench):
+    b = bench(batch_max=3)
+    b.lead()
+    futures = [b.writer.submit(Item(str(n))) for n in range(8)]
+    b.disk.gate.set()
+    for future in futures:
+        future.result(WAIT_S)
+    assert [len(batch) for batch in b.disk.batches] == [1, 3, 3, 2]
+    assert b.disk.written == ["first", *"01234567"]
+
+
+def test_a_batch_is_no_larger_than_its_limit_unless_one_alone_is(bench):
+    b = bench(batch_max_bytes=10, bytes_max=1000)
+    b.lead()
+    futures = [b.writer.submit(Item(str(size), size)) for size in (4, 6, 1, 50, 5, 5, 1)]
+    b.disk.gate.set()
+    for future in futures:
+        future.result(WAIT_S)
+    assert b.disk.batches[1:] == [["4", "6"], ["1"], ["50"], ["5", "5"], ["1"]]
+
+
+def test_a_bad_item_fails_alone(bench):
+    b = bench()
+    b.lead()
+    others = [b.call(str(n), bad=n == 2) for n in range(5)]
+    b.until(lambda: b.writer.queued == 5)
+    b.disk.gate.set()
+    for n, other in enumerate(others):
+        if n == 2:
+            with pytest.raises(Conflict):
+                other.result(WAIT_S)
+        else:
+            assert other.result(WAIT_S) == str(n)
+
+
+def test_a_queue_full_of_messages_is_busy_and_takes_nothing_in(bench):
+    b = bench(items_max=3, timeout_s=0.05)
+    b.lead()
+    futures = [b.writer.submit(Item(str(n))) for n in range(2)]
+    for refused in (lambda: b.writer.call(Item("x")), lambda: b.writer.submit(Item("x"))):
+        with pytest.raises(Busy, match=r"\(3 of 3 messages.*nothing was written.*`queue_max`"):
+            refused()
+    with pytest.raises(Busy):
+        b.writer.submit(Item("x"), wait=False)
+    b.disk.gate.set()
+    assert [future.result(WAIT_S) for future in futures] == ["0", "1"]
+    assert b.writer.call(Item("now")) == "now"
+    assert b.disk.written == ["first", "0", "1", "now"]
+
+
+def test_a_queue_full_of_bytes_is_busy_and_takes_nothing_in(bench):
+    b = bench(bytes_max=10, timeout_s=0.05)
+    b.lead()
+    future = b.writer.submit(Item("nine", 9))
+    with pytest.raises(Busy, match=r"10 of 10 bytes\).*`queue_max_mb`"):
+        b.writer.call(Item("one", 1))
+    b.disk.gate.set()
+    future.result(WAIT_S)
+    assert b.writer.call(Item("ten", 10)) == "ten"
+
+
+def test_who_waits_for_a_place_gets_it(bench):
+    b = bench(items_max=2)
+    b.lead()
+    b.writer.submit(Item("second"))
+    third = b.call("third")
+    b.until(lambda: b.quota._waiting == 1)
+    b.disk.gate.set()
+    assert third.result(WAIT_S) == "third"
+
+
+def test_one_item_larger_than_the_whole_queue_goes_alone(bench):
+    b = bench(items_max=5, bytes_max=10)
+    b.disk.gate.set()
+    assert b.writer.call(Item("large", size_bytes=11)) == "large"
+    assert b.writer.call(Item("many", items=6)) == "many"
+    b.disk.gate.clear()
+    b.disk.entered = threading.Semaphore(0)
+    first = b.lead()
+    large = b.call("large again", size_bytes=1000)
+    b.until(lambda: b.quota._waiting == 1)
+    b.disk.gate.set()
+    assert (first.result(WAIT_S), large.result(WAIT_S)) == ("first", "large again")
+    assert ["large again"] in b.disk.batches
+
+
+def test_who_waited_too_long_is_withdrawn_and_never_written(bench):
+    b = bench(timeout_s=0.1)
+    first = b.lead()
+    with pytest.raises(Busy, match=r"not written within 0\.1 s.*`save_timeout_s`"):
+        b.writer.call(Item("late"))
+    assert (b.writer.queued, b.quota.items) == (0, 1)
+    b.disk.gate.set()
+    assert first.result(WAIT_S) == "first"
+    assert b.writer.call(Item("next")) == "next"
+    assert b.disk.written == ["first", "next"]
+
+
+def test_who_is_in_the_batch_already_is_not_withdrawn(bench):
+    """Its end is near, and only that tells the outcome."""
+    b = bench(timeout_s=0.1)
+    first = b.lead()
+    second = b.call("second", size_bytes=1)
+    b.until(lambda: b.writer.queued == 1)
+    b.disk.gate.set()
+    assert first.result(WAIT_S) == "first"
+    try:
+        assert second.result(WAIT_S) == "second"
+    except Busy:
+        assert "second" not in b.disk.written
+
+
+def test_a_commit_that_breaks_leaves_nobody_waiting(bench):
+    """Not one of our errors, so a bug: everyone in the batch hears that the outcome is open."""
+    b = bench()
+    first = b.lead()
+    others = [b.call(str(n)) for n in range(3)]
+    b.until(lambda: b.writer.queued == 3)
+    b.disk.error = ZeroDivisionError("a bug")
+    b.disk.gate.set()
+    with pytest.raises(ZeroDivisionError):
+        first.result(WAIT_S)
+    assert [other.result(WAIT_S) for other in others] == ["0", "1", "2"]
+    b.disk.gate.clear()
+    leader = b.call("leader")
+    assert b.disk.entered.acquire(timeout=WAIT_S)
+    assert b.disk.entered.acquire(timeout=WAIT_S)
+    future = b.writer.submit(Item("submitted"))
+    b.disk.error = KeyboardInterrupt()
+    b.disk.gate.set()
+    with pytest.raises(KeyboardInterrupt):
+        leader.result(WAIT_S)
+    assert future.result(WAIT_S) == "submitted"
+
+
+def test_a_commit_of_submitted_items_that_breaks_is_told_by_their_futures(bench):
+    b = bench()
+    b.disk.error = ZeroDivisionError("a bug")
+    future = b.writer.submit(Item("submitted"))
+    b.disk.gate.set()
+    with pytest.raises(OutcomeUnknown, match=r"ZeroDivisionError.*same id"):
+        future.result(WAIT_S)
+    assert b.writer.call(Item("next")) == "next"
+
+
+def test_submitted_and_called_items_keep_the_order_of_their_coming(bench):
+    b = bench()
+    b.lead()
+    futures = []
+    for n in range(10):
+        futures.append(b.writer.submit(Item(str(n))) if n % 2 else b.call(str(n)))
+        b.until(lambda n=n: b.writer.queued == n + 1)
+    b.disk.gate.set()
+    for future in futures:
+        future.result(WAIT_S)
+    assert b.disk.written == ["first", *"0123456789"]
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_whatever_is_called_submitted_and_timed_out_all_settle(bench, seed):
+    """Twelve threads, small limits, timeouts around the length of a commit."""
+    chance = random.Random(seed)
+    b = bench(items_max=6, bytes_max=40, batch_max=4, batch_max_bytes=12, timeout_s=0.004)
+    b.disk.gate.set()
+    plans = [
+        [
+            (chance.random() < 0.5, Item(f"{n}-{k}", chance.randrange(1, 20), bad=k % 7 == 6))
+            for k in range(40)
+        ]
+        for n in range(12)
+    ]
+    barrier = threading.Barrier(12)
+
+    def work(plan: list[tuple[bool, Item]]) -> list[tuple[Item, Any]]:
+        barrier.wait(WAIT_S)
+        ended: list[tuple[Item, Any]] = []
+        for calls, item in plan:
+            try:
+                result = b.writer.call(item) if calls else b.writer.submit(item)
+            except (Busy, Conflict) as error:
+                result = error
+            ended.append((item, result))
+        return ended
+
+    crew = [spawn(work, plan) for plan in plans]
+    written, refused = set(), set()
+    for one in crew:
+        for item, result in one.result(WAIT_S):
+            if hasattr(result, "result"):
+                result = result.exception(WAIT_S) or result.result()
+            (written if result == item.name else refused).add(item.name)
+            assert not item.bad or isinstance(result, Busy | Conflict)
+    assert len(b.disk.written) == len(set(b.disk.written))
+    assert set(b.disk.written) == written
+    assert len(written) + len(refused) == 480
+    assert written
+
+
+def test_sixteen_threads_saving_at_once_share_their_commits(open_store):
+    """On the real ledger: far fewer syncs than messages, as counted by the file layer."""
+    syncs = itertools.count()
+
+    class CountingDisk(apsw.VFS):
+        def __init__(self) -> None:
+            super().__init__("counting", "")
+
+        def xOpen(self, name, flags):  # noqa: N802
+            return CountingFile("", name, flags)
+
+    class CountingFile(apsw.VFSFile):
+        def xSync(self, flags):  # noqa: N802
+            next(syncs)
+            super().xSync(flags)
+
+    disk = CountingDisk()
+    with elytron.Store(open_store().path, elytron.Config(), vfs="counting") as store:
+        bob = store.agent("bob")
+        bob.save("user", "First")
+        before, barrier = next(syncs), threading.Barrier(16)
+
+        def work(mine: int) -> None:
+            barrier.wait(WAIT_S)
+            for n in range(20):
+                bob.save("user", f"{mine} {n}")
+
+        with ThreadPoolExecutor(16) as crew:
+            list(crew.map(work, range(16)))
+        assert bob.usage().messages == 321
+        assert next(syncs) - before < 200
+    disk.unregister()
