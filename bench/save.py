@@ -134,6 +134,12 @@ def main() -> None:
                 f" ratio {median(ratios):.2f} (target at most 1.2)"
             )
 
+            ordered = sorted(lone(ours, 5000))
+            print(
+                f"  over 5000: mean {statistics.mean(ordered) * 1000:.3f} ms,"
+                f" p99 {ordered[4950] * 1000:.2f} ms, longest {ordered[-1] * 1000:.1f} ms"
+            )
+
             ratios, rates = [], []
             for _ in range(5):
                 base = threads(theirs, 100)
