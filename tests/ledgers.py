@@ -9,6 +9,7 @@ import contextlib
 import fcntl
 import shlex
 import subprocess
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from typing import Any
 import apsw
 
 from elytron import Agent, Message
-from elytron.ledger import files
+from elytron.ledger import files, reads, rows, schema
 
 
 def ledger_path(store: Path, agent: str = "bob") -> Path:
@@ -100,3 +101,25 @@ def lock_held(store: Path, agent: str = "bob") -> Iterator[None]:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
         fcntl.flock(file, fcntl.LOCK_UN)
+
+
+def check_index(store: Path, agent: str = "bob") -> None:
+    """
+    That a closed ledger is whole, and its word index says of each term just where it stands.
+
+    The messages after the last one indexed have to be few: reading looks at them itself.
+    """
+    db = apsw.Connection(str(ledger_path(store, agent)), flags=apsw.SQLITE_OPEN_READWRITE)
+    try:
+        assert db.pragma("integrity_check") == "ok"
+        db.execute("INSERT INTO words(words) VALUES('integrity-check')")
+        indexed = db.execute("SELECT key FROM indexed").get
+        messages = db.execute("SELECT key, terms FROM messages").fetchall()
+        found = dict(db.execute("SELECT term, doc FROM words_vocabulary").fetchall())
+        totals = reads.totals(db)
+    finally:
+        db.close()
+    held = [rows.to_tokens(terms).split() for key, terms in messages if key <= indexed]
+    assert len(messages) - len(held) < schema.UNINDEXED_MAX
+    assert found == Counter(token for tokens in held for token in set(tokens))
+    assert totals == (len(held), sum(len(tokens) for tokens in held))

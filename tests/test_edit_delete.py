@@ -4,7 +4,7 @@ import pytest
 
 from elytron import Conflict, NotFound
 from elytron.ledger.schema import DELETE, MESSAGE
-from ledgers import contents, held, query, state
+from ledgers import check_index, contents, held, query, state
 
 
 def fill(bob, count, **members):
@@ -200,8 +200,9 @@ def test_the_change_list_tells_of_deletions(open_store, folder):
 
 
 @pytest.mark.parametrize("count", [1, 63, 64, 65, 128, 200])
-def test_what_is_found_does_not_hang_on_when_the_index_was_written(bob, count):
+def test_what_is_found_does_not_hang_on_when_the_index_was_written(store, folder, count):
     """The index is written in lumps; messages are edited and deleted on both sides of it."""
+    bob = store.agent("bob")
     for n in range(count):
         bob.save("user", f"apple{n} shared", id=f"id-{n}", session=f"s{n}")
         if n % 3 == 1:
@@ -215,3 +216,5 @@ def test_what_is_found_does_not_hang_on_when_the_index_was_written(bob, count):
             wanted = {key for key, text in expected.items() if text.startswith(f"{word} ")}
             assert found == wanted, word
     assert {hit.message.id for hit in bob.recall("shared", limit=1000)} == set(expected)
+    store.close()
+    check_index(folder)

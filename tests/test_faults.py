@@ -28,7 +28,7 @@ from elytron import (
     Unavailable,
 )
 from faulty_disk import NAME, FaultyDisk
-from ledgers import Copier, held, lock_held
+from ledgers import Copier, check_index, held, lock_held
 
 # Only a write runs out of room: SQLite makes every other failure of the system an I/O error.
 FAULTS = [
@@ -121,6 +121,7 @@ class Expected:
             for start in range(0, len(self.drafts), 20):
                 bob.save_many(self.drafts[start : start + 20])
             assert set(held(bob)) >= {draft["id"] for draft in self.drafts}
+        check_index(folder)
 
 
 def draft(id: str, **members: Any) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 import elytron
 from elytron import Conflict, NotFound
+from ledgers import check_index, ledger_path
 
 IDS = some.sampled_from([f"id-{n}" for n in range(12)])
 SESSIONS = some.sampled_from(["one", "two", "three"])
@@ -39,6 +40,8 @@ class Memory(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         self.store.close()
+        if ledger_path(self.folder / "store").exists():
+            check_index(self.folder / "store")
         shutil.rmtree(self.folder)
 
     @property

@@ -8,7 +8,7 @@ import pytest
 
 import elytron
 from elytron import Busy
-from ledgers import held, marker_path
+from ledgers import check_index, held, marker_path
 
 SAVER = """
 import sys, elytron
@@ -90,6 +90,7 @@ def test_every_receipt_of_a_killed_process_is_true(folder, start_script):
             for key in receipts[-3:]:
                 mark = "mark" + key.replace("-", "mark")
                 assert store.agent("bob").recall(mark)[0].message.id == key
+        check_index(folder)
 
 
 BEGIN = """

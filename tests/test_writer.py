@@ -1,6 +1,5 @@
 """The writer: who commits for whom, how much may wait, and that everybody is answered."""
 
-import itertools
 import random
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -11,6 +10,7 @@ import pytest
 
 import elytron
 from elytron import Busy, Conflict, OutcomeUnknown
+from elytron.write.writer import _Item
 from writing import WAIT_S, Bench, Item, spawn
 
 
@@ -238,35 +238,93 @@ def test_whatever_is_called_submitted_and_timed_out_all_settle(bench, seed):
     assert written
 
 
-def test_sixteen_threads_saving_at_once_share_their_commits(open_store):
-    """On the real ledger: far fewer syncs than messages, as counted by the file layer."""
-    syncs = itertools.count()
+class CountingDisk(apsw.VFS):
+    """The real file layer, counting its syncs."""
 
-    class CountingDisk(apsw.VFS):
-        def __init__(self) -> None:
-            super().__init__("counting", "")
+    def __init__(self) -> None:
+        self.syncs = 0
+        super().__init__("counting", "")
 
-        def xOpen(self, name, flags):  # noqa: N802
-            return CountingFile("", name, flags)
+    def xOpen(self, name: Any, flags: list[int]) -> "CountingFile":  # noqa: N802
+        return CountingFile(self, name, flags)
 
-    class CountingFile(apsw.VFSFile):
-        def xSync(self, flags):  # noqa: N802
-            next(syncs)
-            super().xSync(flags)
 
+class CountingFile(apsw.VFSFile):
+    def __init__(self, disk: CountingDisk, name: Any, flags: list[int]) -> None:
+        self._disk = disk
+        super().__init__("", name, flags)
+
+    def xSync(self, flags: int) -> None:  # noqa: N802
+        self._disk.syncs += 1
+        super().xSync(flags)
+
+
+@pytest.fixture
+def counted(folder):
+    """(disk, agent): a real ledger on a disk that counts."""
     disk = CountingDisk()
-    with elytron.Store(open_store().path, elytron.Config(), vfs="counting") as store:
+    with elytron.Store(folder, elytron.Config(), vfs="counting") as store:
         bob = store.agent("bob")
         bob.save("user", "First")
-        before, barrier = next(syncs), threading.Barrier(16)
-
-        def work(mine: int) -> None:
-            barrier.wait(WAIT_S)
-            for n in range(20):
-                bob.save("user", f"{mine} {n}")
-
-        with ThreadPoolExecutor(16) as crew:
-            list(crew.map(work, range(16)))
-        assert bob.usage().messages == 321
-        assert next(syncs) - before < 200
+        yield disk, bob
     disk.unregister()
+
+
+def test_each_write_of_a_lone_caller_is_one_sync(counted):
+    disk, bob = counted
+    for write in (
+        lambda: bob.save("user", "Hello", id="one"),
+        lambda: bob.save_many([{"role": "user", "content": f"Number {n}"} for n in range(50)]),
+        lambda: bob.submit("user", "Submitted").result(WAIT_S),
+        lambda: bob.edit("one", "Edited"),
+        lambda: bob.delete("one"),
+    ):
+        before = disk.syncs
+        write()
+        assert disk.syncs == before + 1
+    before = disk.syncs
+    bob.history()
+    bob.recall("hello")
+    assert disk.syncs == before
+
+
+def test_sixteen_threads_saving_at_once_share_their_commits(counted):
+    disk, bob = counted
+    before, barrier = disk.syncs, threading.Barrier(16)
+
+    def work(mine: int) -> None:
+        barrier.wait(WAIT_S)
+        for n in range(20):
+            bob.save("user", f"{mine} {n}")
+
+    with ThreadPoolExecutor(16) as crew:
+        list(crew.map(work, range(16)))
+    assert bob.usage().messages == 321
+    assert disk.syncs - before < 200
+
+
+def test_two_who_wake_the_same_caller_at_once_do_not_trip_over_each_other():
+    """
+    The leader settles an item at the moment at which its caller finds it settled.
+
+    Method: both have looked at the signal before either releases it.
+    """
+
+    class Signal:
+        def __init__(self) -> None:
+            self.lock = threading.Lock()
+            self.lock.acquire()
+            self.both = threading.Barrier(2)
+
+        def locked(self) -> bool:
+            self.both.wait(WAIT_S)
+            return True
+
+        def release(self) -> None:
+            self.lock.release()
+
+    item = _Item(Item("one"), 0.0, None)
+    item.signal = Signal()
+    for one in [spawn(item.wake), spawn(item.wake)]:
+        one.result(WAIT_S)
+    assert not item.signal.lock.locked()

@@ -397,6 +397,7 @@ class Agent:
                     db,
                     file=file,
                     wal=wal,
+                    source=agent.ledger.path,
                     agent=self.name,
                     limit_bytes=limit,
                     queued=agent.writer.queued,

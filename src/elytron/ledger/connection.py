@@ -105,6 +105,8 @@ def translate(
             | apsw.CorruptError()
             | apsw.NotADBError()
             | apsw.FormatError()
+            | apsw.ConstraintError()
+            | apsw.MismatchError()
             | apsw.SQLError()
         ):
             return Corrupt(f"{source} is damaged: {error}; the file was left as it is")

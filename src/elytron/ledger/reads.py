@@ -4,6 +4,7 @@ import array
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import apsw
@@ -38,6 +39,7 @@ class Filter:
         return "".join(f" AND {sql}" for sql, _ in used), tuple(value for _, value in used)
 
 
+_TIMES_END_US = 253_402_300_800_000_000  # the year 10000, where `datetime` ends
 _SESSIONS = "SELECT key, id, created_us, checksum FROM sessions"
 _USERS = "SELECT key, id, folded, created_us, checksum FROM users"
 _PLACE = "m.key, m.session, m.position, m.user, m.terms"
@@ -109,10 +111,12 @@ def _to_messages(
 ) -> Iterator[tuple[int, Message]]:
     """(key, message) of rows of `SELECT_MESSAGES`; the ids that they name are verified too."""
     found = list(found)
+    for row in found:  # before anything of it is used
+        rows.verify(row, source)
     sessions = _ids(db, _SESSIONS, {row[rows.SESSION] for row in found}, source)
     users = _ids(db, _USERS, {row[rows.USER] for row in found} - {None}, source)
     for row in found:
-        yield row[0], rows.to_message(row, sessions, users, source)
+        yield row[0], rows.to_message(row, sessions, users)
 
 
 def _ids(db: apsw.Connection, select: str, keys: set[int], source: object) -> dict[int, str]:
@@ -127,6 +131,10 @@ def _ids(db: apsw.Connection, select: str, keys: set[int], source: object) -> di
                     " does not match); the file was left as it is"
                 )
             named[values[0]] = values[1]
+    if len(named) < len(keys):
+        raise Corrupt(
+            f"{source}: a session or user that messages name is missing; the file was left as it is"
+        )
     return named
 
 
@@ -145,17 +153,36 @@ def sessions(db: apsw.Connection, *, limit: int, source: object) -> list[Session
     )
     ids = _ids(db, _SESSIONS, {row[0] for row in found}, source)
     return [
-        Session(ids[key], count, rows.to_datetime(first), rows.to_datetime(last))
+        Session(ids[key], count, _to_time(first, source), _to_time(last, source))
         for key, count, first, last in found
     ]
 
 
-def unindexed(db: apsw.Connection) -> list[Place]:
+def unindexed(db: apsw.Connection, source: object) -> list[Place]:
     """The newest messages, whose words are not in the index yet."""
     found = rows.fetch(
         db, f"SELECT {_PLACE} FROM messages m WHERE m.key > (SELECT key FROM indexed)"
     )
+    return _to_places(found, source)
+
+
+def _to_places(found: list[tuple[Any, ...]], source: object) -> list[Place]:
+    """
+    Rows of `_PLACE` as places.
+
+    They are not verified, for that takes the whole row, and only lend their scores: a wrong one
+    costs an order, and is found out when the message is read. But they must be what they say.
+    """
+    for key, session, position, _, terms in found:
+        if type(session) is not int or type(position) is not int or type(terms) is not bytes:
+            raise Corrupt(f"{source}: message row {key} is damaged; the file was left as it is")
     return [Place(*row) for row in found]
+
+
+def _to_time(at_us: object, source: object) -> datetime:
+    if type(at_us) is not int or not 0 <= at_us < _TIMES_END_US:
+        raise Corrupt(f"{source}: a message's time is damaged; the file was left as it is")
+    return rows.to_datetime(at_us)
 
 
 def totals(db: apsw.Connection) -> tuple[int, int]:
@@ -204,24 +231,28 @@ def accepted(db: apsw.Connection, keys: Sequence[int], accept: Filter) -> set[in
     return {key for (key,) in db.execute(sql, (_integers(keys), *values))}
 
 
-def places(db: apsw.Connection, keys: Sequence[int]) -> list[Place]:
+def places(db: apsw.Connection, keys: Sequence[int], source: object) -> list[Place]:
     """The places of these messages and of those just before and after them in the session."""
-    found = {
-        row[0]: Place(*row)
-        for row in db.execute(
+    found = _to_places(
+        rows.fetch(
+            db,
             f"SELECT {_PLACE} FROM messages m WHERE m.key IN (SELECT value FROM carray(?))",
             (_integers(keys),),
-        )
-    }
-    held = {(place.session, place.position) for place in found.values()}
-    wanted = {(s, p + step) for s, p in held for step in (-1, 1)} - held
-    for row in db.execute(
-        f"SELECT {_PLACE} FROM json_each(?) j CROSS JOIN messages m"
-        " ON m.session = j.value ->> 0 AND m.position = j.value ->> 1",
-        (json.dumps(list(wanted)),),
-    ):
-        found[row[0]] = Place(*row)
-    return list(found.values())
+        ),
+        source,
+    )
+    held = {(place.session, place.position) for place in found}
+    wanted = {(session, at + step) for session, at in held for step in (-1, 1)} - held
+    found += _to_places(
+        rows.fetch(
+            db,
+            f"SELECT {_PLACE} FROM json_each(?) j CROSS JOIN messages m"
+            " ON m.session = j.value ->> 0 AND m.position = j.value ->> 1",
+            (json.dumps(list(wanted)),),
+        ),
+        source,
+    )
+    return found
 
 
 def users_named(db: apsw.Connection, folded_names: Iterable[str]) -> list[int]:
@@ -261,7 +292,7 @@ def changes(
     return found, not forgotten
 
 
-def usage(db: apsw.Connection, *, file: int, wal: int, **known: Any) -> Usage:
+def usage(db: apsw.Connection, *, file: int, wal: int, source: object, **known: Any) -> Usage:
     """
     What a ledger holds and costs; *known* are the members of `Usage` that it cannot know.
 
@@ -275,8 +306,8 @@ def usage(db: apsw.Connection, *, file: int, wal: int, **known: Any) -> Usage:
     return Usage(
         **known,
         **counts,
-        first_at=None if first_us is None else rows.to_datetime(first_us),
-        last_at=None if last_us is None else rows.to_datetime(last_us),
+        first_at=None if first_us is None else _to_time(first_us, source),
+        last_at=None if last_us is None else _to_time(last_us, source),
         bytes=LedgerBytes(
             file=file,
             # Pages that are still in the WAL alone count here too.

@@ -77,29 +77,21 @@ def verify(row: tuple[Any, ...], source: object) -> None:
 
 
 def to_message(
-    row: tuple[Any, ...], sessions: Mapping[int, str], users: Mapping[int, str], source: object
+    row: tuple[Any, ...], sessions: Mapping[int, str], users: Mapping[int, str]
 ) -> Message:
     """
-    A row of `SELECT_MESSAGES`, verified, as a `Message`.
+    A row of `SELECT_MESSAGES`, which `verify` has let pass, as a `Message`.
 
     Args:
         sessions, users: the ids of the keys that the row names.
     """
-    verify(row, source)
-    try:
-        session = sessions[row[SESSION]]
-        user = None if row[USER] is None else users[row[USER]]
-    except KeyError as error:
-        raise Corrupt(
-            f"{source}: message row {row[0]} names a session or user that is missing"
-        ) from error
     return Message(
         row[1],
         row[6],
         row[_CONTENT],
         to_datetime(row[7], row[8]),
-        session,
-        user,
+        sessions[row[SESSION]],
+        None if row[USER] is None else users[row[USER]],
         json.loads(row[11]) if row[11] else {},
         row[3],
     )

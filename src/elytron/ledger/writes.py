@@ -74,12 +74,14 @@ class Writes:
         Reading looks at the unindexed ones itself.
         """
         newest = self._execute("SELECT ifnull(max(key), 0) FROM messages").get
-        indexed = self._execute(_FIND_INDEXED).get
+        indexed = self._whole(self._execute(_FIND_INDEXED).get)
         if newest - indexed >= UNINDEXED_MAX:
             waiting = rows.fetch(
                 self._db, "SELECT key, terms FROM messages WHERE key > ? ORDER BY key", (indexed,)
             )
             for key, terms in waiting:
+                if type(terms) is not bytes:
+                    raise self._damaged(f"message row {key}")
                 self._execute(_ADD_WORDS, (key, rows.to_tokens(terms)))
             self._execute("UPDATE indexed SET key = ?", (newest,))
             self._stirred += len(waiting)
@@ -136,7 +138,7 @@ class Writes:
             key,
             draft.id,
             session,
-            last_position + 1,
+            self._whole(last_position) + 1,
             user,
             last_key if last_key and other else None,
             draft.role,
@@ -217,7 +219,7 @@ class Writes:
             " FROM messages WHERE session = ? ORDER BY position LIMIT ?",
             (session, 1 + op.size_bytes // DELETED_BYTES),
         ):
-            room_bytes -= DELETED_BYTES + text_bytes
+            room_bytes -= DELETED_BYTES + self._whole(text_bytes)
             if removed and room_bytes < 0:
                 return removed, True
             self._drop_message(key)
@@ -235,7 +237,7 @@ class Writes:
         self._execute("DELETE FROM edges WHERE source = ? OR target = ?", (key, key))
 
     def _replace_words(self, key: int, terms: bytes | None) -> None:
-        if key <= self._execute(_FIND_INDEXED).get:  # else its turn is still to come
+        if key <= self._whole(self._execute(_FIND_INDEXED).get):  # else its turn is still to come
             self._stirred += 1
             self._execute("DELETE FROM words WHERE rowid = ?", (key,))
             if terms is not None:
@@ -249,13 +251,22 @@ class Writes:
         if op.languages is not None:
             self._execute("UPDATE meta SET value = ? WHERE name = 'languages'", (op.languages,))
 
+    def _whole(self, value: object) -> int:
+        """A number of the ledger's own bookkeeping, which no checksum guards."""
+        if type(value) is not int:
+            raise self._damaged("its bookkeeping")
+        return value
+
+    def _damaged(self, what: str) -> Corrupt:
+        return Corrupt(f"{self._source}: {what} is damaged; nothing was written")
+
     def _add_change(self, op: int, kind: int, key: int | None = None) -> int:
         """
         Note a change of the row *key*, or of a new row whose key is the number returned.
 
         Holds at most `change_max`: the oldest tenth goes when that is reached.
         """
-        seq, ordinal, oldest = self._execute(_NEXT).get
+        seq, ordinal, oldest = map(self._whole, self._execute(_NEXT).get)
         if ordinal - oldest >= self._change_max:
             self._execute(
                 "DELETE FROM changes WHERE seq IN (SELECT seq FROM changes ORDER BY seq LIMIT ?)",
@@ -265,7 +276,7 @@ class Writes:
             "INSERT INTO changes VALUES(?, ?, ?, ?, ?)",
             (seq, ordinal, op, kind, seq if key is None else key),
         )
-        return int(seq)
+        return seq
 
 
 def set_up(db: apsw.Connection, *, name: str, languages: str) -> None:

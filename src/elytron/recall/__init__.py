@@ -25,7 +25,9 @@ def answer(
     if not terms:
         return []
     with ledger.reading(snapshot=True) as db:
-        found = candidates.find(db, question, terms, accept, limit=limit, config=config)
+        found = candidates.find(
+            db, question, terms, accept, limit=limit, config=config, source=ledger.path
+        )
         if found is None:
             return []
         best = rank.rank(found, limit=limit, config=config)

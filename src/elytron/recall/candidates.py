@@ -47,14 +47,16 @@ def find(
     *,
     limit: int,
     config: Config,
+    source: object,
 ) -> Candidates | None:
     """
     Look the question's words up, in one snapshot. None if none of them is held.
 
     Args:
         limit: the hits wanted; at least as many candidates are sought.
+        source: the ledger's name, for errors.
     """
-    newest = reads.unindexed(db)
+    newest = reads.unindexed(db, source)
     frequencies = _frequencies(db, terms, newest)
     held = tuple(
         (term, sum(frequencies[hashed] for hashed in term.hashes))
@@ -74,7 +76,7 @@ def find(
     ]
     keys = reads.match(db, sought, accept, limit=max(limit, config.candidates_max))
     keys += [place.key for place in newest if any(hashed in place.terms for hashed in sought)]
-    places = reads.places(db, keys)
+    places = reads.places(db, keys, source)
     return Candidates(
         places=tuple(places),
         accepted=frozenset(reads.accepted(db, [place.key for place in places], accept)),

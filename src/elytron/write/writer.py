@@ -11,6 +11,7 @@ is being committed and who holds a place are kept here by name, and whoever is c
 right what is in its own name (`_abandon`).
 """
 
+import contextlib
 import threading
 import time
 from collections import deque
@@ -70,8 +71,9 @@ class _Item:
         self.wake()
 
     def wake(self) -> None:
-        if self.signal is not None and self.signal.locked():
-            self.signal.release()
+        if self.signal is not None:
+            with contextlib.suppress(RuntimeError):  # released already: two may wake at once
+                self.signal.release()
 
 
 class Quota:
