@@ -320,6 +320,25 @@ def test_many_agents_can_be_begun_at_once_in_a_new_store(tmp_path):
             assert len(store.agents()) == 8
 
 
+@pytest.mark.parametrize("contents", [1, 4])
+def test_one_id_saved_by_many_threads_at_once_is_one_message(bob, contents):
+    barrier = threading.Barrier(8)
+
+    def save(mine):
+        barrier.wait(timeout=30)
+        try:
+            return bob.save("user", f"Content {mine % contents}", id="one").new
+        except Conflict:
+            return None
+
+    with ThreadPoolExecutor(8) as crew:
+        results = list(crew.map(save, range(8)))
+    assert results.count(True) == 1
+    assert results.count(False) == 8 // contents - 1
+    assert results.count(None) == 8 - 8 // contents
+    assert held(bob) == {"one": f"Content {results.index(True) % contents}"}
+
+
 def test_a_reply_points_to_the_message_that_another_speaker_said_just_before(store, folder):
     bob = store.agent("bob")
     for key, role, user, session in (
