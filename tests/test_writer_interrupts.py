@@ -11,30 +11,27 @@ from elytron import Busy, OutcomeUnknown
 from elytron.write.writer import Writer
 from writing import Bench, Item, spawn
 
-
-def interruptible(frame: Any) -> bool:
-    """Whether the last step in *frame* was one after which Python looks for signals."""
-    code = frame.f_code.co_code
-    before = frame.f_lasti - 2
-    while before >= 0 and dis.opname[code[before]] == "CACHE":
-        before -= 2
-    name = dis.opname[code[before]] if before >= 0 else ""
-    return name.startswith(("CALL", "JUMP_BACKWARD", "RESUME"))
+# After these Python looks for signals.
+LOOKING = ("CALL", "JUMP_BACKWARD", "RESUME")
 
 
 def interrupted_call(writer: Writer, item: Item, nth: int) -> bool:
     """Call, and be interrupted at the *nth* place where a signal may come; whether one did."""
     places = itertools.count(1)
     fired = False
+    done: dict[Any, str] = {}  # the step that each frame did last
 
     def trace(frame: Any, event: str, _argument: object) -> Any:
         nonlocal fired
         if not frame.f_code.co_filename.endswith("writer.py"):
             return None
         frame.f_trace_opcodes = True
-        if event == "opcode" and interruptible(frame) and next(places) == nth:
-            fired = True
-            raise KeyboardInterrupt
+        if event == "opcode":
+            last = done.get(frame, "")
+            done[frame] = dis.opname[frame.f_code.co_code[frame.f_lasti]]
+            if last.startswith(LOOKING) and next(places) == nth:
+                fired = True
+                raise KeyboardInterrupt
         return trace
 
     sys.settrace(trace)

@@ -39,7 +39,8 @@ class _Tally:
         self.left_out: Counter[str] = Counter()
 
     def report(self, agent: str) -> ImportReport:
-        return ImportReport(agent, self.imported, self.held, tuple(self.bad), dict(self.left_out))
+        listed = tuple(sorted(self.bad, key=lambda piece: piece.line))
+        return ImportReport(agent, self.imported, self.held, listed, dict(self.left_out))
 
 
 class Passes:
