@@ -108,6 +108,44 @@ def test_a_cancelled_save_is_committed_all_the_same(folder: Path) -> None:
     asyncio.run(use())
 
 
+def test_cancelled_calls_that_waited_for_a_thread_are_done_all_the_same(folder: Path) -> None:
+    """
+    Method: the one thread of the pool counts tokens until it is let go; behind it wait a
+    `save_many`, and a `save` for which an agent has to be opened. Both are cancelled.
+    """
+    entered, let_go = threading.Event(), threading.Event()
+
+    def slow(_text: str) -> int:
+        entered.set()
+        assert let_go.wait(20)
+        return 1
+
+    async def use() -> None:
+        async with elytron.aio.open(folder, async_threads=1) as store:
+            bob, eve = store.agent("bob"), store.agent("eve")
+            await bob.save("user", "hello")
+            blocking = asyncio.create_task(bob.context("hello", count_tokens=slow))
+            while not entered.is_set():
+                await asyncio.sleep(0)
+            many = asyncio.create_task(
+                bob.save_many([{"role": "user", "content": "many", "id": "many"}])
+            )
+            new = asyncio.create_task(eve.save("user", "new", id="new"))
+            await asyncio.sleep(0)
+            for task in (many, new):
+                task.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await task
+            let_go.set()
+            await blocking
+            await bob.flush()
+            await eve.flush()
+            assert await bob.get("many") is not None
+            assert await eve.get("new") is not None
+
+    asyncio.run(use())
+
+
 def test_closing_waits_for_writes_that_nobody_awaits_any_more(folder: Path) -> None:
     async def use() -> None:
         async with elytron.aio.open(folder) as store:

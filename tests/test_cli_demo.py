@@ -250,7 +250,7 @@ def test_an_import_for_programs_is_its_report(folder, locomo):
             "imported": 4,
             "already_held": 0,
             "bad": [],
-            "left_out": {"questions about the conversation": 2},
+            "left_out": {"questions": 2},
         }
     ]
     assert run("import", locomo, "--json", store=folder).document["messages_per_second"] is None

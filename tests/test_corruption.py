@@ -105,6 +105,35 @@ def test_a_lost_ledger_is_corrupt_and_never_begun_anew(folder, damage, verb):
     assert {name: data for name, data in after.items() if name in before} == before
 
 
+@pytest.mark.parametrize("way", ["deleted", "replaced"])
+def test_a_ledger_lost_under_an_open_store_takes_no_more_messages(folder, way):
+    """On POSIX a deleted file can be written on: what goes there is gone with the last close."""
+    begin(folder)
+    with elytron.open(folder) as store:
+        bob = store.agent("bob")
+        bob.save("user", "New", id="new")
+        ledger_path(folder).rename(folder / "moved")
+        if way == "replaced":
+            begin(folder.with_name("other"))
+            shutil.copy(ledger_path(folder.with_name("other")), ledger_path(folder))
+        with pytest.raises((Corrupt, Unavailable), match=r"ledger\.db"):
+            bob.save("user", "Newer", id="newer")
+
+
+def test_a_ledger_that_lost_its_marker_is_read_and_not_taken_for_empty(folder):
+    begin(folder)
+    marker_path(folder).unlink()
+    before = names(folder)
+    with elytron.open(folder) as store:
+        assert store.agents() == ["bob"]
+        assert held(store.agent("bob")) == TEXTS
+        assert store.agent("bob").usage().messages == len(TEXTS)
+    assert not marker_path(folder).exists()
+    assert {name for name in names(folder) if not name.endswith(("-shm", "-wal"))} == {
+        name for name in before if not name.endswith(("-shm", "-wal"))
+    }
+
+
 def test_a_ledger_that_stands_without_its_marker_is_healed(folder):
     """The process died between the ledger and the marker: nothing is lost, nothing is empty."""
     begin(folder)
@@ -150,7 +179,7 @@ def test_one_damaged_marker_does_not_hide_the_other_agents(folder):
     begin(folder, name="eve")
     marker_path(folder).write_text("{")
     with elytron.open(folder) as store:
-        assert store.agents() == ["eve"]
+        assert store.agents() == ["bob", "eve"]  # bob's ledger says its own name
         assert held(store.agent("eve")) == TEXTS
         with pytest.raises(Corrupt, match=r"ledger\.json"):
             store.agent("bob").history()

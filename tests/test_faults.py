@@ -22,6 +22,7 @@ from elytron import (
     Config,
     Conflict,
     Corrupt,
+    DiskFull,
     ElytronError,
     OutcomeUnknown,
     Store,
@@ -198,8 +199,16 @@ def shown(value: object) -> str:
     return getattr(value, "__name__", str(value))
 
 
-@pytest.mark.parametrize(("call", "error"), FAULTS, ids=shown)
-@pytest.mark.parametrize("verb", VERBS, ids=shown)
+# What a verb does with an error does not hang on which one it was: two of them see a full disk.
+TRIED = [
+    (verb, call, error)
+    for verb in VERBS
+    for call, error in FAULTS
+    if error is not apsw.FullError or verb in (save_one, save_many)
+]
+
+
+@pytest.mark.parametrize(("verb", "call", "error"), TRIED, ids=shown)
 def test_every_receipt_is_true_whichever_call_fails(
     tmp_path, disk, copier, template, verb, call, error
 ):
@@ -252,7 +261,7 @@ def test_every_receipt_is_true_whichever_call_of_opening_fails(
 def test_an_agent_is_begun_whole_or_not_at_all_whichever_call_fails(
     tmp_path, disk, copier, call, error
 ):
-    for nth in itertools.count(1):
+    for nth in itertools.count(1, 3 if error is apsw.FullError else 1):
         expected = Expected({})
         disk.arm(call, nth, error)
 
@@ -355,3 +364,18 @@ def test_every_receipt_of_a_group_is_true_whichever_call_fails(
 
         if not run(folder, disk, copier, expected, work):
             return
+
+
+def test_a_deletion_that_stops_half_way_says_how_many_messages_are_gone(tmp_path, disk):
+    """A session is deleted in several commits; here the second one finds no room."""
+    with Store(tmp_path / "store", SETTINGS, vfs=NAME) as store:
+        bob = store.agent("bob")
+        bob.save_many(draft(f"new-{n}") for n in range(600))
+        disk.arm("xWrite", 60, apsw.FullError, ending="-wal")
+        with pytest.raises(DiskFull) as raised:
+            bob.delete_session("default")
+        disk.disarm()
+        gone = 600 - bob.usage().messages
+        assert 0 < gone < 600
+        assert f"{gone} messages" in str(raised.value)
+        assert bob.delete_session("default") == 600 - gone

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 import elytron
-from elytron import LedgerBytes, Unavailable, Usage
+from elytron import InvalidArgument, LedgerBytes, Unavailable, Usage
 from ledgers import contents, ledger_path, names
 
 NOON = datetime(2024, 5, 8, 12, tzinfo=UTC)
@@ -171,8 +171,12 @@ def test_an_export_to_an_impossible_path_says_which(bob, tmp_path):
     fill(bob, 1)
     with pytest.raises(Unavailable, match="missing"):
         bob.export(tmp_path / "missing" / "bob.jsonl")
-    with pytest.raises(Unavailable, match="store"):
-        bob.export(tmp_path / "store")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(Unavailable, match="folder"):
+        bob.export(tmp_path / "folder")
+    for inside in ("store", "store/bob.jsonl", "store/elytron.json"):
+        with pytest.raises(InvalidArgument, match=r"store's own.*choose another path"):
+            bob.export(tmp_path / inside)
 
 
 def test_usage_counts_what_is_held(bob):

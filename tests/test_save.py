@@ -306,13 +306,13 @@ def test_a_save_that_waits_too_long_is_busy_and_not_written(open_store, folder):
 
 
 def test_many_agents_can_be_begun_at_once_in_a_new_store(tmp_path):
-    """Eight threads make the store's folder and marker at the same moment, in 25 fresh stores."""
+    """Eight threads make the store's folder and marker at the same moment, in ten fresh stores."""
 
     def begin(agent, barrier):
         barrier.wait(timeout=30)
         return agent.save("user", "Hello", id="one")
 
-    for number in range(25):
+    for number in range(10):
         with elytron.open(tmp_path / str(number)) as store, ThreadPoolExecutor(8) as crew:
             agents = [store.agent(f"agent {n}") for n in range(8)]
             receipts = list(crew.map(begin, agents, [threading.Barrier(8)] * 8))

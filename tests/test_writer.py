@@ -185,6 +185,27 @@ def test_a_commit_of_submitted_items_that_breaks_is_told_by_their_futures(bench)
     assert b.writer.call(Item("next")) == "next"
 
 
+@pytest.mark.parametrize("verb", ["call", "submit"])
+def test_who_is_told_of_a_commit_may_write_again_at_once(bench, verb):
+    """A reply saved as soon as its question is: the future's callback writes by itself."""
+    b = bench(timeout_s=2)
+    b.disk.gate.set()
+    replies: list[Any] = []
+    told = threading.Event()
+
+    def reply(_question: object) -> None:
+        try:
+            replies.append(getattr(b.writer, verb)(Item("reply")))
+        finally:
+            told.set()
+
+    b.writer.submit(Item("question")).add_done_callback(reply)
+    assert told.wait(WAIT_S)
+    assert b.writer.call(Item("next")) == "next"
+    assert len(replies) == 1
+    b.until(lambda: "reply" in b.disk.written)
+
+
 def test_submitted_and_called_items_keep_the_order_of_their_coming(bench):
     b = bench()
     b.lead()

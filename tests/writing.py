@@ -91,7 +91,7 @@ class Bench:
             batch_max=batch_max,
             batch_max_bytes=batch_max_bytes,
             timeout_s=timeout_s,
-            run_soon=spawn,
+            run_soon=lambda work: bool(spawn(work)) or True,
         )
 
     def call(self, *args: Any, **kwargs: Any) -> "Future[Any]":

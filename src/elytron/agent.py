@@ -48,7 +48,7 @@ from elytron.write.admission import (
 )
 
 _T = TypeVar("_T")
-_PAGE = 500  # messages: a page of an export, a commit of a reindexing
+_PAGE = 500  # messages: a page of an export
 _TOKENS_MAX = 10_000_000
 
 
@@ -95,8 +95,9 @@ class Agent:
             content: 1 character to `max_message_kb`.
             session: the conversation it belongs to, 1 to 200 characters; `default` if None.
             user: who said it, 1 to 200 characters; a message without one is by its role.
-            at: when it was said, with a zone; now if None.
-            metadata: anything that JSON can carry, returned as it was.
+            at: when it was said, with a zone, from 1970 to `max_future_s` ahead; now if None.
+            metadata: what JSON can carry (names are strings, no tuples or NaN, 100 levels at most),
+                returned as it was; with the content at most `max_message_kb`.
             id: 1 to 200 characters; made if None. Saving the same id again with the same
                 content is harmless: give one, and a retry cannot double a message.
 
@@ -204,15 +205,17 @@ class Agent:
         """
         Remove a session with all its messages for good; returns how many there were.
 
-        In commits that fit into the WAL, the oldest first. Stopped in between, what is left is a
-        shorter session; call it again.
+        In commits that fit into the WAL, the oldest first; stopped in between, call it again.
         """
         check_id(session, "session")
         if not self.exists():
             return 0
         removed, left = 0, True
         while left:
-            step, left = self._write(ops.DeleteSession(session, self._config.commit_bytes))
+            try:
+                step, left = self._write(ops.DeleteSession(session, self._config.commit_bytes))
+            except ElytronError as error:
+                raise type(error)(f"{error}. {removed} messages of it are gone") from error
             removed += step
         return removed
 
@@ -251,8 +254,8 @@ class Agent:
         """
         Make the word index anew, for the present `languages`. Returns the messages read.
 
-        In commits of 500; stopped in between, run it again. Other processes that still use the
-        agent with other `languages` have to be closed first.
+        In commits that fit into the WAL; stopped in between, run it again. Other processes that
+        use the agent with other `languages` have to be closed first.
         """
         if not self.exists():
             return 0
@@ -260,6 +263,7 @@ class Agent:
             read=self._page,
             write=lambda op: self._write(op, other_languages=True),
             analyzer=self._analyzer,
+            commit_max_bytes=self._config.commit_bytes,
             on_progress=on_progress,
         )
 
@@ -267,8 +271,7 @@ class Agent:
 
     def exists(self) -> bool:
         """Whether anything was ever written to this memory."""
-        with self._agents.use(self.name, create=False) as agent:
-            return agent is not None
+        return self._read(lambda _db, _source: True, default=False)
 
     def history(
         self, session: str | None = None, *, limit: int = 50, before: str | None = None
@@ -330,8 +333,6 @@ class Agent:
         Returns:
             Hits, each with its score and `why`. Empty if no word of the question is held, or
             it has only words such as "what" and "did".
-
-        By words and structure; `docs/performance.md` has the figures. Reads one snapshot.
         """
         check_limit(limit, self._config.max_query_rows)
         check_question(question)
@@ -377,9 +378,9 @@ class Agent:
             count_tokens: your model's counter; without it tokens are estimated.
             The rest as in `recall`.
 
-        Session by session, each in the order in which it was said.
+        Session by session, each oldest first.
         """
-        check_limit(max_tokens, _TOKENS_MAX, "max_tokens")
+        check_limit(max_tokens, _TOKENS_MAX, what="max_tokens")
         hits = self.recall(
             question, limit=limit, session=session, user=user, role=role, since=since, until=until
         )

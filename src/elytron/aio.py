@@ -1,9 +1,9 @@
 """
 Aio: the same verbs for asyncio.
 
-Forwarding only. Writes wait on the writer's futures and hold no thread; reads run on a small
-pool of our own, never asyncio's default one. A cancelled `await` means unknown, not undone:
-the write goes on, `flush` and `close` wait for it, and saving again with the same id is
+Forwarding only. `save` waits on the writer's future and holds no thread; the other verbs run on a
+small pool of our own, never asyncio's default one. A cancelled `await` means unknown, not
+undone: the write goes on, `flush` and `close` wait for it, and saving again with the same id is
 harmless.
 """
 
@@ -33,6 +33,7 @@ from elytron.records import (
 )
 
 _T = TypeVar("_T")
+_LONG = 4096  # characters; to index so many takes more than a millisecond of the loop
 
 
 def open(  # noqa: A001 - `elytron.aio.open` is the public name
@@ -78,8 +79,9 @@ class AsyncStore:
         try:
             await _call(closer, self._store.close)
             await _call(closer, self._pool.shutdown)
-        finally:
             closer.shutdown(wait=True)  # it has ended all but its thread
+        finally:
+            closer.shutdown(wait=False)  # cancelled, it goes on without the loop
 
     async def _call(self, function: Callable[[], _T]) -> _T:
         self._store._agents.check_usable()  # a pool that was shut down would say it less well
@@ -130,7 +132,7 @@ class AsyncAgent:
 
     async def save_many(self, messages: Iterable[Mapping[str, Any] | Message]) -> list[Receipt]:
         """See `Agent.save_many`."""
-        return await self._call(lambda: self._agent.save_many(messages))
+        return await self._call_writing(lambda: self._agent.save_many(messages))
 
     async def submit(
         self,
@@ -144,15 +146,21 @@ class AsyncAgent:
         id: str | None = None,
     ) -> "Future[Receipt]":
         """See `Agent.submit`; `asyncio.wrap_future` makes the future awaitable."""
+        if isinstance(content, str) and len(content) > _LONG:
+            return await self._call_writing(
+                lambda: self._agent.submit(
+                    role, content, session=session, user=user, at=at, metadata=metadata, id=id
+                )
+            )
         draft = self._agent._admit(
             role, content, session=session, user=user, at=at, metadata=metadata, id=id
         )
-        # Queueing takes microseconds. A thread is worth it only to wait for room in the queue
-        # or for an agent to be opened.
+        # Queueing takes microseconds. A thread is worth it only for a long text, to wait for
+        # room in the queue, or for an agent to be opened.
         future = self._agent._try_submit(draft)
         if future is not None:
             return future
-        return await self._call(lambda: self._agent._submit(draft))
+        return await self._call_writing(lambda: self._agent._submit(draft))
 
     async def flush(self, *, timeout_s: float | None = None) -> None:
         """See `Agent.flush`."""
@@ -160,15 +168,15 @@ class AsyncAgent:
 
     async def edit(self, id: str, content: str) -> None:
         """See `Agent.edit`."""
-        await self._call(lambda: self._agent.edit(id, content))
+        await self._call_writing(lambda: self._agent.edit(id, content))
 
     async def delete(self, id: str) -> bool:
         """See `Agent.delete`."""
-        return await self._call(lambda: self._agent.delete(id))
+        return await self._call_writing(lambda: self._agent.delete(id))
 
     async def delete_session(self, session: str) -> int:
         """See `Agent.delete_session`."""
-        return await self._call(lambda: self._agent.delete_session(session))
+        return await self._call_writing(lambda: self._agent.delete_session(session))
 
     async def import_(
         self,
@@ -178,13 +186,13 @@ class AsyncAgent:
         on_progress: Callable[[int], None] | None = None,
     ) -> ImportReport:
         """See `Agent.import_`. *on_progress* is called on a thread of the pool."""
-        return await self._call(
+        return await self._call_writing(
             lambda: self._agent.import_(messages, skip_bad=skip_bad, on_progress=on_progress)
         )
 
     async def reindex(self, *, on_progress: Callable[[int], None] | None = None) -> int:
         """See `Agent.reindex`. *on_progress* is called on a thread of the pool."""
-        return await self._call(lambda: self._agent.reindex(on_progress=on_progress))
+        return await self._call_writing(lambda: self._agent.reindex(on_progress=on_progress))
 
     async def exists(self) -> bool:
         """See `Agent.exists`."""
@@ -280,6 +288,13 @@ class AsyncAgent:
     async def _call(self, function: Callable[[], _T]) -> _T:
         self._agent._agents.check_usable()
         return await _call(self._pool, function)
+
+    async def _call_writing(self, function: Callable[[], _T]) -> _T:
+        """A call that goes on when its awaiting is cancelled; `flush` and `close` wait for it."""
+        self._agent._agents.check_usable()
+        future = self._pool.submit(function)
+        self._agent._agents.track(self.name, future)
+        return await asyncio.shield(asyncio.wrap_future(future))
 
 
 async def _call(pool: ThreadPoolExecutor, function: Callable[[], _T]) -> _T:

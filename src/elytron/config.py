@@ -33,7 +33,11 @@ class Config:
     """Settings of one store. Sizes in MB are of 1,048,576 bytes."""
 
     max_db_size_mb: float = _bound(
-        100, 1, 1_000_000, "Bytes on disk of one agent: ledger and WAL. Then `OverBudget`."
+        100,
+        1,
+        1_000_000,
+        "Bytes on disk of one agent: ledger and WAL, for which `wal_limit_mb` are kept free. Then"
+        " `OverBudget`.",
     )
     wal_limit_mb: float = _bound(
         4,
@@ -59,7 +63,9 @@ class Config:
     writer_threads: int = _bound(
         2, 1, 64, "Threads that commit what `submit` and the async face queued."
     )
-    async_threads: int = _bound(8, 1, 64, "Threads behind the async face, for reading.")
+    async_threads: int = _bound(
+        8, 1, 64, "Threads behind the async face, for all verbs but `save`."
+    )
     max_message_kb: float = _bound(
         256, 1, 65_536, "Content of one message, and its metadata. At most half of the WAL."
     )
@@ -69,7 +75,8 @@ class Config:
         86_400, 0, 31_622_400, "How far ahead of the clock a message's time may be."
     )
     languages: tuple[str, ...] = _choice(
-        ("english", "french"), "Stemmers, or none. Fixed when an agent is made; see `reindex`."
+        ("english", "french"),
+        "Stemmers, or none; the first where a text gives no sign. Kept by each agent (`reindex`).",
     )
     allow_network_path: bool = _choice(
         False, "Open a store on a network file system, whose locks may not hold."
@@ -155,7 +162,7 @@ def _checked(field: "dataclasses.Field[Any]", value: Any) -> Any:
     if not low <= number <= high or (whole and number != int(number)):
         kind = "a whole number" if whole else "a number"
         raise InvalidSetting(
-            f"`{name}` must be {kind} from {low:g} to {high:g}; got {_shown(value)}"
+            f"`{name}` must be {kind} from {low:,} to {high:,}; got {_shown(value)}"
         )
     return int(number) if whole else number
 
@@ -184,23 +191,27 @@ def load(
             range, or a file that cannot be read.
     """
     values: dict[str, Any] = {}
+    variables = {}
     if isinstance(config, Config):
         values.update({name: getattr(config, name) for name in FIELDS})
     elif isinstance(config, Mapping):
         values.update(_flat(config, "config"))
-    elif config is not None:
+    elif isinstance(config, str | Path):
         values.update(_flat(_read_yaml(Path(config)), str(config)))
+    elif config is not None:
+        raise InvalidSetting(f"config must be a path, a mapping or a Config; got {_shown(config)}")
     for key, value in (environ or {}).items():
         name = key.removeprefix("ELYTRON_").lower()
         # ELYTRON_CONFIG and ELYTRON_STORE name files, for the faces; they are no settings.
         if key.startswith("ELYTRON_") and name not in ("config", "store"):
             values[name] = value
+            variables[name] = f" (from {key} in the environment)"
     values.update(settings or {})
     for name in values:
         if name not in FIELDS:
             near = difflib.get_close_matches(str(name), FIELDS, n=1)
             hint = f"; did you mean `{near[0]}`?" if near else ""
-            raise InvalidSetting(f"unknown setting `{name}`{hint}")
+            raise InvalidSetting(f"unknown setting `{name}`{variables.get(name, '')}{hint}")
     _yield_defaults(values)
     return Config(**values)
 

@@ -44,10 +44,14 @@ class ImportRun:
             if isinstance(message, Mapping) and "line" in message:
                 line = message["line"]
                 message = {name: value for name, value in message.items() if name != "line"}
+            draft: Draft | None
             try:
                 (draft,) = self._admit((message,))
             except InvalidArgument as error:
-                self._refuse(line, str(error).removeprefix("message 0: "))
+                reason = str(error).removeprefix("message 0: ")
+                draft = None
+            if draft is None:
+                self._refuse(line, reason)
                 continue
             full = self._pending_bytes + draft.size_bytes > self._commit_max_bytes
             if full or len(self._pending) == _COMMIT_MAX:

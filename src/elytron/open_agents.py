@@ -37,7 +37,6 @@ class OpenAgent:
         self.writer = writer
         self.uses = 0
         self.ready = False
-        self.submitted: set[Future[Any]] = set()  # at most `queue_max`, by the quota
 
 
 class OpenAgents:
@@ -52,6 +51,9 @@ class OpenAgents:
         self._closed = False
         self._changed = threading.Condition(threading.Lock())
         self._entries: OrderedDict[str, OpenAgent] = OrderedDict()
+        # Writes that nobody may await any more, by agent: at most `queue_max`, and the calls that
+        # the async face has queued.
+        self._under_way: dict[str, set[Future[Any]]] = {}
         self._slots = Slots(in_use_max=config.max_readers, spare_max=_SPARE_READERS)
         self._pool: ThreadPoolExecutor | None = None
 
@@ -77,7 +79,7 @@ class OpenAgents:
         entry = self.borrow_open(name)
         if entry is not None:
             return entry
-        if not create and files.read_marker(files.agent_folder(self.path, name)) is None:
+        if not create and not files.may_hold_ledger(files.agent_folder(self.path, name)):
             return None
         return self._open(name, create=create)
 
@@ -100,13 +102,20 @@ class OpenAgents:
 
     def give_back_after(self, agent: OpenAgent, future: "Future[Any]") -> None:
         """Give *agent* back once *future*, a write submitted to it, is settled."""
+        self.track(agent.ledger.name, future)
+        future.add_done_callback(lambda _: self.give_back(agent))
+
+    def track(self, name: str, future: "Future[Any]") -> None:
+        """Have `flush` and `close` wait for a write, whoever else still does."""
         with self._changed:
-            agent.submitted.add(future)
+            self._under_way.setdefault(name, set()).add(future)
 
         def settled(done: "Future[Any]") -> None:
             with self._changed:
-                agent.submitted.discard(done)
-            self.give_back(agent)
+                under_way = self._under_way[name]
+                under_way.discard(done)
+                if not under_way:
+                    del self._under_way[name]
 
         future.add_done_callback(settled)
 
@@ -114,8 +123,7 @@ class OpenAgents:
         """Wait until what was submitted to an agent so far is settled; False if it is not."""
         self.check_usable()
         with self._changed:
-            entry = self._entries.get(name)
-            futures = list(entry.submitted) if entry is not None else []
+            futures = list(self._under_way.get(name, ()))
         return not wait(futures, timeout=timeout_s).not_done
 
     def _open(self, name: str, *, create: bool) -> OpenAgent | None:
@@ -180,17 +188,31 @@ class OpenAgents:
             batch_max=config.batch_max,
             batch_max_bytes=config.commit_bytes,
             timeout_s=config.save_timeout_s,
-            run_soon=self._run_soon,
+            run_soon=lambda work: self._run_soon(agent, work),
         )
-        return OpenAgent(ledger, writer)
+        agent = OpenAgent(ledger, writer)
+        return agent
 
-    def _run_soon(self, work: Callable[[], None]) -> None:
+    def _run_soon(self, agent: OpenAgent, work: Callable[[], None]) -> bool:
+        """Have a thread of the pool work; it uses *agent* to the end of it."""
+
+        def use() -> None:
+            try:
+                work()
+            finally:
+                self.give_back(agent)
+
         with self._changed:
             if self._pool is None:
                 self._pool = ThreadPoolExecutor(
                     self.config.writer_threads, thread_name_prefix="elytron-writer"
                 )
-            self._pool.submit(work)
+            try:
+                self._pool.submit(use)
+            except RuntimeError:  # the interpreter is ending
+                return False
+            agent.uses += 1
+        return True
 
     @property
     def open_count(self) -> int:
@@ -227,6 +249,9 @@ class OpenAgents:
         if self.forked:
             return
         deadline = time.monotonic() + self.config.save_timeout_s
+        with self._changed:
+            under_way = [future for futures in self._under_way.values() for future in futures]
+        wait(under_way, timeout=self.config.save_timeout_s)
         with self._changed:
             self._closed = True
             while any(entry.uses for entry in self._entries.values()):

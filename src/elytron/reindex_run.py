@@ -15,6 +15,7 @@ def reindex_all(
     read: Callable[[int], list[tuple[int, Message]]],
     write: Callable[[Reindex], Any],
     analyzer: Analyzer,
+    commit_max_bytes: int,
     on_progress: Callable[[int], None] | None,
 ) -> int:
     """
@@ -26,12 +27,17 @@ def reindex_all(
     """
     done, after = 0, 0
     while page := read(after):
-        entries = tuple(
-            (key, analyzer.document(message.content, speaker=message.speaker, at=message.at))
-            for key, message in page
-        )
-        size_bytes = sum([_ENTRY_BYTES + 10 * len(terms) for _, terms in entries])
-        write(Reindex(entries, None, size_bytes))
+        entries: list[tuple[int, str, bytes]] = []
+        size_bytes = 0
+        for key, message in page:
+            terms = analyzer.document(message.content, speaker=message.speaker, at=message.at)
+            entry_bytes = _ENTRY_BYTES + 10 * len(terms)
+            if entries and size_bytes + entry_bytes > commit_max_bytes:
+                write(Reindex(tuple(entries), None, size_bytes))
+                entries, size_bytes = [], 0
+            entries.append((key, message.content, terms))
+            size_bytes += entry_bytes
+        write(Reindex(tuple(entries), None, size_bytes))
         after = page[-1][0]
         done += len(page)
         if on_progress is not None:

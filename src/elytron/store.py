@@ -12,7 +12,9 @@ from typing import Any, Self
 from elytron import config as configuration
 from elytron.agent import Agent
 from elytron.config import Config
+from elytron.errors import InvalidArgument
 from elytron.ledger import files
+from elytron.ledger.sqlite import name_within
 from elytron.open_agents import OpenAgents
 from elytron.records import StoreUsage
 from elytron.text import Analyzer
@@ -54,7 +56,10 @@ class Store:
         self, path: str | os.PathLike[str], config: Config, *, vfs: str | None = None
     ) -> None:
         """Use `elytron.open`. *vfs* names an SQLite file layer, for tests that make it fail."""
-        self.path = Path(path)
+        try:
+            self.path = Path(path)
+        except TypeError as error:
+            raise InvalidArgument(f"the store's path must be a path; got {path!r:.50}") from error
         self.config = config
         files.check_store_path(self.path, allow_network=config.allow_network_path)
         self._analyzer = Analyzer(config.languages)
@@ -77,12 +82,13 @@ class Store:
 
     def agents(self) -> list[str]:
         """
-        The names of all agents that hold something, sorted. Reads a small file for each.
+        The names of all agents that were ever written to, sorted. Reads a small file for each.
 
-        One whose marker is damaged cannot be named: the log has a warning with its folder.
+        One that neither its marker nor its ledger names any more is left out; the log has a
+        warning with its folder.
         """
         self._agents.check_usable()
-        return files.agent_names(self.path)
+        return files.agent_names(self.path, name_within)
 
     def usage(self) -> StoreUsage:
         """What the store holds and this process costs. Opens every agent in turn."""

@@ -17,7 +17,7 @@ from elytron.importers.source import Source
 from elytron.ledger.files import check_name
 from elytron.records import BadLine
 
-QUESTIONS = "questions about the conversation"
+QUESTIONS = "questions"
 OTHER_SECTIONS = "sections beside the conversation and its questions"
 _SESSION = re.compile(r"session_([0-9]{1,6})")
 _TIME = re.compile(

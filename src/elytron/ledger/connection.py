@@ -24,6 +24,9 @@ from elytron.ledger import forks
 
 PAGE_BYTES = 4096
 FRAME_BYTES = PAGE_BYTES + 24  # a page in the WAL with its header
+# Our own lock comes first: only recovery, the last moment of a checkpoint, and programs that are
+# not ours meet SQLite's.
+BUSY_TIMEOUT_MS = 2000
 _DEADLINE_CHECK_STEPS = 50_000  # virtual machine steps, some milliseconds
 
 
@@ -45,8 +48,7 @@ def connect(
         db.config(apsw.SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0)
         db.config(apsw.SQLITE_DBCONFIG_DQS_DML, 0)
         db.wal_autocheckpoint(0)
-        # Only recovery and the last moment of a checkpoint meet SQLite's own locks.
-        db.set_busy_timeout(2000)
+        db.set_busy_timeout(BUSY_TIMEOUT_MS)
         db.pragma("synchronous", "full")
         db.pragma("fullfsync", 1)
         db.pragma("checkpoint_fullfsync", 1)

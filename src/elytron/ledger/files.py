@@ -15,7 +15,7 @@ import os
 import re
 import sys
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -140,11 +140,11 @@ def check_outside(path: Path, store: Path) -> None:
     Refuse a path among the store's own files: only SQLite may open or replace those.
 
     Raises:
-        InvalidArgument: it lies in the folder of the agents.
+        InvalidArgument: it lies in the store's folder.
     """
-    agents = os.path.realpath(store / "agents")
-    if os.path.commonpath([agents, os.path.realpath(path)]) == agents:
-        raise InvalidArgument(f"{path} is among the store's own files; choose another path")
+    inside = os.path.realpath(store)
+    if os.path.commonpath([inside, os.path.realpath(path)]) == inside:
+        raise InvalidArgument(f"{path} is in the store's own folder; choose another path")
 
 
 def make_store(path: Path) -> None:
@@ -178,11 +178,26 @@ def read_marker(folder: Path) -> str | None:
     return name
 
 
-def agent_names(store: Path) -> list[str]:
+def may_hold_ledger(folder: Path) -> bool:
+    """Whether there is a marker, or a ledger that lost it."""
+    with translate_os_errors(folder):
+        return (folder / MARKER).exists() or has_ledger(folder)
+
+
+def has_ledger(folder: Path) -> bool:
+    """Whether there is a ledger file with something in it."""
+    path = folder / LEDGER
+    return path.is_file() and path.stat().st_size > 0
+
+
+def agent_names(store: Path, name_within: Callable[[Path], str | None]) -> list[str]:
     """
     The agents of a store, sorted. Reads one small file an agent.
 
-    One whose marker is damaged is left out, with a warning in the log.
+    Args:
+        name_within: asks a ledger itself whose it is, where the marker is missing or damaged.
+
+    One that nothing names any more is left out, with a warning in the log.
     """
     names = []
     with translate_os_errors(store / "agents"), contextlib.suppress(FileNotFoundError):
@@ -191,10 +206,14 @@ def agent_names(store: Path) -> list[str]:
         for folder in folders:
             try:
                 name = read_marker(folder)
-            except Corrupt as error:  # the others are to be had all the same
-                _log.warning("an agent cannot be listed: %s", error)
-                continue
-            if name is not None:
+            except Corrupt as error:
+                _log.warning("%s", error)
+                name = None
+            if name is None and has_ledger(folder):
+                name = name_within(folder)
+            if name is not None and folder_name(name) != folder.name:
+                _log.warning("%s says that it is %r, whose folder is another", folder, name)
+            elif name is not None:
                 names.append(name)
     return sorted(names)
 

@@ -72,9 +72,12 @@ class DeleteSession:
 
 @dataclass(frozen=True, slots=True)
 class Reindex:
-    """Write new index entries: (key, terms); or, at the end, what languages they are in."""
+    """
+    Write new index entries, (key, content, terms), where the content is still the same; or, at
+    the end, what languages they are in.
+    """
 
-    entries: tuple[tuple[int, bytes], ...]
+    entries: tuple[tuple[int, str, bytes], ...]
     languages: str | None
     size_bytes: int
     items: int = 1

@@ -39,6 +39,7 @@ class Filter:
         return "".join(f" AND {sql}" for sql, _ in used), tuple(value for _, value in used)
 
 
+_PAGE_MAX_CHARACTERS = 8 << 20
 _TIMES_END_US = 253_402_300_800_000_000  # the year 10000, where `datetime` ends
 _SESSIONS = "SELECT key, id, created_us, checksum FROM sessions"
 _USERS = "SELECT key, id, folded, created_us, checksum FROM users"
@@ -85,10 +86,20 @@ def history(
 def page(
     db: apsw.Connection, *, after_key: int, limit: int, source: object
 ) -> list[tuple[int, Message]]:
-    """(key, message) of the next *limit* messages in the order of arrival."""
-    found = rows.fetch(
-        db, f"{rows.SELECT_MESSAGES} WHERE m.key > ? ORDER BY m.key LIMIT ?", (after_key, limit)
+    """
+    (key, message) of the next messages in the order of arrival: at most *limit*, and no more
+    than 8 MB of text if there is more than one.
+    """
+    found, size = [], 0
+    cursor = db.execute(
+        f"{rows.SELECT_MESSAGES} WHERE m.key > ? ORDER BY m.key LIMIT ?", (after_key, limit)
     )
+    for row in cursor:
+        found.append(row)
+        size += len(row[12]) if isinstance(row[12], str) else 0
+        if size > _PAGE_MAX_CHARACTERS:
+            break
+    cursor.close(True)
     return list(_to_messages(db, found, source))
 
 

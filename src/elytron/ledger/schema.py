@@ -134,6 +134,7 @@ INSERT INTO words(words, rank) VALUES('secure-delete', 1);
 -- FTS5's own merging writes hundreds of pages in one commit now and then; `writes.py` merges in
 -- small steps instead.
 INSERT INTO words(words, rank) VALUES('automerge', 0);
+INSERT INTO words(words, rank) VALUES('crisismerge', 256);
 CREATE VIRTUAL TABLE words_vocabulary USING fts5vocab(words, row);
 """
 

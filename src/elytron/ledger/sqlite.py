@@ -7,6 +7,7 @@ in `reads.py`. Here: files, the order of writers, checkpoints, and errors made o
 
 import contextlib
 import logging
+import os
 import shutil
 import time
 from collections.abc import Iterator, Sequence
@@ -19,6 +20,7 @@ from elytron.config import Config
 from elytron.errors import Busy, Corrupt, DiskFull, ElytronError, OverBudget, Unavailable
 from elytron.ledger import files, schema
 from elytron.ledger.connection import (
+    BUSY_TIMEOUT_MS,
     FRAME_BYTES,
     PAGE_BYTES,
     STORAGE_ERRORS,
@@ -26,7 +28,7 @@ from elytron.ledger.connection import (
     translate,
 )
 from elytron.ledger.lock import FileLock
-from elytron.ledger.ops import Op, Reindex
+from elytron.ledger.ops import Op, Reindex, Save, SaveOne
 from elytron.ledger.pool import Readers, Slots
 from elytron.ledger.writes import Writes, identity, set_up
 
@@ -55,6 +57,7 @@ class Ledger:
         self._vfs = vfs
         self._wal_frames = 0
         self._committing = False
+        self._file_id: tuple[int, int] | None = None
         self._writer: apsw.Connection | None = None
         self._writes: Writes | None = None
         self._lock: FileLock | None = None
@@ -80,7 +83,7 @@ class Ledger:
             Unavailable, DiskFull, Busy: as they say.
         """
         marked = files.read_marker(self.folder)
-        if marked is None and not create:
+        if marked is None and not create and not self._lost_its_marker():
             return False
         if marked is not None and marked != self.name:
             raise Corrupt(
@@ -90,20 +93,24 @@ class Ledger:
         with files.translate_os_errors(self.folder):
             if marked is None:
                 self.folder.mkdir(parents=True, exist_ok=True)
-            elif not self.path.is_file() or self.path.stat().st_size == 0:
+            elif not files.has_ledger(self.folder):
                 raise Corrupt(
                     f"{self.path} is missing or empty, but its marker says that it held a memory;"
                     " restore it from a backup (nothing was created in its place)"
                 )
             self._lock = FileLock(self.folder / files.LOCK)
         try:
-            if marked is None:
+            if marked is None and create:
                 self._create()
             self._writer = self._open_writer()
         except BaseException:
             self.close()
             raise
         return True
+
+    def _lost_its_marker(self) -> bool:
+        """Whether a whole ledger of this agent lies here, though no marker says so."""
+        return files.has_ledger(self.folder) and name_within(self.folder) == self.name
 
     def _create(self) -> None:
         with self._locked(time.monotonic() + self._config.save_timeout_s):
@@ -154,9 +161,14 @@ class Ledger:
                 room = self._config.max_db_size_bytes - self._config.wal_limit_bytes
                 db.pragma("max_page_count", max(1, room // PAGE_BYTES))
                 db.set_wal_hook(self._count_frames)
-                # A WAL left by a process that died is bounded again from the start.
+                self._file_id = _file_id(self.path)
                 self._wal_frames = self._wal_bytes() // FRAME_BYTES
-                self._writes = Writes(db, source=self.path, change_max=self._config.change_max)
+                self._writes = Writes(
+                    db,
+                    source=self.path,
+                    change_max=self._config.change_max,
+                    wal_limit_bytes=self._config.wal_limit_bytes,
+                )
             except BaseException:
                 db.close()
                 raise
@@ -197,13 +209,19 @@ class Ledger:
         db, self._writer = self._writer, None
         if db is not None:
             try:
-                if self._wal_frames:
+                if self._wal_bytes():
                     self._checkpoint_on_close(db)
-            finally:
                 db.close()
-        if self._lock is not None:
-            self._lock.close()
-            self._lock = None
+            except apsw.Error as error:
+                raise translate(error, self.path) from error
+            finally:
+                self._close_lock()
+        self._close_lock()
+
+    def _close_lock(self) -> None:
+        lock, self._lock = self._lock, None
+        if lock is not None:
+            lock.close()
 
     def _checkpoint_on_close(self, db: apsw.Connection) -> None:
         try:
@@ -236,8 +254,10 @@ class Ledger:
                     return self._transact(db, ops)
                 except STORAGE_ERRORS as error:
                     committing = self._give_up(db)
-                    if committing or len(ops) == 1:
-                        # Under COMMIT the outcome may be open, and each caller has to hear it.
+                    locked = isinstance(error, apsw.BusyError | apsw.LockedError)
+                    if committing or locked or len(ops) == 1:
+                        # Under COMMIT the outcome may be open, and each caller has to hear it;
+                        # and who is locked out once would be for each op again.
                         return [self._failure(error, committing=committing)] * len(ops)
         except ElytronError as error:
             return [error] * len(ops)
@@ -278,7 +298,9 @@ class Ledger:
                     results.append(writes.apply(op))
                 except ElytronError as error:
                     results.append(error)
-            writes.catch_up()
+            if any(isinstance(op, Save | SaveOne) for op in ops):
+                # Not for a deletion: it must be possible in a ledger that is full.
+                writes.catch_up()
             self._committing = True
             db.execute("COMMIT")
             self._committing = False
@@ -308,27 +330,45 @@ class Ledger:
         """The writing connection, with room in the WAL for a commit of *need_bytes*."""
         if self._writer is None:
             self._writer = self._open_writer()
-        db = self._writer
+        elif _file_id(self.path) != self._file_id:
+            # What went into a file that has lost its name would be gone with the last close.
+            raise Corrupt(
+                f"{self.path} was removed or replaced while it was open; nothing was written:"
+                " close the store, and restore the file"
+            )
+        assert self._writes is not None, "set with the connection"
+        self._make_room(self._writer, deadline, need_bytes + self._writes.backlog_bytes)
+        return self._writer
+
+    def _make_room(self, db: apsw.Connection, deadline: float, need_bytes: int) -> None:
+        """
+        Empty the WAL, if a commit of *need_bytes* might take it past its limit.
+
+        Raises:
+            Busy: a reader kept it until *deadline*.
+        """
         limit = self._config.wal_limit_bytes
-        if (
-            self._wal_frames + _ROOM_FRAMES
-        ) * FRAME_BYTES + need_bytes >= limit and self._wal_frames:
-            wait_s = max(0.0, deadline - time.monotonic())
+        room_bytes = min(_ROOM_FRAMES * FRAME_BYTES, limit // 4) + need_bytes
+        if self._wal_bytes() + room_bytes < limit:
+            return  # the file is at least as large as what is in it
+        wait_s = max(0.0, deadline - time.monotonic())
+        try:
+            # Other processes write too, so the number is asked for, not remembered.
+            frames, _ = db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_NOOP)
+            if frames <= 0 or frames * FRAME_BYTES + room_bytes < limit:
+                return
             db.set_busy_timeout(int(wait_s * 1000))
-            try:
-                db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
-            except apsw.BusyError as error:
-                raise Busy(
-                    f"the WAL of {self.path} is at its limit of {limit} bytes and a reader kept"
-                    f" it for {wait_s:.1f} s; nothing was written: end that reader, or raise"
-                    " `wal_limit_mb`"
-                ) from error
-            except apsw.Error as error:
-                raise translate(error, self.path, full=self._full) from error
-            finally:
-                db.set_busy_timeout(2000)
+            db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
             self._wal_frames = 0
-        return db
+        except apsw.BusyError as error:
+            raise Busy(
+                f"the WAL of {self.path} is at its limit of {limit} bytes and a reader kept it for"
+                f" {wait_s:.1f} s; nothing was written: end that reader, or raise `wal_limit_mb`"
+            ) from error
+        except apsw.Error as error:
+            raise translate(error, self.path, full=self._full) from error
+        finally:
+            db.set_busy_timeout(BUSY_TIMEOUT_MS)
 
     def _count_frames(self, _db: apsw.Connection, _name: str, frames: int) -> int:
         self._wal_frames = frames
@@ -342,8 +382,9 @@ class Ledger:
         free = shutil.disk_usage(self.folder).free
         if held + slack >= limit and free > slack:
             return OverBudget(
-                f"the memory of {self.name!r} is at its limit ({held} of {limit} bytes); nothing"
-                " was written: delete something, or raise `max_db_size_mb`"
+                f"the memory of {self.name!r} is at its limit: it has {held} of {limit} bytes, of"
+                f" which {self._config.wal_limit_bytes} are kept for its WAL; nothing was written:"
+                " delete something, or raise `max_db_size_mb`"
             )
         return DiskFull(
             f"no room left on the disk of {self.path} ({free} bytes free); nothing was written:"
@@ -398,8 +439,33 @@ class Ledger:
         return _size(self.path.with_name(files.LEDGER + "-wal"))
 
 
+def _file_id(path: Path) -> tuple[int, int] | None:
+    """Which file has this name now; None if there is none."""
+    try:
+        found = os.stat(path)
+    except FileNotFoundError:
+        return None
+    return found.st_dev, found.st_ino
+
+
 def _size(path: Path) -> int:
     try:
         return path.stat().st_size
     except FileNotFoundError:
         return 0
+
+
+def name_within(folder: Path) -> str | None:
+    """Whose the ledger in *folder* is, by what it says itself; None if it does not say."""
+    path = folder / files.LEDGER
+    try:
+        db = connect(path, create=False, cache_mb=0.1, wal_limit_bytes=0, vfs=None)
+        try:
+            if db.pragma("application_id") != schema.APPLICATION_ID:
+                return None
+            return identity(db, path)[0]
+        finally:
+            db.close()
+    except (*STORAGE_ERRORS, Corrupt) as error:
+        _log.warning("%s cannot say whose it is: %s", path, error)
+        return None

@@ -38,10 +38,13 @@ _FIND_LAST = (
     "SELECT key, session, position, role, user FROM messages WHERE session = ?"
     " ORDER BY position DESC LIMIT 1"
 )
-# Index pages merged after 64 messages, and at most in one commit. 64 messages fill one or two, and
-# each is merged about once a level, of which there are four or five.
+_PAGE_BYTES = 4096
+# The index of a message takes about twice the bytes of its hashed terms; WAL frames for it, and
+# for the pages around, three times. Each page of it is merged about once a level, of which there
+# are four or five.
+_INDEXED_TIMES = 3
+_MERGE_TIMES = 15
 _MERGE_MIN_PAGES = 8
-_MERGE_MAX_PAGES = 128
 _NOBODY = (0, None, -1, None, None)
 _ADD_MESSAGE = "INSERT INTO messages VALUES(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
 _ADD_WORDS = "INSERT INTO words(rowid, terms) VALUES(?, ?)"
@@ -57,38 +60,50 @@ SELECT 1 + max((SELECT ifnull(max(key), 0) FROM messages),
 class Writes:
     """The writing statements of one connection. *source* names the ledger in errors."""
 
-    def __init__(self, db: apsw.Connection, *, source: object, change_max: int) -> None:
+    def __init__(
+        self, db: apsw.Connection, *, source: object, change_max: int, wal_limit_bytes: int
+    ) -> None:
         self._db = db
         self._execute = db.execute
         self._source = source
         self._change_max = change_max
-        self._stirred = 0  # index entries written or removed in this transaction
+        self._waiting_bytes = 0  # terms saved on this connection and not indexed yet
+        self._waiting_max_bytes = wal_limit_bytes // 128
+        self._stirred_bytes = 0  # terms of index entries written or removed since the last merge
+        self._merge_max_pages = wal_limit_bytes // _PAGE_BYTES // 8
+
+    @property
+    def backlog_bytes(self) -> int:
+        """What indexing the waiting messages would write, besides merging."""
+        return _INDEXED_TIMES * self._waiting_bytes
 
     def catch_up(self) -> None:
         """
-        Index the messages that have no words yet, once there are `UNINDEXED_MAX` of them, and
-        merge a little of the index if it changed.
+        Index the messages that have no words yet, once there are `UNINDEXED_MAX` of them or
+        their terms are a 128th of the WAL's limit, and merge a little of the index.
 
-        To be called at the end of each transaction. FTS5 touches four pages a commit, as many
-        as all the rest; taken together for 64 messages it costs one save in 64 a millisecond.
-        Reading looks at the unindexed ones itself.
+        To be called at the end of each transaction that saves. FTS5 touches four pages a
+        commit, as many as all the rest; taken together for 64 messages it costs one save in 64
+        a millisecond. Reading looks at the unindexed ones itself.
         """
         newest = self._execute("SELECT ifnull(max(key), 0) FROM messages").get
         indexed = self._whole(self._execute(_FIND_INDEXED).get)
-        if newest - indexed >= UNINDEXED_MAX:
-            waiting = rows.fetch(
-                self._db, "SELECT key, terms FROM messages WHERE key > ? ORDER BY key", (indexed,)
-            )
-            for key, terms in waiting:
-                if type(terms) is not bytes:
-                    raise self._damaged(f"message row {key}")
-                self._execute(_ADD_WORDS, (key, rows.to_tokens(terms)))
-            self._execute("UPDATE indexed SET key = ?", (newest,))
-            self._stirred += len(waiting)
-        if self._stirred:
-            pages = min(_MERGE_MIN_PAGES + self._stirred // 4, _MERGE_MAX_PAGES)
-            self._execute("INSERT INTO words(words, rank) VALUES('merge', ?)", (pages,))
-            self._stirred = 0
+        if newest - indexed < UNINDEXED_MAX and self._waiting_bytes < self._waiting_max_bytes:
+            return
+        for key, terms in rows.fetch(
+            self._db, "SELECT key, terms FROM messages WHERE key > ? ORDER BY key", (indexed,)
+        ):
+            if type(terms) is not bytes:
+                raise self._damaged(f"message row {key}")
+            self._execute(_ADD_WORDS, (key, rows.to_tokens(terms)))
+            self._stirred_bytes += len(terms)
+        self._execute("UPDATE indexed SET key = ?", (newest,))
+        pages = _MERGE_MIN_PAGES + _MERGE_TIMES * self._stirred_bytes // _PAGE_BYTES
+        self._execute(
+            "INSERT INTO words(words, rank) VALUES('merge', ?)",
+            (min(pages, self._merge_max_pages),),
+        )
+        self._waiting_bytes = self._stirred_bytes = 0
 
     def apply(self, op: Op) -> Any:
         """Apply one op and return its result."""
@@ -150,6 +165,7 @@ class Writes:
             draft.content,
         )
         execute(_ADD_MESSAGE, (*row, rows.checksum(row), draft.terms))
+        self._waiting_bytes += len(draft.terms)
         return Receipt(draft.id, True, draft.embedding)
 
     def _saved_before(self, draft: Draft) -> Receipt:
@@ -238,15 +254,17 @@ class Writes:
 
     def _replace_words(self, key: int, terms: bytes | None) -> None:
         if key <= self._whole(self._execute(_FIND_INDEXED).get):  # else its turn is still to come
-            self._stirred += 1
+            self._stirred_bytes += len(terms or b"") + _PAGE_BYTES // 64
             self._execute("DELETE FROM words WHERE rowid = ?", (key,))
             if terms is not None:
                 self._execute(_ADD_WORDS, (key, rows.to_tokens(terms)))
 
     def _reindex(self, op: Reindex) -> None:
-        for key, terms in op.entries:
-            self._execute("UPDATE messages SET terms = ? WHERE key = ?", (terms, key))
-            if self._db.changes():  # else deleted in the meantime: nothing to index
+        for key, content, terms in op.entries:
+            self._execute(
+                "UPDATE messages SET terms = ? WHERE key = ? AND content = ?", (terms, key, content)
+            )
+            if self._db.changes():  # else deleted or edited in the meantime, and indexed with that
                 self._replace_words(key, terms)
         if op.languages is not None:
             self._execute("UPDATE meta SET value = ? WHERE name = 'languages'", (op.languages,))

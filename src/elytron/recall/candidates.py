@@ -68,13 +68,13 @@ def find(
     total, length = reads.totals(db)
     total += len(newest)
     length += sum(len(place.terms) for place in newest) // HASH_BYTES
-    sought = [
-        hashed
-        for term in _selective(held, total=total, ratio=config.common_word_ratio)
-        for hashed in term.hashes
-        if frequencies[hashed]
-    ]
-    keys = reads.match(db, sought, accept, limit=max(limit, config.candidates_max))
+    sought = _hashes(_selective(held, total=total, ratio=config.common_word_ratio), frequencies)
+    wanted = max(limit, config.candidates_max)
+    keys = reads.match(db, sought, accept, limit=wanted)
+    if len(keys) < limit and len(sought) < sum(map(bool, frequencies.values())):
+        # Too few hold the rare words, here or in what the filter leaves: seek the common ones.
+        sought = _hashes([term for term, _ in held], frequencies)
+        keys = reads.match(db, sought, accept, limit=wanted)
     keys += [place.key for place in newest if any(hashed in place.terms for hashed in sought)]
     places = reads.places(db, keys, source)
     return Candidates(
@@ -85,6 +85,10 @@ def find(
         mean_length=length / total,
         speakers=tuple(reads.users_named(db, _possible_names(question))),
     )
+
+
+def _hashes(terms: list[QueryTerm], frequencies: dict[bytes, int]) -> list[bytes]:
+    return [hashed for term in terms for hashed in term.hashes if frequencies[hashed]]
 
 
 def _frequencies(
@@ -103,7 +107,8 @@ def _selective(
     held: tuple[tuple[QueryTerm, int], ...], *, total: int, ratio: float
 ) -> list[QueryTerm]:
     """
-    The terms by which candidates are sought: not those that stand nearly everywhere.
+    The terms by which candidates are sought: not those in more than *ratio* of the messages, and
+    in over 1000.
 
     An OR reads every posting of every word; at 100,000 messages leaving out the common ones
     takes 6 ms instead of 15 to 50. They still count in the ranking.

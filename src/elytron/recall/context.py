@@ -1,8 +1,8 @@
 """
 Context: hits packed for a prompt, under a budget of tokens.
 
-The best hits are chosen first and shown in the order in which they were said, session by
-session, each with its date and speaker. Pure, but for the caller's own token counter.
+The best hits are chosen first and shown oldest first, session by session, each with its date
+and speaker. Pure, but for the caller's own token counter.
 """
 
 from collections.abc import Callable, Sequence
@@ -33,6 +33,10 @@ def pack(
     Raises:
         InvalidArgument: the counter returned something other than a count.
     """
+    if count_tokens is not None and not callable(count_tokens):
+        raise InvalidArgument(
+            f"count_tokens must be a function of a text; got {count_tokens!r:.50}"
+        )
     count = _checked(count_tokens or estimate_tokens)
     chosen: list[Hit] = []
     spent, sessions = 0, set()
@@ -57,11 +61,9 @@ def _render(hits: Sequence[Hit]) -> str:
     sessions: dict[str, list[Hit]] = {}
     for hit in sorted(hits, key=lambda hit: (hit.message.at, hit.message.position)):
         sessions.setdefault(hit.message.session, []).append(hit)
-    parts = []
-    for members in sessions.values():
-        members.sort(key=lambda hit: hit.message.position)
-        parts.append("\n".join([_title(members[0]), *map(_line, members)]))
-    return "\n\n".join(parts)
+    return "\n\n".join(
+        "\n".join([_title(members[0]), *map(_line, members)]) for members in sessions.values()
+    )
 
 
 def _title(hit: Hit) -> str:

@@ -1,7 +1,7 @@
 """
 Admission: what may enter a memory, and in what form.
 
-Pure: from the caller's values, the settings and the time of day, a `Draft` or an
+Pure but for the clock and the id: from the caller's values and the settings, a `Draft` or an
 `InvalidArgument` that names the number, the limit and the way out.
 """
 
@@ -22,11 +22,12 @@ from elytron.text import Analyzer, unprintable_at
 
 ID_MAX = 200  # characters of a message's, session's or user's id
 METADATA_DEPTH_MAX = 100
+_ID_TIMES = 6  # twice, and three bytes a character
 QUESTION_MAX = 20_000  # characters
 MEMBERS = ("role", "content", "session", "user", "at", "metadata", "id")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
-_ROW_BYTES = 300  # what a message takes in the ledger besides its text and index
+_ROW_BYTES = 400  # what a message takes in the ledger besides its text and index
 _INDEXED_TIMES = 5  # the hashed terms themselves, and what their index takes
 
 
@@ -98,7 +99,11 @@ def admit(
         arrived_us,
         stored_metadata,
         terms,
-        _ROW_BYTES + text_bytes + _INDEXED_TIMES * len(terms),
+        _ROW_BYTES
+        + text_bytes
+        + _INDEXED_TIMES * len(terms)
+        # Each stands in a table and in its index; the user's name also without accents.
+        + _ID_TIMES * (len(id or "") + len(session) + 2 * len(user or "")),
         # Whether a vector is made, and why not. There are no embedders yet.
         "disabled",
     )
@@ -118,6 +123,10 @@ def admit_many(
     Raises:
         InvalidArgument: naming the first message that is not acceptable, counted from 0.
     """
+    if not isinstance(messages, Iterable) or isinstance(messages, str | bytes | Mapping):
+        raise InvalidArgument(
+            f"expected messages, one after the other; got {type(messages).__name__}"
+        )
     drafts: list[Draft] = []
     size_bytes = 0
     for number, message in enumerate(messages):
@@ -200,11 +209,12 @@ def check_id(value: object, what: str) -> str:
     return value
 
 
-def check_limit(limit: object, maximum: int, setting: str = "max_query_rows") -> int:
-    """A count of results from 1 to the setting's value."""
+def check_limit(limit: object, maximum: int, *, what: str = "limit") -> int:
+    """A count from 1 to *maximum*."""
     if not isinstance(limit, int) or isinstance(limit, bool) or not 1 <= limit <= maximum:
+        setting = " (`max_query_rows`)" if what == "limit" else ""
         raise InvalidArgument(
-            f"limit must be a whole number from 1 to {maximum} (`{setting}`); got {limit!r:.50}"
+            f"{what} must be a whole number from 1 to {maximum}{setting}; got {limit!r:.50}"
         )
     return limit
 
@@ -223,7 +233,10 @@ def check_question(question: object) -> str:
 def check_aware(at: object, what: str) -> datetime:
     """A time that says its zone."""
     if not isinstance(at, datetime):
-        raise InvalidArgument(f"{what} must be a datetime; got {type(at).__name__}")
+        raise InvalidArgument(
+            f"{what} must be a datetime; got {type(at).__name__}: for text use"
+            " datetime.fromisoformat"
+        )
     if at.tzinfo is None or at.utcoffset() is None:
         raise InvalidArgument(
             f"{what} has no time zone; add one, as datetime.now(timezone.utc) does"

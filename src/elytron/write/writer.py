@@ -59,16 +59,20 @@ class _Item:
         self.signal: threading.Lock | None = None  # held by a caller who waits; released to wake
 
     def settle(self, outcome: Any) -> None:
-        """Tell the one who waits; only the first time counts."""
+        """Note the outcome and wake a blocked caller; only the first time counts."""
         if self.outcome is not None:
             return
         self.outcome = (outcome,)
-        if self.future is not None:
-            if isinstance(outcome, BaseException):
-                self.future.set_exception(outcome)
-            else:
-                self.future.set_result(outcome)
         self.wake()
+
+    def tell(self) -> None:
+        """Settle the future. Its callbacks run here, so nothing may be held or led meanwhile."""
+        assert self.future is not None
+        (outcome,) = self.outcome
+        if isinstance(outcome, BaseException):
+            self.future.set_exception(outcome)
+        else:
+            self.future.set_result(outcome)
 
     def wake(self) -> None:
         if self.signal is not None:
@@ -138,11 +142,12 @@ class Writer:
         batch_max: int,
         batch_max_bytes: int,
         timeout_s: float,
-        run_soon: Callable[[Callable[[], None]], None],
+        run_soon: Callable[[Callable[[], None]], bool],
     ) -> None:
         """
         Args:
-            run_soon: has a function called on a thread of the store's pool.
+            run_soon: has a function called on a thread of the store's pool; False if there is
+                none any more, at the interpreter's end.
         """
         self._ledger = ledger
         self._quota = quota
@@ -154,6 +159,7 @@ class Writer:
         self._queue: deque[_Item] = deque()
         self._leader: object | None = None  # an item whose caller leads, or a token of the pool
         self._batch: list[_Item] = []  # what the leader is committing
+        self._untold: deque[_Item] = deque()  # settled, and their futures are not
         self._last_batch = 1
         self.failed = 0  # submitted writes that failed, whether anybody looked or not
 
@@ -176,9 +182,9 @@ class Writer:
             if not self._take_lead(item):
                 self._wait(item)
             if self._leader is item:
-                while item.outcome is None:
+                while item.outcome is None or not self._pass_on(item):
                     self._commit_batch()
-                self._pass_on(item)
+                self._tell()
         except BaseException:
             self._abandon(item)
             raise
@@ -205,8 +211,11 @@ class Writer:
             self._quota.take(item, item.deadline if wait else now)
             self._queue.append(item)
             with self._mutex:
-                if self._leader is None:
-                    self._call_pool()
+                leads = self._leader is None and not self._call_pool()
+                if leads:
+                    self._leader = item
+            if leads:
+                self._lead(item)
         except BaseException:
             self._abandon(item)
             raise
@@ -253,38 +262,66 @@ class Writer:
             committing = item in self._batch
         if not committing:
             self._quota.give_back([item])
-        self._pass_on(item)
+        while not self._pass_on(item):
+            self._commit_batch()
+        self._tell()
 
-    def _pass_on(self, leader: object) -> None:
-        """If *leader* leads: call the first in the queue to lead; nobody, if it is empty."""
+    def _pass_on(self, leader: object) -> bool:
+        """
+        If *leader* leads, or nobody does: call the first in the queue to lead; nobody, if it is
+        empty.
+
+        Returns:
+            False if there is nobody to call, since the pool has ended: *leader* has to go on.
+        """
         with self._mutex:
-            if self._leader is not leader:
-                return
+            if self._leader is not None and self._leader is not leader:
+                return True
             heir = self._queue[0] if self._queue else None
             if heir is not None and heir.future is not None:
-                self._call_pool()
+                if not self._call_pool():
+                    self._leader = leader
+                    return False
             elif heir is not None and heir.signal is not None:
                 self._leader = heir
                 heir.wake()
             else:
                 # Nobody, or one on its way into `call`, who will find nobody leading.
                 self._leader = None
+            return True
 
-    def _call_pool(self) -> None:
-        """Have a thread of the pool lead. Call with the mutex held."""
+    def _call_pool(self) -> bool:
+        """Have a thread of the pool lead, if it still has any. Call with the mutex held."""
         token = object()
-        self._run_soon(partial(self._lead_from_pool, token))
+        if not self._run_soon(partial(self._lead_from_pool, token)):
+            return False
         self._leader = token
+        return True
 
     def _lead_from_pool(self, token: object) -> None:
-        """Commit one batch, then pass the lead on; nothing, if the lead went elsewhere."""
+        """Lead for one batch; nothing, if the lead went elsewhere."""
         with self._mutex:
             if self._leader is not token:
                 return
+        self._lead(token)
+
+    def _lead(self, leader: object) -> None:
+        """Commit one batch and pass the lead on; more, if nobody can be called."""
         try:
             self._commit_batch()
         finally:
-            self._pass_on(token)
+            while not self._pass_on(leader):
+                self._commit_batch()
+            self._tell()
+
+    def _tell(self) -> None:
+        """Settle the futures of what was committed, now that the lead is in other hands."""
+        while self._untold:
+            try:
+                item = self._untold.popleft()
+            except IndexError:  # another was faster
+                return
+            item.tell()
 
     def _gather(self) -> None:
         """
@@ -344,4 +381,6 @@ class Writer:
         for item, outcome in zip(self._batch, outcomes, strict=True):
             if item.future is not None and isinstance(outcome, ElytronError):
                 self.failed += 1
+            if item.future is not None and item.outcome is None:
+                self._untold.append(item)
             item.settle(outcome)
