@@ -230,7 +230,7 @@ def test_more_bad_lines_than_are_reported_are_counted(folder, jsonl):
 
 def test_an_import_asks_some_of_the_questions_that_its_file_brings(folder, locomo):
     shown = run("import", locomo, store=folder).out
-    assert re.search(r"(?m)^conv-1 +4 +0 +0 +2 questions about the$", shown)
+    assert re.search(r"(?m)^conv-1 +4 +0 +0 +2 questions$", shown)
     assert "? Whose zebra ran away?\n 1  2023-06-12 13:56  Ann  session_2  ✓ expected" in shown
     assert shown.count("\n 1  ") == 1
     assert "\n 2  " not in shown

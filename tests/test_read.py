@@ -211,7 +211,7 @@ def test_deleting_makes_live_bytes_dead(bob):
     before = bob.usage().bytes
     bob.delete_session("web")
     after = bob.usage().bytes
-    assert after.live < before.live / 2
+    assert after.live < 0.75 * before.live  # the index gives its pages back little by little
     assert after.dead > before.dead
 
 

@@ -14,13 +14,13 @@ from typing import IO, Any, TypeVar
 
 from elytron import recall
 from elytron.config import Config
-from elytron.errors import Busy, InvalidSetting, NotFound
+from elytron.errors import Busy, ElytronError, InvalidSetting, NotFound
 from elytron.import_run import ImportRun
 from elytron.ledger import ops, reads, rows
 from elytron.ledger.files import check_outside, translate_os_errors
 from elytron.ledger.sqlite import Ledger
 from elytron.lines import replaced, write_lines
-from elytron.open_agents import OpenAgent, OpenAgents
+from elytron.open_agents import OpenAgent, OpenAgents, Use
 from elytron.recall import context
 from elytron.records import (
     Context,
@@ -64,11 +64,9 @@ class Agent:
         self.name = name
         self._agents = agents
         self._analyzer = analyzer
+        self._languages = ",".join(analyzer.names)
         self._admit = partial(admit, config=agents.config, analyzer=analyzer, ids=ids)
         self._admit_many = partial(admit_many, config=agents.config, analyzer=analyzer, ids=ids)
-
-    def __repr__(self) -> str:
-        return f"<elytron.Agent {self.name!r}>"
 
     @property
     def _config(self) -> Config:
@@ -440,49 +438,48 @@ class Agent:
     # -- inside
 
     def _write(self, op: ops.Op, *, other_languages: bool = False) -> Any:
-        agent = self._borrow()
+        use = Use()
         try:
+            agent = self._agents.borrow(self.name, use, create=True)
+            assert agent is not None, "an agent that is made on demand is there"
             if not other_languages:
                 self._check_languages(agent.ledger)
             return agent.writer.call(op)
         finally:
-            self._agents.give_back(agent)
+            self._agents.give_back(use)
 
     def _submit(self, draft: Draft) -> "Future[Receipt]":
         """Queue a draft, waiting for room; the agent stays open until it is settled."""
-        return self._queue(self._borrow(), draft, wait=True)
+        use = Use()
+        return self._queue(self._agents.borrow(self.name, use, create=True), use, draft, wait=True)
 
     def _try_submit(self, draft: Draft) -> "Future[Receipt] | None":
         """Queue a draft if that takes no waiting: the agent is open, and the queue has room."""
-        agent = self._agents.borrow_open(self.name)
-        if agent is None:
-            return None
+        use = Use()
+        agent = self._agents.borrow_open(self.name, use)
         try:
-            return self._queue(agent, draft, wait=False)
+            return None if agent is None else self._queue(agent, use, draft, wait=False)
         except Busy:
             return None
 
-    def _queue(self, agent: OpenAgent, draft: Draft, *, wait: bool) -> "Future[Receipt]":
+    def _queue(
+        self, agent: OpenAgent | None, use: Use, draft: Draft, *, wait: bool
+    ) -> "Future[Receipt]":
+        assert agent is not None, "an agent that is made on demand is there"
         try:
             self._check_languages(agent.ledger)
             future: Future[Receipt] = agent.writer.submit(ops.SaveOne(draft), wait=wait)
         except BaseException:
-            self._agents.give_back(agent)
+            self._agents.give_back(use)
             raise
-        self._agents.give_back_after(agent, future)
+        self._agents.give_back_after(self.name, use, future)
         return future
 
-    def _borrow(self) -> OpenAgent:
-        agent = self._agents.borrow(self.name, create=True)
-        assert agent is not None, "an agent that is made on demand is there"
-        return agent
-
     def _check_languages(self, ledger: Ledger) -> None:
-        wanted = ",".join(self._config.languages)
-        if ledger.languages != wanted:
+        if ledger.languages != self._languages:
             raise InvalidSetting(
                 f"the memory of {self.name!r} is indexed for {ledger.languages}, `languages` is"
-                f" {wanted}: restore the setting, or run `elytron reindex`"
+                f" {self._languages}: restore the setting, or run `elytron reindex`"
             )
 
     def _page(self, after_key: int) -> list[tuple[int, Message]]:

@@ -110,9 +110,6 @@ class AsyncAgent:
     def name(self) -> str:
         return self._agent.name
 
-    def __repr__(self) -> str:
-        return f"<elytron.aio.AsyncAgent {self.name!r}>"
-
     async def save(
         self,
         role: str,

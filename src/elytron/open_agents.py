@@ -12,6 +12,7 @@ import os
 import threading
 import time
 import warnings
+import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -26,16 +27,27 @@ from elytron.ledger.sqlite import Ledger
 from elytron.write.writer import Quota, Writer
 
 _log = logging.getLogger("elytron.store")
+_LOOK_AGAIN_S = 0.1  # a use that was forgotten ends without a word
 _SPARE_READERS = 24  # idle readers of a store beyond one an agent
 
 
+class Use:
+    """
+    One use of an agent, kept by whoever has it.
+
+    Forgotten, because Ctrl-C struck just before it was given back, it ends with its owner.
+    """
+
+    __slots__ = ("__weakref__",)
+
+
 class OpenAgent:
-    """A ledger, its writer, and how many are using them."""
+    """A ledger, its writer, and who is using them."""
 
     def __init__(self, ledger: Ledger, writer: Writer) -> None:
         self.ledger = ledger
         self.writer = writer
-        self.uses = 0
+        self.uses: weakref.WeakSet[Use] = weakref.WeakSet()
         self.ready = False
 
 
@@ -60,14 +72,13 @@ class OpenAgents:
     @contextlib.contextmanager
     def use(self, name: str, *, create: bool) -> Iterator[OpenAgent | None]:
         """An open agent for the length of the block; None if there is none and not *create*."""
-        agent = self.borrow(name, create=create)
+        use = Use()
         try:
-            yield agent
+            yield self.borrow(name, use, create=create)
         finally:
-            if agent is not None:
-                self.give_back(agent)
+            self.give_back(use)
 
-    def borrow(self, name: str, *, create: bool) -> OpenAgent | None:
+    def borrow(self, name: str, use: Use, *, create: bool) -> OpenAgent | None:
         """
         Open an agent, or find it open. `give_back` must follow.
 
@@ -76,34 +87,37 @@ class OpenAgents:
             Busy: `max_open_agents` were all in use for `save_timeout_s`.
             ElytronError: what opening its ledger met.
         """
-        entry = self.borrow_open(name)
+        entry = self.borrow_open(name, use)
         if entry is not None:
             return entry
         if not create and not files.may_hold_ledger(files.agent_folder(self.path, name)):
             return None
-        return self._open(name, create=create)
+        return self._open(name, use, create=create)
 
-    def borrow_open(self, name: str) -> OpenAgent | None:
+    def borrow_open(self, name: str, use: Use) -> OpenAgent | None:
         """The agent if it is open already. Never waits. `give_back` must follow."""
         self.check_usable()
         with self._changed:
             entry = self._entries.get(name)
             if entry is None or not entry.ready:
                 return None
-            entry.uses += 1
+            entry.uses.add(use)
             self._entries.move_to_end(name)
             return entry
 
-    def give_back(self, agent: OpenAgent) -> None:
+    def give_back(self, use: Use) -> None:
+        """End a use, whichever agent it is of; harmless if it never began."""
         with self._changed:
-            agent.uses -= 1
-            if not agent.uses:
-                self._changed.notify_all()
+            for agent in self._entries.values():
+                if use in agent.uses:
+                    agent.uses.discard(use)
+                    if not agent.uses:
+                        self._changed.notify_all()
 
-    def give_back_after(self, agent: OpenAgent, future: "Future[Any]") -> None:
-        """Give *agent* back once *future*, a write submitted to it, is settled."""
-        self.track(agent.ledger.name, future)
-        future.add_done_callback(lambda _: self.give_back(agent))
+    def give_back_after(self, name: str, use: Use, future: "Future[Any]") -> None:
+        """End *use* once *future*, a write submitted to the agent, is settled."""
+        self.track(name, future)
+        future.add_done_callback(lambda _: self.give_back(use))
 
     def track(self, name: str, future: "Future[Any]") -> None:
         """Have `flush` and `close` wait for a write, whoever else still does."""
@@ -126,8 +140,8 @@ class OpenAgents:
             futures = list(self._under_way.get(name, ()))
         return not wait(futures, timeout=timeout_s).not_done
 
-    def _open(self, name: str, *, create: bool) -> OpenAgent | None:
-        entry, victim = self._take_place(name)
+    def _open(self, name: str, use: Use, *, create: bool) -> OpenAgent | None:
+        entry, victim = self._take_place(name, use)
         if entry.ready:
             return entry
         opened = False
@@ -146,7 +160,7 @@ class OpenAgents:
                 self._changed.notify_all()
         return entry if opened else None
 
-    def _take_place(self, name: str) -> tuple[OpenAgent, OpenAgent | None]:
+    def _take_place(self, name: str, use: Use) -> tuple[OpenAgent, OpenAgent | None]:
         """The agent if another thread opened it; else a place for it, and who must leave it."""
         deadline = time.monotonic() + self.config.save_timeout_s
         with self._changed:
@@ -154,16 +168,18 @@ class OpenAgents:
                 self.check_usable()
                 entry = self._entries.get(name)
                 if entry is not None and entry.ready:
-                    entry.uses += 1
+                    entry.uses.add(use)
                     return entry, None
                 if entry is None:
                     victim = self._resting_place()
                     if len(self._entries) < self.config.max_open_agents:
                         entry = self._entries[name] = self._new(name)
-                        entry.uses = 1
+                        entry.uses.add(use)
                         return entry, victim
                 wait_s = deadline - time.monotonic()
-                if wait_s <= 0 or not self._changed.wait(wait_s):
+                if wait_s > 0:
+                    self._changed.wait(min(wait_s, _LOOK_AGAIN_S))
+                else:
                     raise Busy(
                         f"all {self.config.max_open_agents} open agents were in use for"
                         f" {self.config.save_timeout_s:g} s; nothing was written: retry later, or"
@@ -196,11 +212,13 @@ class OpenAgents:
     def _run_soon(self, agent: OpenAgent, work: Callable[[], None]) -> bool:
         """Have a thread of the pool work; it uses *agent* to the end of it."""
 
-        def use() -> None:
+        use = Use()
+
+        def lead() -> None:
             try:
                 work()
             finally:
-                self.give_back(agent)
+                self.give_back(use)
 
         with self._changed:
             if self._pool is None:
@@ -208,10 +226,10 @@ class OpenAgents:
                     self.config.writer_threads, thread_name_prefix="elytron-writer"
                 )
             try:
-                self._pool.submit(use)
+                self._pool.submit(lead)
             except RuntimeError:  # the interpreter is ending
                 return False
-            agent.uses += 1
+            agent.uses.add(use)
         return True
 
     @property
@@ -256,8 +274,9 @@ class OpenAgents:
             self._closed = True
             while any(entry.uses for entry in self._entries.values()):
                 wait_s = deadline - time.monotonic()
-                if wait_s <= 0 or not self._changed.wait(wait_s):
+                if wait_s <= 0:
                     break
+                self._changed.wait(min(wait_s, _LOOK_AGAIN_S))
             idle = [name for name, entry in self._entries.items() if not entry.uses]
             resting = [self._entries.pop(name) for name in idle]
             busy = len(self._entries)

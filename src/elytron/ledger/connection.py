@@ -102,6 +102,8 @@ def translate(
             return Busy(f"{source} is locked by another program; nothing was written, retry later")
         case apsw.InterruptError():
             return Busy(f"reading {source} took longer than `read_timeout_s`; ask for less")
+        case apsw.SQLError() if "transaction" in str(error):
+            return Unavailable(f"{source}: {error}; nothing was written: close the store")
         case (
             UnicodeDecodeError()
             | apsw.CorruptError()

@@ -28,7 +28,7 @@ from elytron.ledger.connection import (
     translate,
 )
 from elytron.ledger.lock import FileLock
-from elytron.ledger.ops import Op, Reindex, Save, SaveOne
+from elytron.ledger.ops import Op, Reindex
 from elytron.ledger.pool import Readers, Slots
 from elytron.ledger.writes import Writes, identity, set_up
 
@@ -51,6 +51,8 @@ class Ledger:
     ) -> None:
         self.folder = files.agent_folder(store, name)
         self.path = self.folder / files.LEDGER
+        self._file_path = str(self.path)  # for what is asked at each commit
+        self._wal_path = f"{self.path}-wal"
         self.name = name
         self.languages = ",".join(config.languages)
         self._config = config
@@ -161,7 +163,7 @@ class Ledger:
                 room = self._config.max_db_size_bytes - self._config.wal_limit_bytes
                 db.pragma("max_page_count", max(1, room // PAGE_BYTES))
                 db.set_wal_hook(self._count_frames)
-                self._file_id = _file_id(self.path)
+                self._file_id = _file_id(self._file_path)
                 self._wal_frames = self._wal_bytes() // FRAME_BYTES
                 self._writes = Writes(
                     db,
@@ -291,14 +293,14 @@ class Ledger:
     def _transact(self, db: apsw.Connection, ops: Sequence[Op]) -> list[Any]:
         assert self._writes is not None, "set with the connection"
         writes, results = self._writes, list[Any]()
-        db.execute("BEGIN IMMEDIATE")
         try:
+            db.execute("BEGIN IMMEDIATE")
             for op in ops:
                 try:
                     results.append(writes.apply(op))
                 except ElytronError as error:
                     results.append(error)
-            if any(isinstance(op, Save | SaveOne) for op in ops):
+            if writes.backlog_bytes:
                 # Not for a deletion: it must be possible in a ledger that is full.
                 writes.catch_up()
             self._committing = True
@@ -330,7 +332,7 @@ class Ledger:
         """The writing connection, with room in the WAL for a commit of *need_bytes*."""
         if self._writer is None:
             self._writer = self._open_writer()
-        elif _file_id(self.path) != self._file_id:
+        elif _file_id(self._file_path) != self._file_id:
             # What went into a file that has lost its name would be gone with the last close.
             raise Corrupt(
                 f"{self.path} was removed or replaced while it was open; nothing was written:"
@@ -349,24 +351,30 @@ class Ledger:
         """
         limit = self._config.wal_limit_bytes
         room_bytes = min(_ROOM_FRAMES * FRAME_BYTES, limit // 4) + need_bytes
-        if self._wal_bytes() + room_bytes < limit:
-            return  # the file is at least as large as what is in it
-        wait_s = max(0.0, deadline - time.monotonic())
+        frames = self._wal_frames
         try:
-            # Other processes write too, so the number is asked for, not remembered.
-            frames, _ = db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_NOOP)
-            if frames <= 0 or frames * FRAME_BYTES + room_bytes < limit:
-                return
-            db.set_busy_timeout(int(wait_s * 1000))
+            if need_bytes > limit // 64:
+                # Other processes write too. What we saw after our last commit is good enough
+                # for a small one. (Asking the file system would be dearer: on Linux a `stat`
+                # makes the next write to the file bring its times to the disk, 50 us.)
+                frames, _ = db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_NOOP)
+            if frames > 0 and frames * FRAME_BYTES + room_bytes >= limit:
+                self._empty_wal(db, deadline)
+        except apsw.Error as error:
+            raise translate(error, self.path, full=self._full) from error
+
+    def _empty_wal(self, db: apsw.Connection, deadline: float) -> None:
+        wait_s = max(0.0, deadline - time.monotonic())
+        db.set_busy_timeout(int(wait_s * 1000))
+        try:
             db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
             self._wal_frames = 0
         except apsw.BusyError as error:
             raise Busy(
-                f"the WAL of {self.path} is at its limit of {limit} bytes and a reader kept it for"
-                f" {wait_s:.1f} s; nothing was written: end that reader, or raise `wal_limit_mb`"
+                f"the WAL of {self.path} is at its limit of {self._config.wal_limit_bytes} bytes"
+                f" and a reader kept it for {wait_s:.1f} s; nothing was written: end that reader,"
+                " or raise `wal_limit_mb`"
             ) from error
-        except apsw.Error as error:
-            raise translate(error, self.path, full=self._full) from error
         finally:
             db.set_busy_timeout(BUSY_TIMEOUT_MS)
 
@@ -394,8 +402,9 @@ class Ledger:
     @contextlib.contextmanager
     def _locked(self, deadline: float) -> Iterator[None]:
         assert self._lock is not None, "the ledger is closed"
-        self._lock.acquire(deadline, self._config.save_timeout_s)
         try:
+            # Within, since Ctrl-C may strike between the two; to release twice is harmless.
+            self._lock.acquire(deadline, self._config.save_timeout_s)
             yield
         finally:
             self._lock.release()
@@ -436,10 +445,10 @@ class Ledger:
         return _size(self.path)
 
     def _wal_bytes(self) -> int:
-        return _size(self.path.with_name(files.LEDGER + "-wal"))
+        return _size(self._wal_path)
 
 
-def _file_id(path: Path) -> tuple[int, int] | None:
+def _file_id(path: str) -> tuple[int, int] | None:
     """Which file has this name now; None if there is none."""
     try:
         found = os.stat(path)
@@ -448,9 +457,9 @@ def _file_id(path: Path) -> tuple[int, int] | None:
     return found.st_dev, found.st_ino
 
 
-def _size(path: Path) -> int:
+def _size(path: Path | str) -> int:
     try:
-        return path.stat().st_size
+        return os.stat(path).st_size
     except FileNotFoundError:
         return 0
 
