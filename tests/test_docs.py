@@ -56,6 +56,22 @@ def test_the_first_minute_in_python_works_as_printed(tmp_path: Path) -> None:
     assert "Lyon" in done.stdout
 
 
+def test_the_first_example_of_getting_started_works_as_printed(tmp_path: Path) -> None:
+    first, retrying, *_ = blocks(ROOT / "docs" / "start.md", "python")
+    program = f"{first}\n{retrying}\nwith elytron.open('data/memory') as store:\n"
+    program += "    print(save(store.agent('Bob'), 'hello', 'one').new)\n"
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", program],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "True\n"
+
+
 def test_the_first_minute_in_the_shell_works_as_printed(tmp_path: Path) -> None:
     """The import is left out: it names a file that the reader has."""
     commands = [

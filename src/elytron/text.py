@@ -113,8 +113,8 @@ def hash_term(term: str) -> bytes:
     """
     A term in 3 bytes, as kept beside each message.
 
-    `terms.count(hash_term(t))` is then the frequency of t in the message. Two terms share a
-    hash once in 16 million pairs, which moves a score a little and loses nothing.
+    `terms.count(hash_term(t))` is then the frequency of t in the message. It errs about once in
+    five million comparisons (three windows of 3 bytes a word), which moves a score a little.
     """
     return (zlib.crc32(term.encode()) & 0xFFFFFF).to_bytes(HASH_BYTES, "big")
 

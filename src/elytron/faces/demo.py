@@ -9,6 +9,8 @@ import contextlib
 import importlib.resources
 import json
 import shlex
+import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -156,11 +158,20 @@ def _try_next(
     shortest = min(answered, key=lambda asked: len(asked.question), default=None)
     agent = shlex.quote(poured.agents[0].agent if shortest is None else shortest.agent)
     if kept:
-        first = f"elytron history {agent} --limit 20"
+        first = f"history {agent} --limit 20"
     else:
-        first = "elytron demo" if file is None else f"elytron demo {shlex.quote(str(file))}"
+        first = "demo" if file is None else f"demo {shlex.quote(str(file))}"
     if shortest is None:
-        second = f"elytron sessions {agent}"
+        second = f"sessions {agent}"
     else:
-        second = f"elytron recall {agent} {shlex.quote(shortest.question)} --why"
-    return [f"{line} --store {place}" for line in (first, second, f"elytron usage {agent}")]
+        second = f"recall {agent} {shlex.quote(shortest.question)} --why"
+    program = _program()
+    return [f"{program} {line} --store {place}" for line in (first, second, f"usage {agent}")]
+
+
+def _program() -> str:
+    """How this program is called from here: by its name, or as it was called, if not on the path."""
+    called = Path(sys.argv[0])
+    if shutil.which("elytron") is None and called.name == "elytron" and called.exists():
+        return shlex.quote(str(called))
+    return "elytron"

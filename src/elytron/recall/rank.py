@@ -1,7 +1,7 @@
 """
 Rank: from candidates to an order. Pure.
 
-BM25 on the words, exactly (FTS5's own fixes b at 0.75); then structure: a share of the scores
+BM25 on the words, with our own k1 and b (FTS5 fixes them); then structure: a share of the scores
 of the messages just before and after, and of the session's best; then the speaker whom the
 question names. On LoCoMo this adds as much as an embedding model does, see docs/performance.md.
 
