@@ -170,7 +170,7 @@ def _try_next(
 
 
 def _program() -> str:
-    """How this program is called from here: by its name, or as it was called, if not on the path."""
+    """How to call this program from here: by name, or, if that is not on the path, as it was."""
     called = Path(sys.argv[0])
     if shutil.which("elytron") is None and called.name == "elytron" and called.exists():
         return shlex.quote(str(called))
