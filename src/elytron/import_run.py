@@ -68,18 +68,27 @@ class ImportRun:
         if not pending:
             return
         try:
+            refused = self._save(pending)
+        except ElytronError as error:
+            raise type(error)(f"{error}. {self._so_far()}") from error
+        for line, reason in refused:
+            self._refuse(line, reason)
+        if self._on_progress is not None:
+            self._on_progress(self._imported + self._held + self._refused)
+
+    def _save(self, pending: list[tuple[int, Draft]]) -> list[tuple[int, str]]:
+        """Save them, in one commit if that goes; which could not be, and why."""
+        try:
             self._count(self._write(tuple([draft for _, draft in pending])))
         except Conflict:
-            # One of them; saved one by one, it is known which.
-            for line, draft in pending:
+            refused = []
+            for line, draft in pending:  # one of them; one by one, it is known which
                 try:
                     self._count(self._write((draft,)))
                 except Conflict as error:
-                    self._refuse(line, str(error))
-        except ElytronError as error:
-            raise type(error)(f"{error}. {self._so_far()}") from error
-        if self._on_progress is not None:
-            self._on_progress(self._imported + self._held + self._refused)
+                    refused.append((line, str(error)))
+            return refused
+        return []
 
     def _count(self, receipts: list[Receipt]) -> None:
         new = sum([receipt.new for receipt in receipts])

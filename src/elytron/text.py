@@ -19,7 +19,6 @@ import Stemmer
 
 from elytron.errors import InvalidSetting
 
-ANALYSIS_VERSION = 1
 TERM_MAX = 64  # characters; longer runs are encoded data, not words
 HASH_BYTES = 3
 _CACHE_MAX = 20_000  # words a language; cleared when full
@@ -117,11 +116,6 @@ def hash_term(term: str) -> bytes:
     five million comparisons (three windows of 3 bytes a word), which moves a score a little.
     """
     return (zlib.crc32(term.encode()) & 0xFFFFFF).to_bytes(HASH_BYTES, "big")
-
-
-def languages() -> list[str]:
-    """Names that the setting `languages` accepts, besides `none`."""
-    return list(Stemmer.algorithms())
 
 
 @dataclass(frozen=True, slots=True)
