@@ -6,39 +6,17 @@ months; questions are made of three to six words of a message. Every question is
 so nothing is answered from a cache of ours.
 """
 
-import json
 import random
 import statistics
 import tempfile
 import time
-from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import elytron
+from messages import material, messages
 
 SIZES = {5_000: 3.0, 100_000: 15.0}  # messages: target for the median recall in ms
 HISTORY_TARGET_MS = 0.3
 QUESTIONS = 300
-
-
-def material() -> list[list[str]]:
-    path = Path(elytron.__file__).parent / "demo" / "conversation.jsonl"
-    with path.open(encoding="utf-8") as lines:
-        return [json.loads(line)["content"].split() for line in lines]
-
-
-def messages(count: int, texts: list[list[str]], dice: random.Random):
-    start = datetime.now(UTC) - timedelta(minutes=count + 1)
-    for number in range(count):
-        first, second = dice.choice(texts), dice.choice(texts)
-        words = first[: (len(first) + 1) // 2] + second[len(second) // 2 :]
-        yield {
-            "role": "user" if number % 2 == 0 else "assistant",
-            "content": " ".join(words),
-            "session": f"s{number // 20}",
-            "user": "alice" if number % 2 == 0 else None,
-            "at": start + timedelta(minutes=number),
-        }
 
 
 def timed(call, arguments) -> list[float]:
@@ -63,7 +41,7 @@ def main() -> None:
     for size, target_ms in SIZES.items():
         with (
             tempfile.TemporaryDirectory() as folder,
-            elytron.open(folder, max_db_size_mb=1000) as store,
+            elytron.open(folder, max_db_size_mb=1000, max_messages_per_agent=10**6) as store,
         ):
             agent = store.agent("Bob")
             start = time.perf_counter()

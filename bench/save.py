@@ -25,6 +25,7 @@ TEXT = (
     " What's up with you? Anything new?"
 )
 SAVERS = 16
+ROOMY = {"max_db_size_mb": 1000, "max_messages_per_agent": 10**6}  # no limit is met here
 
 
 class Baseline:
@@ -90,7 +91,7 @@ def threads(save, count: int) -> float:
 
 async def tasks(folder: Path, count: int) -> float:
     """Messages a second of 16 tasks together."""
-    async with elytron.aio.open(folder, max_db_size_mb=1000) as store:
+    async with elytron.aio.open(folder, **ROOMY) as store:
         agent = store.agent("tasks")
         await agent.save("user", "warm")
 
@@ -111,7 +112,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         baseline = Baseline(folder / "baseline.db")
-        with elytron.open(folder / "store", max_db_size_mb=1000) as store:
+        with elytron.open(folder / "store", **ROOMY) as store:
             agent = store.agent("Bob")
 
             def ours(role: str, content: str) -> None:

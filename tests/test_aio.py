@@ -16,7 +16,7 @@ from elytron.aio import AsyncAgent, AsyncStore
 def verbs(kind: type) -> dict[str, inspect.Signature]:
     return {
         name: inspect.signature(member)
-        for name, member in vars(kind).items()
+        for name, member in inspect.getmembers(kind)
         if not name.startswith("_") and inspect.isfunction(member)
     }
 

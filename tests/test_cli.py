@@ -85,6 +85,13 @@ def test_a_saved_message_is_held_as_it_was_given(elytron_command, folder):
     assert message.metadata == {"channel": "web"}
 
 
+def test_a_message_is_saved_with_its_importance_and_pinned(elytron_command):
+    elytron_command("save", "bob", "user", "a", "--importance", "0.9", "--pin")
+    elytron_command("save", "bob", "user", "b")
+    shown = elytron_command("history", "bob", "--json").document
+    assert [(m["importance"], m["pinned"]) for m in shown] == [(0.9, True), (0.5, False)]
+
+
 def test_saving_the_same_id_again_says_that_it_is_held(held):
     again = ("save", "bob", "user", "I live in Lyon.", "--session", "web", "--user", "alice")
     assert held(*again, "--id", "m1").out == "held already: m1\n"
@@ -137,6 +144,8 @@ def test_history_for_programs_is_the_library_s_messages(held):
         "user": "alice",
         "metadata": {},
         "position": 0,
+        "importance": 0.5,
+        "pinned": False,
     }
     assert [message["id"] for message in others] == ["m2"]
 
@@ -185,7 +194,7 @@ def test_recall_explains_its_scores_when_asked(held):
 
 def test_recall_for_programs_has_the_message_the_score_and_why(held):
     (hit,) = held("recall", "bob", "disk", "--json").document
-    assert sorted(hit) == ["matched", "message", "score", "why"]
+    assert sorted(hit) == ["archived", "matched", "message", "score", "why"]
     assert hit["message"]["id"] == "m3"
     assert hit["matched"] == ["disk"]
     assert hit["why"]["words"] > 0
@@ -256,7 +265,11 @@ def test_usage_of_a_store_adds_its_agents_up(held, folder):
     document = held("usage", "--json").document
     assert document["path"] == str(folder)
     assert [agent["agent"] for agent in document["agents"]] == ["bob", "carol"]
-    assert document["total_bytes"] == sum(a["bytes"]["total"] for a in document["agents"])
+    with elytron.open(folder) as store:
+        usage = store.usage()
+    assert document["total_bytes"] == usage.total_bytes
+    assert document["reserve_bytes"] == usage.reserve_bytes > 0
+    assert "8.0 MB reserve" in shown
 
 
 def test_agents_are_listed_by_name(held):
@@ -294,6 +307,18 @@ def test_an_empty_store_has_no_agents_and_costs_nothing(elytron_command, folder)
         ("reindex", "bob"),
         ("delete", "bob", "m1"),
         ("delete", "bob", "--session", "web"),
+        ("archive", "bob"),
+        ("archive", "bob", "--dry-run"),
+        ("restore", "bob", "m1"),
+        ("reclaim", "bob"),
+        ("cleanup", "bob"),
+        ("emergency", "bob"),
+        ("forget", "bob", "--user", "alice", "--yes"),
+        ("clear", "bob", "--yes"),
+        ("pin", "bob", "m1"),
+        ("unpin", "bob", "m1"),
+        ("check", "bob"),
+        ("watch", "bob", "--count", "1"),
     ],
     ids=" ".join,
 )
@@ -411,8 +436,11 @@ def test_every_command_explains_itself(name):
 
 
 def test_the_commands_are_those_of_the_design():
-    expected = "demo import save history sessions recall context usage agents export"
-    assert list(main.commands) == [*expected.split(), "reindex", "delete"]
+    expected = (
+        "demo import save history sessions recall context usage watch agents export archive restore"
+        " pin unpin cleanup emergency reclaim check reindex delete forget clear"
+    )
+    assert list(main.commands) == expected.split()
 
 
 def test_help_lists_the_commands_and_exit_codes_and_fits_80_columns():

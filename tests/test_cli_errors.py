@@ -124,6 +124,27 @@ def test_bad_usage_for_programs_is_told_the_same_way():
         (("save", "bob", "user", "x", "--metadata", "[1]"), "not a JSON object"),
         (("save", "bob", "user", "x", "--metadata", '{"a":' * 9999), "not JSON"),
         (("save", "bob", "user", "x", "--metadata", '{"a": NaN}'), "not JSON"),
+        (("save", "bob", "user", "x", "--importance", "2"), "from 0 to 1"),
+        (("save", "bob", "user", "x", "--importance", "much"), "'much' is not a valid float"),
+        (("archive", "bob", "--older-than-days", "-1"), "older_than_days must be a number"),
+        (("archive", "bob", "--older-than-days", "nan"), "older_than_days must be a number"),
+        (("archive", "bob", "--keep", "1.5"), "'1.5' is not a valid integer"),
+        (("archive", "bob", "--keep", "-1"), "keep must be a number"),
+        (("restore", "bob"), "say what to restore"),
+        (("restore", "bob", ""), "id is empty"),
+        (("restore", "bob", "--since", "then"), "'then' is no ISO 8601 time"),
+        (("forget", "bob", "--yes"), "either a --user or a --session"),
+        (("forget", "bob", "--user", "a", "--session", "b", "--yes"), "either a --user or"),
+        (("forget", "bob", "--user", "alice"), "add --yes"),
+        (("clear", "bob"), "add --yes"),
+        (("pin", "bob"), "Missing argument 'ID'"),
+        (("pin", "bob", ""), "id is empty"),
+        (("watch", "--interval", "0"), "0 is not in the range of 0.1 to 86,400"),
+        (("watch", "--interval", "nan"), "nan is not in the range"),
+        (("watch", "--count", "0"), "0 is not in the range"),
+        (("usage", "bob", "--prometheus"), "for the whole store"),
+        (("export", "bob", "--format", "parquet"), "name one with -o FILE"),
+        (("export", "bob", "--format", "csv"), "'csv' is not one of"),
         (("agents", "--store", ""), "the path is empty"),
         (("agents", "--set", "queue_max"), "not NAME=VALUE"),
         (("agents", "--set", "queue_max=x"), "`queue_max` must be a whole number"),
@@ -166,6 +187,8 @@ def test_what_is_not_there_ends_with_3(held, tmp_path):
     refused(held("delete", "bob", "m2"), 3)
     refused(held("delete", "bob", "--session", "elsewhere"), 3)
     refused(held("import", tmp_path / "not-there.jsonl"), 3)
+    refused(held("pin", "bob", "m2"), 3)
+    refused(held("unpin", "bob", "m2"), 3)
 
 
 def test_an_id_with_other_content_ends_with_4(held):
@@ -178,7 +201,7 @@ def test_a_lock_that_stays_taken_ends_with_5(held, folder):
 
 
 def test_an_agent_at_its_limit_ends_with_6(held):
-    small = ("--set", "max_db_size_mb=3", "--set", "wal_limit_mb=1")
+    small = ("--set", "max_db_size_mb=3", "--set", "wal_limit_mb=1", "--set", "auto_cleanup=false")
     content = "x" * 60_000
     outcomes = [held("save", "bob", "user", "-", *small, stdin=content) for _ in range(60)]
     assert outcomes[0].code == 0
@@ -236,6 +259,14 @@ BAD_BYTES = "a\udcffb"  # how an argument arrives that is not UTF-8
         ("history", "bob", "--before", BAD_BYTES),
         ("recall", "bob", "x", "--user", BAD_BYTES),
         ("delete", "bob", BAD_BYTES),
+        ("restore", "bob", BAD_BYTES),
+        ("restore", "bob", "--session", BAD_BYTES),
+        ("forget", "bob", "--user", BAD_BYTES, "--yes"),
+        ("forget", "bob", "--session", BAD_BYTES, "--yes"),
+        ("pin", "bob", BAD_BYTES),
+        ("cleanup", BAD_BYTES),
+        ("check", BAD_BYTES),
+        ("watch", BAD_BYTES, "--count", "1"),
         ("agents", "--set", f"{BAD_BYTES}=1"),
         ("agents", "--set", f"queue_max={BAD_BYTES}"),
         ("agents", "--config", BAD_BYTES),
@@ -409,12 +440,14 @@ def test_rich_is_not_imported_for_programs(folder, run_script):
         import contextlib, io, sys
         from elytron.faces.cli import main
         for words in (["--version"], ["save", "bob", "user", "x"], ["usage"], ["reindex", "bob"],
-                      ["recall", "bob", "x"], ["export", "bob"]):
+                      ["recall", "bob", "x"], ["export", "bob"], ["archive", "bob"], ["cleanup"],
+                      ["check"], ["reclaim", "bob"], ["watch", "--count", "1"],
+                      ["clear", "bob", "--yes"]):
             more = [] if words == ["--version"] else ["--json", "--store", sys.argv[1]]
             with contextlib.suppress(SystemExit), contextlib.redirect_stdout(io.StringIO()) as out:
                 main([*words, *more])
             assert out.getvalue()
-        assert "rich" not in sys.modules
+        assert not {"rich", "prometheus_client"} & sys.modules.keys()
         """,
         folder,
     )

@@ -1,5 +1,6 @@
 """The documents say what the code does: settings, links, and the first minute as printed."""
 
+import os
 import re
 import shlex
 import subprocess
@@ -94,6 +95,59 @@ def test_the_first_minute_in_the_shell_works_as_printed(tmp_path: Path) -> None:
         assert done.returncode == 0, (command, done.stderr)
         printed += done.stdout
     assert "Lyon" in printed
+
+
+def steps(page: Path) -> list[tuple[str, str]]:
+    """The blocks of a page that a reader would carry out, in their order."""
+    text = page.read_text(encoding="utf-8")
+    return re.findall(r"^```(sh|yaml|python|text)\n(.*?)^```", text, re.S | re.M)
+
+
+def without_sizes(printed: str) -> str:
+    """What was printed, but for the sizes, which depend on the version."""
+    return re.sub(r"[\d.,]+ [KM]?B", "SIZE", re.sub(r" +", " ", re.sub(r"─+", "─", printed)))
+
+
+def test_the_guide_can_be_followed_from_its_first_line_to_its_last(tmp_path: Path) -> None:
+    """
+    Each block is carried out after those above it, in one folder.
+
+    `text` is what the command before it has printed, `memory.yaml` the one file of settings. Only
+    commands of elytron are run: not everybody has `zstdcat`.
+    """
+    environment = dict(os.environ, COLUMNS="80")
+    printed, commands, programs = "", 0, 0
+
+    def run(*arguments: str) -> None:
+        nonlocal printed
+        done = subprocess.run(
+            [sys.executable, "-W", "error", *arguments],
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert done.returncode == 0, (arguments, done.stderr)
+        printed = done.stdout
+
+    for kind, block in steps(ROOT / "docs" / "guide.md"):
+        if kind == "yaml":
+            (tmp_path / "memory.yaml").write_text(block, encoding="utf-8")
+            environment["ELYTRON_CONFIG"] = "memory.yaml"
+        elif kind == "python":
+            run("-c", block)
+            programs += 1
+        elif kind == "text":
+            assert without_sizes(printed).strip() == without_sizes(block).strip()
+        else:
+            for line in block.splitlines():
+                if line.startswith("elytron "):
+                    run("-m", *shlex.split(line, comments=True))
+                    commands += 1
+    assert commands >= 15
+    assert programs >= 2
 
 
 def test_every_error_has_its_row_in_getting_started() -> None:

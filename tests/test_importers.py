@@ -314,7 +314,7 @@ def test_a_file_that_changes_while_it_is_read_is_not_imported(store, folder, wri
 
 
 def test_an_import_that_meets_a_limit_says_how_far_it_came(open_store, write):
-    store = open_store(max_db_size_mb=6)
+    store = open_store(max_db_size_mb=6, auto_cleanup=False)
     lines = [json.dumps({"role": "user", "content": f"{n} " * 400}) for n in range(3000)]
     path = write(*lines)
     with pytest.raises(elytron.OverBudget, match=r"Of the 3000 messages .* at least \d+ were"):

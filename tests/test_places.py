@@ -235,7 +235,8 @@ def test_a_link_to_a_network_file_system_is_seen_through(tmp_path, monkeypatch):
 
 
 FILL = """
-import json, os, sys, elytron
+import json, logging, os, sys, elytron
+logging.getLogger("elytron").setLevel(logging.ERROR)  # a full disk is told of
 place, ballast = sys.argv[1] + "/store", sys.argv[1] + "/ballast"
 with open(ballast, "wb") as file:
     file.write(b"x" * (1 << 20))

@@ -110,11 +110,11 @@ elif step == "before the marker's rename":
     real = Path.replace
     Path.replace = lambda self, target: stop() if "ledger" in self.name else real(self, target)
 elif step == "before the schema":
-    from elytron.ledger import sqlite
-    sqlite.Ledger._migrate = stop
+    from elytron.ledger import opening
+    opening.LedgerFile._migrate = stop
 elif step == "in the schema":
-    from elytron.ledger import sqlite
-    sqlite.set_up = stop
+    from elytron.ledger import opening
+    opening.set_up = stop
 elytron.open(sys.argv[1]).agent("bob").save("user", "Hello", id="one")
 """
 STEPS = (
@@ -250,8 +250,21 @@ verbs = {
     "usage": bob.usage,
     "messages": lambda: list(bob.messages()),
     "export": lambda: bob.export(io.StringIO()),
+    "pin": lambda: bob.pin("one"),
+    "unpin": lambda: bob.unpin("one"),
+    "set_importance": lambda: bob.set_importance("one", 1),
+    "archive": bob.archive,
+    "restore": lambda: bob.restore("one"),
+    "reclaim": bob.reclaim,
+    "enforce_limits": bob.enforce_limits,
+    "emergency_cleanup": bob.emergency_cleanup,
+    "check": bob.check,
+    "forget": lambda: bob.forget(user="alice"),
+    "clear": bob.clear,
+    "cleanup": store.cleanup,
+    "on_alarm": lambda: store.on_alarm(print),
 }
-public = {name for kind in (elytron.Agent, elytron.Store) for name in vars(kind)
+public = {name for kind in (elytron.Agent, elytron.Store) for name in dir(kind)
           if not name.startswith("_")}
 left_out = public - set(verbs) - {"close"}
 assert not left_out, left_out

@@ -29,7 +29,7 @@ def test_a_name_that_is_not_public_is_no_attribute():
 
 @pytest.mark.parametrize("kind", [elytron.Agent, elytron.Store])
 def test_every_verb_says_what_it_does(kind):
-    verbs = [verb for name, verb in vars(kind).items() if not name.startswith("_")]
+    verbs = [verb for name, verb in inspect.getmembers(kind) if not name.startswith("_")]
     assert len(verbs) >= 4
     for verb in verbs:
         assert inspect.getdoc(verb), verb

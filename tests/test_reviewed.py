@@ -21,7 +21,7 @@ def test_a_filter_does_not_hide_what_only_common_words_find(store: elytron.Store
 
 
 def test_a_full_ledger_can_be_deleted_from_oldest_first(folder: Path) -> None:
-    with elytron.open(folder, max_db_size_mb=1) as store:
+    with elytron.open(folder, max_db_size_mb=1, auto_cleanup=False) as store:
         bob = store.agent("bob")
         saved: list[str] = []
 

@@ -13,11 +13,11 @@ SRC = ROOT / "src" / "elytron"
 FUNCTION_MAX = 70
 MODULE_MAX = 500
 LAYERS = (
-    ("errors", "config", "records", "text", "lines"),
+    ("errors", "config", "config_values", "records", "reports", "text", "lines", "parquet"),
     ("ledger", "embed", "graph", "archive"),
     ("write", "recall"),
     ("import_run", "open_agents", "reindex_run", "upkeep"),
-    ("agent", "store"),
+    ("verbs", "agent", "store"),
     ("aio",),
     ("adapters", "importers", "faces", "__main__"),
 )

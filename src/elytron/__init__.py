@@ -42,12 +42,29 @@ if TYPE_CHECKING:
         StoreUsage,
         Usage,
     )
+    from elytron.reports import (
+        Alarm,
+        ArchiveUsage,
+        Checked,
+        Cleanup,
+        Erased,
+        Finding,
+        Forecast,
+        JanitorUsage,
+        Leaving,
+        Reclaimed,
+        Restored,
+    )
     from elytron.store import Store, open
 
 __all__ = [
     "Agent",
+    "Alarm",
+    "ArchiveUsage",
     "BadLine",
     "Busy",
+    "Checked",
+    "Cleanup",
     "Closed",
     "Config",
     "Conflict",
@@ -55,17 +72,24 @@ __all__ = [
     "Corrupt",
     "DiskFull",
     "ElytronError",
+    "Erased",
+    "Finding",
+    "Forecast",
     "Forked",
     "Hit",
     "ImportReport",
     "InvalidArgument",
     "InvalidSetting",
+    "JanitorUsage",
+    "Leaving",
     "LedgerBytes",
     "Message",
     "NotFound",
     "OutcomeUnknown",
     "OverBudget",
     "Receipt",
+    "Reclaimed",
+    "Restored",
     "Session",
     "Store",
     "StoreUsage",
@@ -74,7 +98,7 @@ __all__ = [
     "open",
 ]
 
-_HOMES = ("errors", "records", "config", "agent", "store")
+_HOMES = ("errors", "records", "reports", "config", "agent", "store")
 
 
 def __getattr__(name: str) -> Any:

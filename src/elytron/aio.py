@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import datetime
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self, TypeVar
@@ -31,8 +32,10 @@ from elytron.records import (
     StoreUsage,
     Usage,
 )
+from elytron.reports import Alarm, Checked, Cleanup, Erased, Reclaimed, Restored
 
 _T = TypeVar("_T")
+_PART = 500  # messages of the archive that are read at once
 _LONG = 4096  # characters; to index so many takes more than a millisecond of the loop
 
 
@@ -71,6 +74,14 @@ class AsyncStore:
     async def usage(self) -> StoreUsage:
         """See `Store.usage`."""
         return await self._call(self._store.usage)
+
+    async def cleanup(self) -> bool:
+        """See `Store.cleanup`."""
+        return await self._call(self._store.cleanup)
+
+    def on_alarm(self, hook: Callable[[Alarm], None]) -> None:
+        """See `Store.on_alarm`. Touches nothing, so it is not awaited."""
+        self._store.on_alarm(hook)
 
     async def close(self) -> None:
         """See `Store.close`. Waits for writes whose awaiting was cancelled, too."""
@@ -120,10 +131,20 @@ class AsyncAgent:
         at: datetime | None = None,
         metadata: Mapping[str, Any] | None = None,
         id: str | None = None,
+        importance: float | None = None,
+        pinned: bool = False,
     ) -> Receipt:
         """See `Agent.save`. Cancelled, the write goes on."""
         future = await self.submit(
-            role, content, session=session, user=user, at=at, metadata=metadata, id=id
+            role,
+            content,
+            session=session,
+            user=user,
+            at=at,
+            metadata=metadata,
+            id=id,
+            importance=importance,
+            pinned=pinned,
         )
         return await asyncio.wrap_future(future)
 
@@ -141,16 +162,36 @@ class AsyncAgent:
         at: datetime | None = None,
         metadata: Mapping[str, Any] | None = None,
         id: str | None = None,
+        importance: float | None = None,
+        pinned: bool = False,
     ) -> "Future[Receipt]":
         """See `Agent.submit`; `asyncio.wrap_future` makes the future awaitable."""
-        if isinstance(content, str) and len(content) > _LONG:
+        # A thread for a long text, and where the archive has to be asked for the id.
+        archived = id is not None and self._agent._has_archive()
+        if archived or (isinstance(content, str) and len(content) > _LONG):
             return await self._call_writing(
                 lambda: self._agent.submit(
-                    role, content, session=session, user=user, at=at, metadata=metadata, id=id
+                    role,
+                    content,
+                    session=session,
+                    user=user,
+                    at=at,
+                    metadata=metadata,
+                    id=id,
+                    importance=importance,
+                    pinned=pinned,
                 )
             )
         draft = self._agent._admit(
-            role, content, session=session, user=user, at=at, metadata=metadata, id=id
+            role,
+            content,
+            session=session,
+            user=user,
+            at=at,
+            metadata=metadata,
+            id=id,
+            importance=importance,
+            pinned=pinned,
         )
         # Queueing takes microseconds. A thread is worth it only for a long text, to wait for
         # room in the queue, or for an agent to be opened.
@@ -219,6 +260,7 @@ class AsyncAgent:
         role: str | None = None,
         since: datetime | None = None,
         until: datetime | None = None,
+        archived: bool = False,
     ) -> list[Hit]:
         """See `Agent.recall`."""
         return await self._call(
@@ -230,6 +272,7 @@ class AsyncAgent:
                 role=role,
                 since=since,
                 until=until,
+                archived=archived,
             )
         )
 
@@ -265,22 +308,122 @@ class AsyncAgent:
         """See `Agent.usage`."""
         return await self._call(self._agent.usage)
 
-    async def messages(self) -> AsyncIterator[Message]:
+    async def messages(self, *, archived: bool = False) -> AsyncIterator[Message]:
         """See `Agent.messages`; for `async for`."""
+        seen, read = set[int](), set[str]()
+        if archived:
+            async for message in self._archived(seen, read):
+                yield message
         after = 0
         while page := await self._call(partial(self._agent._page, after)):
-            for _, message in page:
-                yield message
+            for key, message in page:
+                if key not in seen:
+                    yield message
+            if archived:
+                seen.update([key for key, _ in page])
             after = page[-1][0]
+        if archived:
+            async for message in self._archived(seen, read):
+                yield message
+
+    async def _archived(self, seen: set[int], read: set[str]) -> AsyncIterator[Message]:
+        rest = self._agent._archived_messages(seen, read)
+        while part := await self._call(lambda: list(islice(rest, _PART))):
+            for message in part:
+                yield message
 
     async def export(
         self,
         target: str | Path | IO[str],
         *,
+        archived: bool = False,
+        format: str | None = None,
         on_progress: Callable[[int], None] | None = None,
     ) -> int:
         """See `Agent.export`. A stream is written to on a thread of the pool."""
-        return await self._call(lambda: self._agent.export(target, on_progress=on_progress))
+        return await self._call(
+            lambda: self._agent.export(
+                target, archived=archived, format=format, on_progress=on_progress
+            )
+        )
+
+    async def pin(self, id: str) -> None:
+        """See `Agent.pin`."""
+        await self._call_writing(lambda: self._agent.pin(id))
+
+    async def unpin(self, id: str) -> None:
+        """See `Agent.unpin`."""
+        await self._call_writing(lambda: self._agent.unpin(id))
+
+    async def set_importance(self, id: str, importance: float) -> None:
+        """See `Agent.set_importance`."""
+        await self._call_writing(lambda: self._agent.set_importance(id, importance))
+
+    async def archive(
+        self,
+        *,
+        older_than_days: float | None = None,
+        keep: int | None = None,
+        dry_run: bool = False,
+        on_progress: Callable[[int, int], None] | None = None,
+    ) -> Cleanup:
+        """See `Agent.archive`. *on_progress* is called on a thread of the pool."""
+        return await self._call_writing(
+            lambda: self._agent.archive(
+                older_than_days=older_than_days,
+                keep=keep,
+                dry_run=dry_run,
+                on_progress=on_progress,
+            )
+        )
+
+    async def enforce_limits(self, *, dry_run: bool = False) -> Cleanup:
+        """See `Agent.enforce_limits`."""
+        return await self._call_writing(lambda: self._agent.enforce_limits(dry_run=dry_run))
+
+    async def emergency_cleanup(self, *, dry_run: bool = False) -> Cleanup:
+        """See `Agent.emergency_cleanup`."""
+        return await self._call_writing(lambda: self._agent.emergency_cleanup(dry_run=dry_run))
+
+    async def restore(
+        self,
+        ids: Iterable[str] | str | None = None,
+        *,
+        session: str | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        on_progress: Callable[[int], None] | None = None,
+    ) -> Restored:
+        """See `Agent.restore`. *on_progress* is called on a thread of the pool."""
+        return await self._call_writing(
+            lambda: self._agent.restore(
+                ids, session=session, since=since, until=until, on_progress=on_progress
+            )
+        )
+
+    async def reclaim(self, *, full: bool = False) -> Reclaimed:
+        """See `Agent.reclaim`."""
+        return await self._call_writing(lambda: self._agent.reclaim(full=full))
+
+    async def check(
+        self, *, repair: bool = False, on_progress: Callable[[int], None] | None = None
+    ) -> Checked:
+        """See `Agent.check`. *on_progress* is called on a thread of the pool."""
+        return await self._call_writing(
+            lambda: self._agent.check(repair=repair, on_progress=on_progress)
+        )
+
+    async def forget(
+        self, *, user: str | None = None, session: str | None = None, replies: bool = True
+    ) -> Erased:
+        """See `Agent.forget`."""
+        return await self._call_writing(
+            lambda: self._agent.forget(user=user, session=session, replies=replies)
+        )
+
+    async def clear(self) -> Erased:
+        """See `Agent.clear`."""
+        return await self._call_writing(self._agent.clear)
 
     async def _call(self, function: Callable[[], _T]) -> _T:
         self._agent._agents.check_usable()

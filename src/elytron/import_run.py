@@ -24,12 +24,14 @@ class ImportRun:
         admit: Callable[[tuple[Mapping[str, Any] | Message, ...]], tuple[Draft, ...]],
         write: Callable[[tuple[Draft, ...]], list[Receipt]],
         commit_max_bytes: int,
+        commit_max: int,
         skip_bad: bool,
         on_progress: Callable[[int], None] | None,
     ) -> None:
         self._admit = admit
         self._write = write
         self._commit_max_bytes = commit_max_bytes
+        self._commit_max = min(_COMMIT_MAX, commit_max)
         self._skip_bad = skip_bad
         self._on_progress = on_progress
         self._pending: list[tuple[int, Draft]] = []
@@ -54,7 +56,7 @@ class ImportRun:
                 self._refuse(line, reason)
                 continue
             full = self._pending_bytes + draft.size_bytes > self._commit_max_bytes
-            if full or len(self._pending) == _COMMIT_MAX:
+            if full or len(self._pending) == self._commit_max:
                 self._commit()
             self._pending.append((line, draft))
             self._pending_bytes += draft.size_bytes

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from elytron.records import Message
+from elytron.records import DEFAULT_IMPORTANCE, Message
 
 _REPORT_EVERY = 500
 
@@ -20,6 +20,8 @@ def to_line(message: Message) -> dict[str, Any]:
         "user": message.user,
         "at": message.at.isoformat(),
         "metadata": dict(message.metadata) or None,
+        "importance": None if message.importance == DEFAULT_IMPORTANCE else message.importance,
+        "pinned": message.pinned or None,
         "content": message.content,
     }
     return {name: value for name, value in members.items() if value is not None}

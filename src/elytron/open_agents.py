@@ -16,14 +16,19 @@ import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import apsw
+
+from elytron.archive import Archive
 from elytron.config import Config
 from elytron.errors import Busy, Closed, ElytronError, Forked
 from elytron.ledger import files
 from elytron.ledger.pool import Slots
 from elytron.ledger.sqlite import Ledger
+from elytron.upkeep.housekeeping import Housekeeping
 from elytron.write.writer import Quota, Writer
 
 _log = logging.getLogger("elytron.store")
@@ -44,19 +49,24 @@ class Use:
 class OpenAgent:
     """A ledger, its writer, and who is using them."""
 
-    def __init__(self, ledger: Ledger, writer: Writer) -> None:
+    def __init__(self, ledger: Ledger, writer: Writer, archive: Archive) -> None:
         self.ledger = ledger
         self.writer = writer
+        self.archive = archive
         self.uses: weakref.WeakSet[Use] = weakref.WeakSet()
         self.ready = False
+        self.admitted = False  # to write: it has its part of the store's budget
 
 
 class OpenAgents:
     """Lends open agents. Safe for many threads; useless after `close` or a fork."""
 
-    def __init__(self, path: Path, config: Config, *, vfs: str | None = None) -> None:
+    def __init__(
+        self, path: Path, config: Config, upkeep: Housekeeping, *, vfs: str | None = None
+    ) -> None:
         self.path = path
         self.config = config
+        self.upkeep = upkeep
         self.quota = Quota(items_max=config.queue_max, bytes_max=config.queue_max_bytes)
         self._vfs = vfs
         self._pid = os.getpid()
@@ -82,6 +92,9 @@ class OpenAgents:
         """
         Open an agent, or find it open. `give_back` must follow.
 
+        Args:
+            create: to write to it; it is made if there is none.
+
         Raises:
             Closed, Forked: the store is of no use any more.
             Busy: `max_open_agents` were all in use for `save_timeout_s`.
@@ -89,6 +102,8 @@ class OpenAgents:
         """
         entry = self.borrow_open(name, use)
         if entry is not None:
+            if create and not entry.admitted:
+                self._admit(entry)
             return entry
         if not create and not files.may_hold_ledger(files.agent_folder(self.path, name)):
             return None
@@ -143,13 +158,15 @@ class OpenAgents:
     def _open(self, name: str, use: Use, *, create: bool) -> OpenAgent | None:
         entry, victim = self._take_place(name, use)
         if entry.ready:
+            if create and not entry.admitted:
+                self._admit(entry)
             return entry
         opened = False
         try:
             if victim is not None:
-                victim.ledger.close()
+                self._rest(victim)
             if create:
-                files.make_store(self.path)
+                self._admit(entry)
             opened = entry.ledger.open(create=create)
         finally:
             with self._changed:
@@ -159,6 +176,17 @@ class OpenAgents:
                     del self._entries[name]
                 self._changed.notify_all()
         return entry if opened else None
+
+    def _admit(self, entry: OpenAgent) -> None:
+        """Get ready for the first write to an agent: it may have been only read before."""
+        files.make_store(self.path)
+        self.upkeep.begin()
+        self.upkeep.admit(entry.ledger.name)
+        entry.admitted = True
+
+    def _rest(self, entry: OpenAgent) -> None:
+        entry.ledger.close()
+        self.upkeep.rested(entry.ledger.name)
 
     def _take_place(self, name: str, use: Use) -> tuple[OpenAgent, OpenAgent | None]:
         """The agent if another thread opened it; else a place for it, and who must leave it."""
@@ -187,8 +215,11 @@ class OpenAgents:
                     )
 
     def _resting_place(self) -> OpenAgent | None:
-        """Remove the least recently used idle agent, if all places are taken."""
-        if len(self._entries) < self.config.max_open_agents:
+        """Remove the least recently used idle agent, if all places or all memory is taken."""
+        if (
+            len(self._entries) < self.config.max_open_agents
+            and apsw.memory_used() < self.config.max_ram_bytes
+        ):
             return None
         for name, entry in self._entries.items():
             if entry.ready and not entry.uses:
@@ -197,7 +228,16 @@ class OpenAgents:
 
     def _new(self, name: str) -> OpenAgent:
         config = self.config
-        ledger = Ledger(self.path, name, config, slots=self._slots, vfs=self._vfs)
+        upkeep = self.upkeep
+        ledger = Ledger(
+            self.path,
+            name,
+            config,
+            slots=self._slots,
+            vfs=self._vfs,
+            uses=upkeep.uses_of(name),
+            on_near=lambda: upkeep.near(name),
+        )
         writer = Writer(
             ledger,
             quota=self.quota,
@@ -205,8 +245,9 @@ class OpenAgents:
             batch_max_bytes=config.commit_bytes,
             timeout_s=config.save_timeout_s,
             run_soon=lambda work: self._run_soon(agent, work),
+            make_room=partial(upkeep.make_room, name),
         )
-        agent = OpenAgent(ledger, writer)
+        agent = OpenAgent(ledger, writer, upkeep.archive_of(name))
         return agent
 
     def _run_soon(self, agent: OpenAgent, work: Callable[[], None]) -> bool:
@@ -266,6 +307,7 @@ class OpenAgents:
         """
         if self.forked:
             return
+        self.upkeep.close()
         deadline = time.monotonic() + self.config.save_timeout_s
         with self._changed:
             under_way = [future for futures in self._under_way.values() for future in futures]
@@ -282,7 +324,7 @@ class OpenAgents:
             busy = len(self._entries)
         for entry in resting:
             try:
-                entry.ledger.close()
+                self._rest(entry)
             except ElytronError as error:  # the others still have to be closed
                 _log.warning("closing %s: %s", entry.ledger.path, error)
         if busy:
@@ -293,8 +335,10 @@ class OpenAgents:
         if self._pool is not None:
             self._pool.shutdown(wait=True)
             self._pool = None
+        self.upkeep.close_budget()
 
     def __del__(self) -> None:
         # An agent may outlive its `Store` object, so it is told here.
         if not self._closed and self._entries and not self.forked:
+            self.upkeep.janitor.abandon()
             warnings.warn(f"store {self.path} was never closed", ResourceWarning, stacklevel=2)

@@ -6,12 +6,15 @@ Times are timezone-aware `datetime`s on this side of the ledger and whole micros
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, NamedTuple
 
+from elytron.reports import ArchiveUsage, Forecast, JanitorUsage
+
 ROLES = ("system", "developer", "user", "assistant", "tool", "function")
 DEFAULT_SESSION = "default"
+DEFAULT_IMPORTANCE = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +24,7 @@ class Message:
 
     `position` counts from 0 within the session, in the order of saving. `at` carries the UTC
     offset with which it was saved. `speaker` is the user where there is one, else the role.
+    `importance`, 0 to 1, and `pinned` say how long it stays: what is pinned never leaves.
     """
 
     id: str
@@ -31,6 +35,8 @@ class Message:
     user: str | None
     metadata: Mapping[str, Any]
     position: int
+    importance: float = DEFAULT_IMPORTANCE
+    pinned: bool = False
 
     @property
     def speaker(self) -> str:
@@ -67,13 +73,15 @@ class Hit:
     One message that answers a question.
 
     `why` holds each part's share of `score`: words, neighbours, session, speaker.
-    `matched` are those of the question's words that the message holds, in any form.
+    `matched` are those of the question's words that the message holds, in any form. `archived`
+    says that the message is in the archive.
     """
 
     message: Message
     score: float
     why: Mapping[str, float]
     matched: tuple[str, ...]
+    archived: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +100,7 @@ class LedgerBytes:
 
     `file` and `wal` are what the file system holds. `live` and `dead` are the pages in use and
     out of use, whether they are in the file yet or still in the WAL; `words` and `vectors` are
-    parts of `live`.
+    parts of `live`. `total` is what `max_db_size_mb` bounds; the archive has a bound of its own.
     """
 
     file: int = 0
@@ -101,15 +109,23 @@ class LedgerBytes:
     wal: int = 0
     words: int = 0
     vectors: int = 0
+    graph: int = 0
+    archive: int = 0
 
     @property
     def total(self) -> int:
-        return self.file + self.wal
+        return self.file + self.wal + self.graph
 
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What one agent holds and costs, beside its limits."""
+    """
+    What one agent holds and costs, beside its limits.
+
+    `messages` are those held; `archived` those that left for the archive and are still there.
+    `embedded` are messages with a vector of their own. `queued` and `failed_writes` are of this
+    process.
+    """
 
     agent: str
     limit_bytes: int
@@ -125,11 +141,25 @@ class Usage:
     bytes: LedgerBytes = LedgerBytes()
     queued: int = 0
     failed_writes: int = 0
+    pinned: int = 0
+    embedded: int = 0
+    max_messages: int = 0
+    archive: ArchiveUsage = field(default_factory=ArchiveUsage)
+    forecast: Forecast = field(default_factory=Forecast)
+
+    @property
+    def archived(self) -> int:
+        return self.archive.messages
 
 
 @dataclass(frozen=True, slots=True)
 class StoreUsage:
-    """What a whole store holds and costs. `rss_bytes` and below are of this process."""
+    """
+    What a whole store holds and costs. `open_agents`, `queued` and below are of this process.
+
+    `total_bytes` are all its files: ledgers, WALs, archives and the reserve. `sqlite_bytes` is the
+    memory that SQLite uses, most of it page caches.
+    """
 
     path: str
     agents: tuple[Usage, ...]
@@ -140,6 +170,11 @@ class StoreUsage:
     rss_bytes: int
     threads: int
     descriptors: int
+    sqlite_bytes: int = 0
+    archive_bytes: int = 0
+    reserve_bytes: int = 0
+    limit_bytes: int | None = None
+    janitor: JanitorUsage = field(default_factory=JanitorUsage)
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,3 +221,5 @@ class Draft(NamedTuple):
     terms: bytes
     size_bytes: int
     embedding: str
+    importance: float | None
+    pinned: bool

@@ -4,20 +4,25 @@ Store: many agents under one folder, with one queue, one set of readers, and one
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
+
+import apsw
 
 from elytron import config as configuration
 from elytron.agent import Agent
 from elytron.config import Config
 from elytron.errors import InvalidArgument
 from elytron.ledger import files
-from elytron.ledger.sqlite import name_within
+from elytron.ledger.opening import name_within
 from elytron.open_agents import OpenAgents
 from elytron.records import StoreUsage
+from elytron.reports import Alarm
 from elytron.text import Analyzer
+from elytron.upkeep.clock import Clock
+from elytron.upkeep.housekeeping import Housekeeping
 from elytron.write.admission import IdClock
 
 
@@ -53,9 +58,20 @@ class Store:
     """Many agents' memories. Safe for many threads; not for use after a fork."""
 
     def __init__(
-        self, path: str | os.PathLike[str], config: Config, *, vfs: str | None = None
+        self,
+        path: str | os.PathLike[str],
+        config: Config,
+        *,
+        vfs: str | None = None,
+        clock: Clock | None = None,
     ) -> None:
-        """Use `elytron.open`. *vfs* names an SQLite file layer, for tests that make it fail."""
+        """
+        Use `elytron.open`.
+
+        Args:
+            vfs: names an SQLite file layer, for tests that make it fail.
+            clock: by which messages grow old, for tests that make time pass.
+        """
         try:
             self.path = Path(path)
         except TypeError as error:
@@ -64,7 +80,8 @@ class Store:
         files.check_store_path(self.path, allow_network=config.allow_network_path)
         self._analyzer = Analyzer(config.languages)
         self._ids = IdClock()
-        self._agents = OpenAgents(self.path, config, vfs=vfs)
+        self._upkeep = Housekeeping(self.path, config, self._analyzer, vfs=vfs, clock=clock)
+        self._agents = OpenAgents(self.path, config, self._upkeep, vfs=vfs)
 
     def agent(self, name: str) -> Agent:
         """
@@ -90,23 +107,53 @@ class Store:
         self._agents.check_usable()
         return files.agent_names(self.path, name_within)
 
+    def cleanup(self) -> bool:
+        """
+        Look after every agent now, as the janitor does each `cleanup_interval_hours`: archive
+        what the settings say, mend what a crash left, give space back.
+
+        Returns whether it was done: False while another process is at it. An agent that cannot be
+        looked after keeps nobody else from it; `usage().janitor` has the last error.
+        """
+        self._agents.check_usable()
+        return self._upkeep.janitor.run()
+
+    def on_alarm(self, hook: Callable[[Alarm], None]) -> None:
+        """
+        Have *hook* called when an agent comes near a limit, and when it reaches one.
+
+        It is called on the janitor's thread, once for each passing of `soft_limit_ratio` and of
+        the limit itself; what it raises is logged. Limits are looked at in each clean-up, and
+        while an agent that is near one is written to. At most 100 hooks.
+        """
+        self._agents.check_usable()
+        if not callable(hook):
+            raise InvalidArgument(f"a hook must be callable; got {hook!r:.50}")
+        self._upkeep.add_hook(hook)
+
     def usage(self) -> StoreUsage:
         """What the store holds and this process costs. Opens every agent in turn."""
         import psutil
 
         usages = tuple(self.agent(name).usage() for name in self.agents())
         process = psutil.Process()
+        reserve_bytes = self._upkeep.reserve.bytes
         with process.oneshot():
             return StoreUsage(
                 path=str(self.path),
                 agents=usages,
-                total_bytes=sum(usage.bytes.total for usage in usages),
+                total_bytes=sum(u.bytes.total + u.bytes.archive for u in usages) + reserve_bytes,
                 open_agents=self._agents.open_count,
                 queued=self._agents.quota.items,
                 queued_bytes=self._agents.quota.bytes,
                 rss_bytes=process.memory_info().rss,
                 threads=process.num_threads(),
                 descriptors=_descriptors(process),
+                sqlite_bytes=apsw.memory_used(),
+                archive_bytes=sum(u.bytes.archive for u in usages),
+                reserve_bytes=reserve_bytes,
+                limit_bytes=self.config.max_total_bytes,
+                janitor=self._upkeep.janitor.usage(),
             )
 
     def close(self) -> None:

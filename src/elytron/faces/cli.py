@@ -1,8 +1,9 @@
 """
 Command line: the program, its commands, and the one way out of it.
 
-`writing.py` and `reading.py` hold the commands, each a verb of the library; `options.py` reads
-values, `tables.py` and `documents.py` lay out what is printed, `exits.py` ends.
+`writing.py`, `reading.py`, `keeping.py`, `forgetting.py` and `watching.py` hold the commands, each
+a verb of the library; `options.py` reads values, `documents.py` and the modules of tables lay out
+what is printed, `exits.py` ends.
 """
 
 import os
@@ -14,7 +15,7 @@ from typing import Any, NoReturn
 import click
 
 import elytron
-from elytron.faces import exits, reading, writing
+from elytron.faces import exits, forgetting, keeping, reading, watching, writing
 
 _EPILOG = "\b\nExit codes:\n" + "\n".join(
     f"  {row.number:>3}  {row.meaning}" for row in exits.EXITS
@@ -79,9 +80,20 @@ for command in (
     reading.recall,
     reading.context,
     reading.usage,
+    watching.watch,
     reading.agents,
     writing.export,
+    keeping.archive,
+    keeping.restore,
+    keeping.pin,
+    keeping.unpin,
+    keeping.cleanup,
+    keeping.emergency,
+    keeping.reclaim,
+    keeping.check,
     writing.reindex,
     writing.delete,
+    forgetting.forget,
+    forgetting.clear,
 ):
     main.add_command(command)

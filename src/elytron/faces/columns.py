@@ -13,17 +13,20 @@ from rich.table import Table
 
 DIM = "dim"
 STRONG = "bold"
-NARROW = 72  # columns below which a table leaves its spare columns out
+NARROW = 72  # columns below which a table leaves out what can be spared
+USUAL = 78  # what fits into the usual 80, and not into less
+ROOMY = 110  # and below which it has no room for extras
 _BAR_COLUMNS = 20
+_LABEL_COLUMNS = 8
 _HIGH, _FULL = 0.8, 0.95  # shares at which a bar changes colour
 
 
 class Head(NamedTuple):
-    """The head of a column. A spare one is left out where there is little room."""
+    """The head of a column, which is left out where a line has less than *room* columns."""
 
     text: str
     kind: str  # one of `_LOOKS`
-    spare: bool = False
+    room: int = 0
 
 
 _LOOKS: dict[str, dict[str, Any]] = {
@@ -31,7 +34,8 @@ _LOOKS: dict[str, dict[str, Any]] = {
     "number": {"justify": "right", "no_wrap": True},
     "time": {"no_wrap": True},
     "text": {"overflow": "fold", "style": DIM},
-    "bar": {"min_width": _BAR_COLUMNS, "max_width": _BAR_COLUMNS},
+    "bar": {"min_width": 6, "max_width": _BAR_COLUMNS},
+    "gauge": {"min_width": _LABEL_COLUMNS + 4, "max_width": _LABEL_COLUMNS + 11},
 }
 
 
@@ -43,8 +47,7 @@ class Columns:
         self._rows = rows
 
     def __rich_console__(self, _console: Console, options: ConsoleOptions) -> RenderResult:
-        narrow = options.max_width < NARROW
-        kept = [i for i, head in enumerate(self._heads) if not (narrow and head.spare)]
+        kept = [i for i, head in enumerate(self._heads) if head.room <= options.max_width]
         table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style=DIM)
         for i in kept:
             table.add_column(self._heads[i].text, **_LOOKS[self._heads[i].kind])
@@ -54,16 +57,22 @@ class Columns:
 
 
 class Bar:
-    """How full something is, from 0 to 1; readable without colours too."""
+    """
+    How full something is, from 0 to 1; readable without colours too.
 
-    def __init__(self, share: float) -> None:
+    A *label* stands before it, such as what the share is of.
+    """
+
+    def __init__(self, share: float, *, label: str = "") -> None:
         self._share = min(max(share, 0.0), 1.0)
+        self._label = f"{label:>{_LABEL_COLUMNS}} " if label else ""
 
     def __rich_console__(self, _console: Console, options: ConsoleOptions) -> RenderResult:
         full, empty = ("=", ".") if options.ascii_only else ("━", "─")
-        width = min(options.max_width, _BAR_COLUMNS)
+        width = max(0, min(options.max_width - len(self._label), _BAR_COLUMNS))
         # Whatever is not empty shows.
-        filled = max(round(self._share * width), 1 if self._share else 0)
+        filled = min(width, max(round(self._share * width), 1 if self._share else 0))
         colour = "red" if self._share > _FULL else "yellow" if self._share > _HIGH else "green"
+        yield Segment(self._label)
         yield Segment(full * filled, Style.parse(colour))
         yield Segment(empty * (width - filled), Style.parse(DIM))

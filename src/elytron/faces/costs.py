@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from elytron.errors import ElytronError
-from elytron.records import Usage
+from elytron.records import StoreUsage, Usage
+from elytron.reports import Forecast
 from elytron.store import Store
 
 
@@ -48,8 +49,45 @@ def read(store: Store, names: Iterable[str]) -> Costs:
     return costs
 
 
-def total_bytes(costs: Costs) -> int:
-    return sum(cost.bytes.total for cost in costs if isinstance(cost, Usage))
+@dataclass(frozen=True, slots=True)
+class StoreCosts:
+    """
+    What a store costs, agent by agent.
+
+    `usage` is None where an agent that cannot be read hides it.
+    """
+
+    agents: Costs
+    usage: StoreUsage | None
+
+    @property
+    def total_bytes(self) -> int:
+        """All that is known of."""
+        if self.usage is not None:
+            return self.usage.total_bytes
+        readable = [cost.bytes for cost in self.agents if isinstance(cost, Usage)]
+        return sum(size.total + size.archive for size in readable)
+
+
+def read_store(store: Store) -> StoreCosts:
+    """The usage of a whole store; of the agents that can be read, if some cannot."""
+    try:
+        usage = store.usage()
+    except ElytronError:  # of one agent: it is met again, and kept, where they are read singly
+        return StoreCosts(read(store, store.agents()), None)
+    return StoreCosts(list(usage.agents), usage)
+
+
+def share_of(used: float, limit: float) -> float:
+    """How much of a limit is used, from 0; 0 where there is no limit."""
+    return used / limit if limit else 0.0
+
+
+def nearest_limit(forecast: Forecast) -> tuple[str, float] | None:
+    """(setting, days) of the limit that is reached first, if one comes nearer."""
+    coming = ((days, name) for name, days in forecast.until.items() if days is not None)
+    days, name = min(coming, default=(0.0, ""))
+    return (name, days) if name else None
 
 
 def rows(costs: Costs) -> list[AgentRow | Unreadable]:
@@ -69,8 +107,8 @@ def rows(costs: Costs) -> list[AgentRow | Unreadable]:
     ]
 
 
-def raise_first_error(costs: Costs) -> None:
+def raise_first_error(found: Iterable[object]) -> None:
     """Raise why the first unreadable agent could not be read, if there is one."""
-    for cost in costs:
-        if isinstance(cost, Unreadable):
-            raise cost.cause
+    for one in found:
+        if isinstance(one, Unreadable):
+            raise one.cause

@@ -95,7 +95,7 @@ def _show(
     answers: list[Asked],
     found: costs.Costs,
 ) -> None:
-    from elytron.faces import tables
+    from elytron.faces import tables, usage_tables
     from elytron.faces.terminal import show
 
     show(
@@ -109,7 +109,7 @@ def _show(
         *shown(answers, hits_max=_HITS_SHOWN, languages=store.config.languages),
         "",
         tables.title("What it costs"),
-        tables.usages(found),
+        usage_tables.usages(found),
         "",
         tables.title("Try next"),
     )

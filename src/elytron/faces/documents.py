@@ -16,7 +16,17 @@ from typing import Any
 from elytron.errors import ElytronError
 from elytron.faces.output import emit
 from elytron.faces.visible import json_safe
-from elytron.records import LedgerBytes
+from elytron.records import LedgerBytes, Usage
+from elytron.reports import Checked, Cleanup, Reclaimed
+
+# What a record works out from its fields, and programs want too.
+_DERIVED: Mapping[type, tuple[str, ...]] = {
+    LedgerBytes: ("total",),
+    Usage: ("archived",),
+    Cleanup: ("reasons",),
+    Reclaimed: ("given_back_bytes",),
+    Checked: ("ok",),
+}
 
 
 def write(value: Any) -> None:
@@ -26,13 +36,18 @@ def write(value: Any) -> None:
     emit(json_safe(text) + "\n", encoding="utf-8")
 
 
+def write_line(value: Any) -> None:
+    """The same on one line, on a terminal too: one of several documents."""
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False, default=plain)
+    emit(json_safe(text) + "\n", encoding="utf-8")
+
+
 def plain(value: Any) -> Any:
     """A record, a time, a path or an error as what JSON knows."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        members = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
-        if isinstance(value, LedgerBytes):
-            members["total"] = value.total
-        return members
+        names = [field.name for field in dataclasses.fields(value)]
+        names += _DERIVED.get(type(value), ())
+        return {name: _by_name(getattr(value, name)) for name in names}
     if isinstance(value, datetime):
         return value.isoformat()
     if isinstance(value, Path):
@@ -42,6 +57,13 @@ def plain(value: Any) -> Any:
     if isinstance(value, ElytronError):
         return {"error": value.code, "message": str(value)}
     raise TypeError(f"{type(value).__name__} has no JSON form")
+
+
+def _by_name(value: Any) -> Any:
+    """A tuple of named tuples as a list of mappings, which JSON would make lists of lists."""
+    if isinstance(value, tuple) and value and hasattr(value[0], "_asdict"):
+        return [row._asdict() for row in value]
+    return value
 
 
 class OutputLines(io.StringIO):

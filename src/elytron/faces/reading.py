@@ -9,9 +9,10 @@ from typing import Any
 import click
 
 import elytron
+from elytron.errors import InvalidArgument
 from elytron.faces import costs, documents
 from elytron.faces.options import Place, common, held_agent, hint, limit_option, quoted, selection
-from elytron.faces.output import note, say
+from elytron.faces.output import emit, note, say
 
 _HISTORY_TEXT_MAX = 1000  # characters of a message that `history` shows
 _RECALL_TEXT_MAX = 400
@@ -40,8 +41,8 @@ def history(
 
     Of one SESSION, or of all in the order of saving. Times are on the clock of whoever saved.
 
-    JSON: a list of messages, each with id, role, content, at, session, user, metadata and
-    position.
+    JSON: a list of messages, each with id, role, content, at, session, user, metadata, position,
+    importance and pinned.
     """
     with place.open() as store:
         memory = held_agent(store, agent)
@@ -93,6 +94,7 @@ def sessions(place: Place, agent: str, limit: int) -> None:
 @click.argument("question")
 @limit_option(8)
 @selection
+@click.option("--archived", is_flag=True, help="Search the archive too; takes longer.")
 @click.option("--why", is_flag=True, help="Show what makes up each score.")
 @click.option("--ids", is_flag=True, help="Show the messages' ids.")
 @click.option("--full", is_flag=True, help="Show long messages whole.")
@@ -101,6 +103,7 @@ def recall(
     agent: str,
     question: str,
     limit: int,
+    archived: bool,
     why: bool,
     ids: bool,
     full: bool,
@@ -109,12 +112,13 @@ def recall(
     """Find the messages that answer a question, best first.
 
     TIME is ISO 8601; without a zone it is local time. Words of the question are emphasised on
-    a terminal. Nothing found is no error.
+    a terminal. Nothing found is no error. Hits from the archive are marked.
 
-    JSON: a list of hits, each with message (as in `history`), score, why and matched.
+    JSON: a list of hits, each with message (as in `history`), score, why, matched and archived.
     """
     with place.open() as store:
-        found = held_agent(store, agent).recall(question, limit=limit, **only)
+        memory = held_agent(store, agent)
+        found = memory.recall(question, limit=limit, archived=archived, **only)
         languages = store.config.languages
     if place.as_json:
         documents.write(found)
@@ -165,33 +169,71 @@ def context(
 @click.command()
 @common
 @click.argument("agent", required=False)
-def usage(place: Place, agent: str | None) -> None:
+@click.option("--prometheus", is_flag=True, help="The whole store, for Prometheus to read.")
+def usage(place: Place, agent: str | None, prometheus: bool) -> None:
     """Show what an agent, or the store, costs.
 
-    Beside the limit, `max_db_size_mb`. Without AGENT, all of them.
+    Beside the limits, and when they come near at the present rate. Without AGENT, all of them.
+    --prometheus needs the extra `metrics`.
 
-    JSON: for one agent its usage, with agent, limit_bytes, messages, sessions, users, first_at,
-    last_at, bytes (file, live, dead, wal, words, vectors, total) and more; for the store path,
-    total_bytes and agents, a list of these.
+    JSON: for one agent its usage, with agent, limit_bytes, messages, max_messages, pinned,
+    archived, sessions, users, first_at, last_at, bytes (file, live, dead, wal, words, vectors,
+    graph, archive, total), archive, forecast and more; for the store path, total_bytes,
+    limit_bytes, archive_bytes, reserve_bytes, janitor, what this process uses, and agents, a
+    list of these.
     """
+    if prometheus:
+        _metrics(place, agent)
+    elif agent is None:
+        _store_usage(place)
+    else:
+        _agent_usage(place, agent)
+
+
+def _agent_usage(place: Place, agent: str) -> None:
     with place.open() as store:
-        names = store.agents() if agent is None else [held_agent(store, agent).name]
-        found = costs.read(store, names)
-    total_bytes = costs.total_bytes(found)
-    if place.as_json and agent is None:
-        documents.write({"path": store.path, "total_bytes": total_bytes, "agents": found})
-    elif place.as_json:
+        found = costs.read(store, [held_agent(store, agent).name])
+        archive_limit_bytes = store.config.max_archive_bytes
+    if place.as_json:
         documents.write(found[0])
     else:
-        from elytron.faces import tables
+        from elytron.faces import usage_tables
         from elytron.faces.terminal import show
 
-        show(tables.usages(found))
-        if agent is None:
-            show("", tables.total(str(store.path), len(found), total_bytes))
-        else:
-            show("", *map(tables.usage_details, found))
+        show(usage_tables.usages(found), "")
+        show(usage_tables.details(found[0], archive_limit_bytes=archive_limit_bytes))
     costs.raise_first_error(found)
+
+
+def _store_usage(place: Place) -> None:
+    with place.open() as store:
+        found = costs.read_store(store)
+    total_bytes = found.total_bytes
+    if place.as_json:
+        partly = {"path": store.path, "total_bytes": total_bytes, "agents": found.agents}
+        documents.write(partly if found.usage is None else found.usage)
+    else:
+        from elytron.faces import usage_tables
+        from elytron.faces.terminal import show
+
+        limit = store.config.max_total_bytes
+        show(usage_tables.usages(found.agents), "")
+        show(usage_tables.total(str(store.path), len(found.agents), total_bytes, limit))
+        if found.usage is not None:
+            show(usage_tables.store_details(found.usage))
+    costs.raise_first_error(found.agents)
+
+
+def _metrics(place: Place, agent: str | None) -> None:
+    if agent is not None:
+        raise InvalidArgument("--prometheus is for the whole store; leave the AGENT out")
+    if place.as_json:
+        raise InvalidArgument("--prometheus has a form of its own; leave --json out")
+    from elytron.faces import metrics
+
+    with place.open() as store:
+        text = metrics.render(store)
+    emit(text.decode(), encoding="utf-8")  # names hold nothing that a terminal would obey
 
 
 @click.command()
@@ -211,8 +253,8 @@ def agents(place: Place) -> None:
     elif not found:
         note(f"{store.path} holds no agents")
     else:
-        from elytron.faces import tables
+        from elytron.faces import usage_tables
         from elytron.faces.terminal import show
 
-        show(tables.agents(found))
+        show(usage_tables.agents(found))
     costs.raise_first_error(found)

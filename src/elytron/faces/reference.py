@@ -86,7 +86,7 @@ def _arguments(command: click.Command) -> list[click.Argument]:
 
 
 def _argument(argument: click.Argument) -> str:
-    name = argument.human_readable_name
+    name = argument.human_readable_name + ("..." if argument.nargs < 0 else "")
     return name if argument.required else f"[{name}]"
 
 

@@ -15,12 +15,11 @@ from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
-from elytron.faces.columns import DIM, STRONG, Bar, Columns, Head
-from elytron.faces.costs import Costs, Unreadable
+from elytron.faces.columns import DIM, NARROW, STRONG, Columns, Head
 from elytron.faces.matches import Matches
-from elytron.faces.visible import clip, clip_name, human_bytes, one_line, visible
+from elytron.faces.visible import clip, clip_name, one_line, visible
 from elytron.importers.passes import BAD_MAX, BEYOND
-from elytron.records import Hit, ImportReport, Message, Session, Usage
+from elytron.records import Hit, ImportReport, Message, Session
 
 _SPEAKER_MAX = 14  # columns
 _NAME_MAX = 200  # characters of a name; longer ones are cut
@@ -36,9 +35,9 @@ def day(at: datetime | None) -> str:
     return "" if at is None else f"{at:%Y-%m-%d}"
 
 
-def counted(count: int, one: str, many: str) -> str:
-    """`1 message`, `1,204 messages`."""
-    return f"{count:,} {one if count == 1 else many}"
+def name_of(name: str) -> Text:
+    """A name as it may stand in a table."""
+    return Text(clip_name(name, _NAME_MAX))
 
 
 def title(text: str) -> Rule:
@@ -89,7 +88,7 @@ def hits(
     expected: Iterable[str] = (),
 ) -> Iterator[RenderableType]:
     """
-    Hits, best first, each with its date, speaker and text.
+    Hits, best first, each with its date, speaker and text. Those from the archive are marked.
 
     Args:
         matches: finds the words of the question, to be emphasised.
@@ -105,6 +104,8 @@ def hits(
             matches.emphasise(Text(_speaker(message), "cyan"), hit),
             (f"  {clip_name(message.session, _NAME_MAX)}", DIM),
         )
+        if hit.archived:
+            head.append("  (archive)", "yellow")
         if message.id in marked:
             head.append("  ✓ expected", "bold green")
         yield head
@@ -123,114 +124,13 @@ def sessions(found: Iterable[Session]) -> Columns:
     heads = (
         Head("session", "name"),
         Head("messages", "number"),
-        Head("first (UTC)", "time", spare=True),
+        Head("first (UTC)", "time", room=NARROW),
         Head("last (UTC)", "time"),
     )
-    rows = [(_name(s.id), f"{s.messages:,}", moment(s.first_at), moment(s.last_at)) for s in found]
-    return Columns(heads, rows)
-
-
-def agents(found: Costs) -> Columns:
-    """One row an agent; one that cannot be read says so in its row."""
-    heads = (
-        Head("agent", "name"),
-        Head("messages", "number"),
-        Head("sessions", "number", spare=True),
-        Head("first (UTC)", "time", spare=True),
-        Head("last (UTC)", "time"),
-        Head("size", "number"),
-    )
     rows = [
-        _unreadable(cost)
-        if isinstance(cost, Unreadable)
-        else (
-            _name(cost.agent),
-            f"{cost.messages:,}",
-            f"{cost.sessions:,}",
-            day(cost.first_at),
-            day(cost.last_at),
-            human_bytes(cost.bytes.total),
-        )
-        for cost in found
+        (name_of(s.id), f"{s.messages:,}", moment(s.first_at), moment(s.last_at)) for s in found
     ]
     return Columns(heads, rows)
-
-
-def usages(found: Costs) -> Columns:
-    """One row an agent, with a bar against its limit."""
-    heads = (
-        Head("agent", "name"),
-        Head("messages", "number"),
-        Head("size", "number"),
-        Head("limit", "number", spare=True),
-        Head("used", "number"),
-        Head("", "bar", spare=True),
-    )
-    rows = [
-        _unreadable(cost) if isinstance(cost, Unreadable) else _usage_row(cost) for cost in found
-    ]
-    return Columns(heads, rows)
-
-
-def _usage_row(usage: Usage) -> tuple[RenderableType, ...]:
-    share = usage.bytes.total / usage.limit_bytes
-    return (
-        _name(usage.agent),
-        f"{usage.messages:,}",
-        human_bytes(usage.bytes.total),
-        human_bytes(usage.limit_bytes),
-        f"{share:.1%}",
-        Bar(share),
-    )
-
-
-def _unreadable(cost: Unreadable) -> tuple[RenderableType, ...]:
-    return _name(cost.agent), Text(cost.cause.code, "red")
-
-
-def _name(name: str) -> Text:
-    return Text(clip_name(name, _NAME_MAX))
-
-
-def total(store: str, agents: int, total_bytes: int) -> Text:
-    """The last line under the usage of a whole store."""
-    return Text(
-        f"{counted(agents, 'agent', 'agents')}, {human_bytes(total_bytes)} in {one_line(store)}",
-        DIM,
-    )
-
-
-def usage_details(usage: Usage | Unreadable) -> RenderableType:
-    """What one agent holds, and where its bytes are."""
-    if isinstance(usage, Unreadable):
-        return ""
-    size = usage.bytes
-    table = Table.grid(padding=(0, 2))
-    table.add_column(style=DIM)
-    table.add_column(ratio=1, overflow="fold")
-    held = (
-        (usage.messages, "message", "messages"),
-        (usage.sessions, "session", "sessions"),
-        (usage.users, "user", "users"),
-        (usage.memories, "memory", "memories"),
-        (usage.concepts, "concept", "concepts"),
-        (usage.edges, "relation", "relations"),
-    )
-    parts = [counted(count, one, many) for count, one, many in held if count]
-    table.add_row("holds", ", ".join(parts) or "nothing")
-    if usage.first_at is not None:
-        table.add_row("said", f"{moment(usage.first_at)} to {moment(usage.last_at)} (UTC)")
-    table.add_row(
-        "file",
-        f"{human_bytes(size.file)}: {human_bytes(size.live)} live, {human_bytes(size.dead)} dead",
-    )
-    table.add_row("WAL", human_bytes(size.wal))
-    table.add_row(
-        "indexes", f"{human_bytes(size.words)} words, {human_bytes(size.vectors)} vectors"
-    )
-    if usage.queued or usage.failed_writes:
-        table.add_row("writes", f"{usage.queued:,} waiting, {usage.failed_writes:,} failed")
-    return table
 
 
 def imports(reports: Iterable[ImportReport]) -> Columns:
@@ -249,7 +149,7 @@ def _import_row(report: ImportReport) -> tuple[RenderableType, ...]:
     left_out = dict(report.left_out or {})
     skipped = len(report.bad) + left_out.pop(BEYOND, 0)
     return (
-        _name(report.agent),
+        name_of(report.agent),
         f"{report.imported:,}",
         f"{report.already_held:,}",
         Text(f"{skipped:,}", "red" if skipped else ""),

@@ -5,9 +5,10 @@ Nothing but text reaches a file or a pipe: no control codes, no blanks at the en
 """
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
-from rich.console import Console, RenderableType
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -41,12 +42,36 @@ def show(*parts: RenderableType) -> None:
     emit(text)
 
 
+def redraws() -> bool:
+    """Whether stdout is a terminal on which what was shown can be drawn over."""
+    out = console()
+    return out.is_terminal and not out.is_dumb_terminal
+
+
 @contextlib.contextmanager
-def progress(label: str) -> Iterator[Callable[[int, int], None]]:
+def live() -> Iterator[Callable[[Callable[[int], Iterable[RenderableType]]], None]]:
+    """
+    A place on the terminal that is drawn anew each time.
+
+    Yields a function to call with another, which makes the parts for a number of lines.
+    """
+    out = console()
+    with Live(console=out, auto_refresh=False, redirect_stdout=False, redirect_stderr=False) as now:
+
+        def draw(parts: Callable[[int], Iterable[RenderableType]]) -> None:
+            out.width = console().width  # the terminal may have another size by now
+            now.update(Group(*parts(out.height)), refresh=True)
+
+        yield draw
+
+
+@contextlib.contextmanager
+def progress(label: str, *, transient: bool = False) -> Iterator[Callable[[int, int | None], None]]:
     """
     A progress bar on stderr, if that is a terminal.
 
-    Yields a function to call with (done, total); until its first call the bar only moves.
+    Yields a function to call with (done, total), where the total may be None for not known;
+    until its first call the bar only moves. A *transient* one is taken away at the end.
     """
     out = console(stderr=True)
     if not out.is_terminal:
@@ -58,6 +83,6 @@ def progress(label: str) -> Iterator[Callable[[int, int], None]]:
         MofNCompleteColumn(),
         TimeElapsedColumn(),
     )
-    with Progress(*columns, console=out, expand=True) as bar:
+    with Progress(*columns, console=out, expand=True, transient=transient) as bar:
         task = bar.add_task(label, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)

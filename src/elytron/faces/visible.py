@@ -53,6 +53,11 @@ def human_bytes(count: int) -> str:
     return f"{count} B" if unit == 0 else f"{value:,.1f} {_UNITS[unit]}"
 
 
+def counted(count: int, one: str, many: str) -> str:
+    """`1 message`, `1,204 messages`."""
+    return f"{count:,} {one if count == 1 else many}"
+
+
 def _escape(match: "re.Match[str]") -> str:
     code = ord(match[0])
     return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"

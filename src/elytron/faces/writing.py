@@ -4,15 +4,12 @@ Writing: the commands that put messages in, take them out, or move them.
 Rich is imported by those that print for people, once it is known that they do.
 """
 
-import contextlib
-from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import click
 
-import elytron
 from elytron.errors import InvalidArgument, NotFound
 from elytron.faces import costs, documents
 from elytron.faces.options import (
@@ -26,10 +23,11 @@ from elytron.faces.options import (
     time_option,
 )
 from elytron.faces.output import say
-from elytron.faces.visible import clip_name
+from elytron.faces.progress import counting
+from elytron.faces.visible import counted
 
 FORMATS = ("auto", "jsonl", "openai", "chatgpt", "locomo")
-_NAME_SHOWN = 30  # characters of a name beside a bar
+EXPORT_FORMATS = ("auto", "jsonl", "parquet")
 
 
 @click.command()
@@ -87,7 +85,7 @@ def import_(
         if place.as_json:
             documents.write(poured)
             return
-        from elytron.faces import tables
+        from elytron.faces import tables, usage_tables
         from elytron.faces.demo import speed
         from elytron.faces.terminal import show
 
@@ -95,7 +93,7 @@ def import_(
         show("", speed(poured, store.path))
         answers = ask(store, pouring.carried_questions(file, questions, agent=agent))
         show(*shown(answers, hits_max=1, languages=store.config.languages), "")
-        show(tables.usages(costs.read(store, [report.agent for report in poured.agents])))
+        show(usage_tables.usages(costs.read(store, [report.agent for report in poured.agents])))
 
 
 @click.command()
@@ -110,6 +108,10 @@ def import_(
 @click.option(
     "--metadata", metavar="JSON", callback=read_json_object, help="A JSON object, kept as it is."
 )
+@click.option(
+    "--importance", type=float, metavar="X", help="0 to 1, 0.5 if not given; the least leave first."
+)
+@click.option("--pin", is_flag=True, help="It never leaves for the archive.")
 def save(
     place: Place,
     agent: str,
@@ -120,6 +122,8 @@ def save(
     at: datetime | None,
     id: str | None,
     metadata: dict[str, Any] | None,
+    importance: float | None,
+    pin: bool,
 ) -> None:
     """Save one message, durably.
 
@@ -132,7 +136,15 @@ def save(
         if content == "-":
             content = read_stdin(store.config.max_message_bytes)
         receipt = store.agent(agent).save(
-            role, content, session=session, user=user, at=at, metadata=metadata, id=id
+            role,
+            content,
+            session=session,
+            user=user,
+            at=at,
+            metadata=metadata,
+            id=id,
+            importance=importance,
+            pinned=pin,
         )
     if place.as_json:
         documents.write(receipt)
@@ -144,21 +156,34 @@ def save(
 @common
 @click.argument("agent")
 @click.option("-o", "--output", metavar="FILE", help="Write here; else, or for -, to stdout.")
-def export(place: Place, agent: str, output: str | None) -> None:
-    """Write all messages as JSON Lines.
+@click.option("--archived", is_flag=True, help="What is in the archive, too.")
+@click.option(
+    "--format", "form", type=click.Choice(EXPORT_FORMATS), default="auto", show_default=True,
+    help="What to write; `auto` goes by the name of the FILE.",
+)  # fmt: skip
+def export(place: Place, agent: str, output: str | None, archived: bool, form: str) -> None:
+    """Write all messages as JSON Lines or Parquet.
 
-    In the order of arrival; what comes out can be imported again. A FILE is replaced once the
-    export is whole.
+    In the order of arrival, with --archived those of the archive first. JSON Lines can be
+    imported again. A FILE is replaced once the export is whole. Parquet needs a FILE, and the
+    extra `parquet`.
 
     JSON: the lines themselves; with a FILE, messages (their number) and file.
     """
+    to_stdout = output is None or output == "-"
+    if to_stdout and form == "parquet":
+        raise InvalidArgument("parquet is written to a file only; name one with -o FILE")
     with place.open() as store:
         memory = held_agent(store, agent)
-        if output is None or output == "-":
-            memory.export(documents.OutputLines())
+        if to_stdout:
+            memory.export(documents.OutputLines(), archived=archived)
             return
-        with _counting(memory, "exporting", silent=place.as_json) as on_progress:
-            count = memory.export(output, on_progress=on_progress)
+        chosen = None if form == "auto" else form
+        bar = counting(memory, "exporting", archived=archived, silent=place.as_json)
+        with bar as on_progress:
+            count = memory.export(
+                output or "", archived=archived, format=chosen, on_progress=on_progress
+            )
     if place.as_json:
         documents.write({"messages": count, "file": output})
     else:
@@ -177,27 +202,12 @@ def reindex(place: Place, agent: str) -> None:
     """
     with place.open() as store:
         memory = held_agent(store, agent)
-        with _counting(memory, "indexing", silent=place.as_json) as on_progress:
+        with counting(memory, "indexing", silent=place.as_json) as on_progress:
             count = memory.reindex(on_progress=on_progress)
     if place.as_json:
         documents.write({"messages": count})
     else:
         say(f"indexed {count:,} messages")
-
-
-@contextlib.contextmanager
-def _counting(
-    memory: elytron.Agent, doing: str, *, silent: bool
-) -> Iterator[Callable[[int], None] | None]:
-    """A progress bar over all messages of an agent, unless *silent*."""
-    if silent:
-        yield None
-        return
-    from elytron.faces.terminal import progress
-
-    total = memory.usage().messages
-    with progress(f"{doing} {clip_name(memory.name, _NAME_SHOWN)}") as on_progress:
-        yield lambda done: on_progress(done, total)
 
 
 @click.command()
@@ -223,4 +233,4 @@ def delete(place: Place, agent: str, id: str | None, session: str | None) -> Non
     if place.as_json:
         documents.write({"messages": count})
         return
-    say(f"deleted {count:,} messages" if count != 1 else "deleted 1 message")
+    say(f"deleted {counted(count, 'message', 'messages')}")

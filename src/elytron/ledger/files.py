@@ -127,7 +127,7 @@ def check_store_path(path: Path, *, allow_network: bool) -> None:
                 f"{path} is on a network file system ({network}), where locks may not hold;"
                 " use a local disk, or set `allow_network_path` if you know that they do"
             )
-    marker = _read_json(path / _STORE_MARKER)
+    marker = read_json(path / _STORE_MARKER)
     if marker is not None and marker.get("format") != _FORMAT:
         raise Unavailable(
             f"{path} has format {marker.get('format')!r}; this version reads {_FORMAT}:"
@@ -152,13 +152,13 @@ def make_store(path: Path) -> None:
     with translate_os_errors(path):
         (path / "agents").mkdir(parents=True, exist_ok=True)
         if not (path / _STORE_MARKER).exists():
-            _write_json(path / _STORE_MARKER, {"format": _FORMAT})
+            write_json(path / _STORE_MARKER, {"format": _FORMAT})
 
 
 def write_marker(folder: Path, name: str) -> None:
     """Say, durably, that the ledger in *folder* is complete and whose it is."""
     with translate_os_errors(folder):
-        _write_json(folder / MARKER, {"format": _FORMAT, "agent": name})
+        write_json(folder / MARKER, {"format": _FORMAT, "agent": name})
         _sync_folder(folder.parent)
 
 
@@ -169,7 +169,7 @@ def read_marker(folder: Path) -> str | None:
     Raises:
         Corrupt: there is a marker, but it cannot be understood.
     """
-    marker = _read_json(folder / MARKER)
+    marker = read_json(folder / MARKER)
     if marker is None:
         return None
     name = marker.get("agent")
@@ -237,7 +237,13 @@ class translate_os_errors(contextlib.AbstractContextManager[None]):  # noqa: N80
         ) from error
 
 
-def _read_json(path: Path) -> dict[str, object] | None:
+def read_json(path: Path) -> dict[str, object] | None:
+    """
+    A small JSON object, or None if there is no such file.
+
+    Raises:
+        Corrupt: it is none. Unavailable: it cannot be read.
+    """
     try:
         with path.open("rb") as file:
             data = file.read(_MARKER_MAX_BYTES)
@@ -253,7 +259,7 @@ def _read_json(path: Path) -> dict[str, object] | None:
     return parsed
 
 
-def _write_json(path: Path, value: dict[str, object]) -> None:
+def write_json(path: Path, value: dict[str, object]) -> None:
     """Write *value* so that the file is either absent, old or whole, whatever happens."""
     # Threads and processes may write the same marker at once; each has a file of its own.
     temporary = path.with_name(f"{path.name}.{os.getpid()}.{threading.get_ident()}.tmp")

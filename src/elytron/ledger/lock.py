@@ -72,6 +72,10 @@ class FileLock:
                 )
             time.sleep(_POLL_S * (0.5 + random.random()))
 
+    def stat(self) -> os.stat_result:
+        """Of the file that is locked, whatever has its name now."""
+        return os.fstat(self._descriptor)
+
     def release(self) -> None:
         _unlock(self._descriptor)
 

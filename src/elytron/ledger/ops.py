@@ -1,12 +1,16 @@
 """Ops: the writes that a ledger understands. Each is applied whole or not at all."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from elytron.records import Draft
 
 # What deleting a message may write besides its text, which is overwritten: pages that it shares
 # with strangers, and tombstones.
 DELETED_BYTES = 8 * 4096
+# What removing a session or a user may write: a page of its table and of each index.
+TIDIED_BYTES = 3 * 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,4 +87,235 @@ class Reindex:
     items: int = 1
 
 
-Op = SaveOne | Save | Edit | Delete | DeleteSession | Reindex
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """Set a message's importance or pin, each where it is not None. Result: None."""
+
+    id: str
+    importance: float | None
+    pinned: bool | None
+    size_bytes: int = 4 * 4096
+    items: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """Note that a run is about to take these segments' messages out of the ledger, or back."""
+
+    segments: tuple[str, ...]
+    run: str
+    size_bytes: int = 4096
+    items: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """Note that nothing of these segments is on its way any more."""
+
+    segments: tuple[str, ...]
+    size_bytes: int = 4096
+    items: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class TakeOver:
+    """
+    Give *run* the notes of *dead* runs, under other names, so that one of them that lives after
+    all cannot go on. Result: how many.
+    """
+
+    dead: tuple[str, ...]
+    run: str
+    size_bytes: int = 4096
+    items: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class NoteGone:
+    """Keep the messages of these keys from coming back with what is moving now, if anything is."""
+
+    keys: tuple[int, ...]
+    items: int = 1
+
+    @property
+    def size_bytes(self) -> int:
+        return 4096 + 64 * len(self.keys)
+
+
+@dataclass(frozen=True, slots=True)
+class Remove:
+    """
+    Remove messages, (key, checksum), that are the same as when they were read.
+
+    One that was edited in the meantime stays; a checksum of None takes any. All *segments*
+    must be moving still, else `Conflict`. Result: `Removed`.
+
+    Args:
+        learned: sessions, by key, whose memories go too; and with them concepts that nothing
+            else names. Only to forget.
+    """
+
+    rows: tuple[tuple[int, int | None], ...]
+    segments: tuple[str, ...]
+    size_bytes: int
+    learned: tuple[int, ...] | None = None
+    items: int = 1
+
+
+class Removed(NamedTuple):
+    """How many messages a `Remove` took, and with *learned* how many memories and concepts."""
+
+    messages: int
+    memories: int = 0
+    concepts: int = 0
+
+
+class Returning(NamedTuple):
+    """A message on its way back from the archive, to its old place."""
+
+    key: int
+    session_key: int
+    position: int
+    responds_to: int | None
+    draft: Draft
+
+
+@dataclass(frozen=True, slots=True)
+class Restore:
+    """Bring messages back. Those whose id is held stay as they are. Result: how many came."""
+
+    rows: tuple[Returning, ...]
+
+    @property
+    def items(self) -> int:
+        return len(self.rows)
+
+    @property
+    def size_bytes(self) -> int:
+        return sum([row.draft.size_bytes for row in self.rows]) + 4096 * len(self.rows)
+
+
+@dataclass(frozen=True, slots=True)
+class Tidy:
+    """
+    Remove sessions and users that no message is left of, at most *at_once* of each. Result: how
+    many.
+    """
+
+    at_once: int
+    items: int = 1
+
+    @property
+    def size_bytes(self) -> int:
+        return 2 * TIDIED_BYTES * self.at_once
+
+
+@dataclass(frozen=True, slots=True)
+class ResetWords:
+    """Empty the word index, to be filled by a `Reindex` of every message."""
+
+    size_bytes: int = 1 << 20
+    items: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class ClearLearned:
+    """Remove all memories, concepts and relations. Result: how many of the first two."""
+
+    size_bytes: int = 4 * 4096
+    items: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Vacuum:
+    """Give unused pages back to the file system, at most *pages*. Result: how many."""
+
+    pages: int
+    items: int = 1
+
+    @property
+    def size_bytes(self) -> int:
+        return 2 * 4096 * self.pages
+
+
+@dataclass(frozen=True, slots=True)
+class MergeWords:
+    """
+    Merge the word index a little. Result: whether there is more to do.
+
+    With *begin*, all of it is to become one; the steps after that go on with it.
+    """
+
+    pages: int
+    size_bytes: int
+    begin: bool = False
+    items: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class IndexWords:
+    """Index messages that have no words yet. Result: whether there are more."""
+
+    size_bytes: int
+    items: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """Note how many bytes the store's budget lets this file have; None for no such bound."""
+
+    bytes: int | None
+    size_bytes: int = 4096
+    items: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class NoteUses:
+    """Add what was counted of messages' uses: key -> (times, last in us). Result: None."""
+
+    uses: Mapping[int, tuple[int, int]]
+    size_bytes: int = 64 * 4096
+    items: int = 1
+
+
+# Ops that make room. They may use a last bit of the file that others may not.
+REMOVING = (
+    Mark,
+    Delete,
+    DeleteSession,
+    Move,
+    Moved,
+    TakeOver,
+    NoteGone,
+    Remove,
+    Tidy,
+    ResetWords,
+    ClearLearned,
+    Vacuum,
+    MergeWords,
+    Grant,
+)
+
+Op = (
+    SaveOne
+    | Save
+    | Edit
+    | Delete
+    | DeleteSession
+    | Reindex
+    | Mark
+    | Move
+    | Moved
+    | TakeOver
+    | NoteGone
+    | Remove
+    | Restore
+    | Tidy
+    | ResetWords
+    | ClearLearned
+    | Vacuum
+    | MergeWords
+    | IndexWords
+    | Grant
+    | NoteUses
+)

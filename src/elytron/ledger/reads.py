@@ -1,6 +1,5 @@
 """Reads: each question to a ledger as SQL, on a connection lent by it."""
 
-import array
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -12,8 +11,10 @@ import apsw
 from elytron.errors import Corrupt
 from elytron.ledger import rows
 from elytron.ledger.connection import PAGE_BYTES
+from elytron.ledger.moves import integers
 from elytron.ledger.schema import MESSAGE, SAVE
 from elytron.records import LedgerBytes, Message, Session, Usage
+from elytron.reports import ArchiveUsage
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +81,7 @@ def history(
     found = rows.fetch(
         db, f"{rows.SELECT_MESSAGES} WHERE {where} ORDER BY {order} DESC LIMIT ?", (*values, limit)
     )
-    return [message for _, message in _to_messages(db, reversed(found), source)]
+    return [message for _, message in messages_of(db, reversed(found), source)]
 
 
 def page(
@@ -95,35 +96,44 @@ def page(
         f"{rows.SELECT_MESSAGES} WHERE m.key > ? ORDER BY m.key LIMIT ?", (after_key, limit)
     )
     for row in cursor:
+        if type(row[0]) is not int or row[0] <= after_key:
+            raise Corrupt(f"{source}: messages are out of their order; the file was left as it is")
+        after_key = row[0]
         found.append(row)
         size += len(row[12]) if isinstance(row[12], str) else 0
         if size > _PAGE_MAX_CHARACTERS:
             break
     cursor.close(True)
-    return list(_to_messages(db, found, source))
+    return list(messages_of(db, found, source))
 
 
 def message(db: apsw.Connection, id: str, source: object) -> Message | None:
     found = rows.fetch(db, f"{rows.SELECT_MESSAGES} WHERE m.id = ?", (id,))
-    return next((message for _, message in _to_messages(db, found, source)), None)
+    return next((message for _, message in messages_of(db, found, source)), None)
 
 
 def messages(db: apsw.Connection, keys: Iterable[int], source: object) -> dict[int, Message]:
     found = rows.fetch(
         db,
         f"{rows.SELECT_MESSAGES} WHERE m.key IN (SELECT value FROM carray(?))",
-        (_integers(keys),),
+        (integers(keys),),
     )
-    return dict(_to_messages(db, found, source))
+    return dict(messages_of(db, found, source))
 
 
-def _to_messages(
+def messages_of(
     db: apsw.Connection, found: Iterable[tuple[Any, ...]], source: object
 ) -> Iterator[tuple[int, Message]]:
-    """(key, message) of rows of `SELECT_MESSAGES`; the ids that they name are verified too."""
+    """
+    (key, message) of rows of `SELECT_MESSAGES`; the ids that they name are verified too.
+
+    Raises:
+        Corrupt: one of the rows is not what was written.
+    """
     found = list(found)
     for row in found:  # before anything of it is used
         rows.verify(row, source)
+        rows.verify_mark(row, source)
     sessions = _ids(db, _SESSIONS, {row[rows.SESSION] for row in found}, source)
     users = _ids(db, _USERS, {row[rows.USER] for row in found} - {None}, source)
     for row in found:
@@ -135,7 +145,7 @@ def _ids(db: apsw.Connection, select: str, keys: set[int], source: object) -> di
     named = {}
     if keys:
         sql = f"{select} WHERE key IN (SELECT value FROM carray(?))"
-        for *values, checksum in rows.fetch(db, sql, (_integers(keys),)):
+        for *values, checksum in rows.fetch(db, sql, (integers(keys),)):
             if rows.checksum(tuple(values)) != checksum:
                 raise Corrupt(
                     f"{source}: the row of session or user {values[0]} is damaged (its checksum"
@@ -203,7 +213,7 @@ def totals(db: apsw.Connection) -> tuple[int, int]:
     Read from FTS5's own averages record (row 1 of its data: varints of rows and tokens), since
     counting the table would read all of it.
     """
-    numbers = _varints(db.execute("SELECT block FROM words_data WHERE id = 1").get or b"")
+    numbers = rows.varints(db.execute("SELECT block FROM words_data WHERE id = 1").get or b"")
     return (numbers[0], numbers[1]) if len(numbers) > 1 else (0, 0)
 
 
@@ -239,7 +249,7 @@ def accepted(db: apsw.Connection, keys: Sequence[int], accept: Filter) -> set[in
     if not where:
         return set(keys)
     sql = f"SELECT m.key FROM messages m WHERE m.key IN (SELECT value FROM carray(?)){where}"
-    return {key for (key,) in db.execute(sql, (_integers(keys), *values))}
+    return {key for (key,) in db.execute(sql, (integers(keys), *values))}
 
 
 def places(db: apsw.Connection, keys: Sequence[int], source: object) -> list[Place]:
@@ -248,7 +258,7 @@ def places(db: apsw.Connection, keys: Sequence[int], source: object) -> list[Pla
         rows.fetch(
             db,
             f"SELECT {_PLACE} FROM messages m WHERE m.key IN (SELECT value FROM carray(?))",
-            (_integers(keys),),
+            (integers(keys),),
         ),
         source,
     )
@@ -303,7 +313,26 @@ def changes(
     return found, not forgotten
 
 
-def usage(db: apsw.Connection, *, file: int, wal: int, source: object, **known: Any) -> Usage:
+def arrivals(db: apsw.Connection, *, since_us: int) -> tuple[int, bool, int | None]:
+    """
+    (how many of the messages held arrived from a time on, whether all did, when the ledger began).
+    """
+    count, total = db.execute(
+        "SELECT count(*) FILTER (WHERE arrived_us >= ?), count(*) FROM messages", (since_us,)
+    ).get
+    begun = db.execute("SELECT value FROM meta WHERE name = 'created_us'").get
+    return count, count == total, int(begun) if str(begun).isdecimal() else None
+
+
+def usage(
+    db: apsw.Connection,
+    *,
+    file: int,
+    wal: int,
+    archive: ArchiveUsage,
+    source: object,
+    **known: Any,
+) -> Usage:
     """
     What a ledger holds and costs; *known* are the members of `Usage` that it cannot know.
 
@@ -312,6 +341,8 @@ def usage(db: apsw.Connection, *, file: int, wal: int, source: object, **known: 
     kinds = ("messages", "sessions", "users", "memories", "concepts", "edges", "changes")
     sql = "SELECT " + ", ".join([f"(SELECT count(*) FROM {kind})" for kind in kinds])
     counts = dict(zip(kinds, db.execute(sql).get, strict=True))
+    counts["pinned"] = db.execute("SELECT count(*) FROM marks WHERE pinned").get
+    counts["embedded"] = db.execute("SELECT count(*) FROM vectors").get
     first_us, last_us = db.execute("SELECT min(at_us), max(at_us) FROM messages").get
     pages, free = db.pragma("page_count"), db.pragma("freelist_count")
     return Usage(
@@ -327,27 +358,12 @@ def usage(db: apsw.Connection, *, file: int, wal: int, source: object, **known: 
             wal=wal,
             words=sum([_table_bytes(db, f"words_{part}") for part in ("data", "idx", "docsize")]),
             vectors=_table_bytes(db, "vectors"),
+            archive=archive.bytes,
         ),
+        archive=archive,
     )
 
 
 def _table_bytes(db: apsw.Connection, name: str) -> int:
     sql = "SELECT sum(pgsize) FROM dbstat WHERE name = ? AND aggregate = TRUE"
     return int(db.execute(sql, (name,)).get or 0)
-
-
-def _integers(keys: Iterable[int]) -> Any:
-    values = array.array("q", keys)
-    # carray refuses an empty buffer; no key is 0.
-    return apsw.carray(values if values else array.array("q", [0]), flags=apsw.SQLITE_CARRAY_INT64)
-
-
-def _varints(block: bytes) -> list[int]:
-    """SQLite's variable-length integers: 7 bits a byte, high bit set while more follow."""
-    numbers, value = [], 0
-    for byte in block:
-        value = value << 7 | (byte & 0x7F)
-        if byte < 0x80:
-            numbers.append(value)
-            value = 0
-    return numbers

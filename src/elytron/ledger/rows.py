@@ -9,7 +9,7 @@ from typing import Any
 import apsw
 
 from elytron.errors import Corrupt
-from elytron.records import Message
+from elytron.records import DEFAULT_IMPORTANCE, Message
 from elytron.text import HASH_BYTES
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -20,10 +20,14 @@ STORED = (
     "m.key, m.id, m.session, m.position, m.user, m.responds_to, m.role, m.at_us,"
     " m.offset_min, m.arrived_us, m.embedding, m.metadata, m.content, m.checksum"
 )
-SELECT_MESSAGES = f"SELECT {STORED} FROM messages m"
+SELECT_MESSAGES = (
+    f"SELECT {STORED}, k.importance, k.pinned, k.checksum"
+    " FROM messages m LEFT JOIN marks k ON k.key = m.key"
+)
 _JOINED = ["\x1f".join(["%s"] * count) for count in range(20)]  # twice as fast as `str.join`
 SESSION, USER = 2, 4  # places in a row of `STORED`
 _CONTENT, _CHECKSUM = 12, 13
+_IMPORTANCE, _PINNED, _MARK_CHECKSUM = 14, 15, 16
 
 
 def fetch(db: apsw.Connection, sql: str, values: Sequence[Any] = ()) -> list[Any]:
@@ -76,11 +80,26 @@ def verify(row: tuple[Any, ...], source: object) -> None:
         )
 
 
+def verify_mark(row: tuple[Any, ...], source: object) -> None:
+    """
+    Check the mark that a row of `SELECT_MESSAGES` ends with, if it has one.
+
+    Raises:
+        Corrupt: the mark is not what was written.
+    """
+    mark = (row[0], row[_IMPORTANCE], row[_PINNED])
+    if row[_MARK_CHECKSUM] is not None and checksum(mark) != row[_MARK_CHECKSUM]:
+        raise Corrupt(
+            f"{source}: the mark of message row {row[0]} is damaged (its checksum does not"
+            " match); the file was left as it is"
+        )
+
+
 def to_message(
     row: tuple[Any, ...], sessions: Mapping[int, str], users: Mapping[int, str]
 ) -> Message:
     """
-    A row of `SELECT_MESSAGES`, which `verify` has let pass, as a `Message`.
+    A row of `SELECT_MESSAGES`, which `verify` and `verify_mark` have let pass, as a `Message`.
 
     Args:
         sessions, users: the ids of the keys that the row names.
@@ -94,4 +113,17 @@ def to_message(
         None if row[USER] is None else users[row[USER]],
         json.loads(row[11]) if row[11] else {},
         row[3],
+        DEFAULT_IMPORTANCE if row[_IMPORTANCE] is None else row[_IMPORTANCE],
+        bool(row[_PINNED]),
     )
+
+
+def varints(block: bytes) -> list[int]:
+    """SQLite's variable-length integers: 7 bits a byte, high bit set while more follow."""
+    numbers, value = [], 0
+    for byte in block:
+        value = value << 7 | (byte & 0x7F)
+        if byte < 0x80:
+            numbers.append(value)
+            value = 0
+    return numbers

@@ -9,7 +9,7 @@ kinds, so one full-text index can hold messages and memories side by side.
 APPLICATION_ID = 0x454C5954  # "ELYT"
 
 # What a row of `changes` is about. Numbers are stored: add, never renumber.
-MESSAGE, SESSION, USER = 1, 2, 3
+MESSAGE, SESSION, USER, MEMORY = 1, 2, 3, 4
 # How far, in numbers of the sequence, the word index may lie behind the messages.
 UNINDEXED_MAX = 64
 
@@ -138,5 +138,46 @@ INSERT INTO words(words, rank) VALUES('crisismerge', 256);
 CREATE VIRTUAL TABLE words_vocabulary USING fts5vocab(words, row);
 """
 
-MIGRATIONS = (_FIRST,)
+_LIMITS = """
+-- What a person said of a message's worth. Most have no row here, so a save has no page more.
+CREATE TABLE marks(
+    key INTEGER PRIMARY KEY,
+    importance REAL,
+    pinned INTEGER NOT NULL,
+    checksum INTEGER NOT NULL
+);
+
+-- How often a message was recalled, and when last. Counted in memory and written now and then: a
+-- crash may lose some.
+CREATE TABLE uses(
+    key INTEGER PRIMARY KEY,
+    uses INTEGER NOT NULL,
+    last_us INTEGER NOT NULL
+);
+
+-- The last position that a session gave away, where its message has been archived since.
+CREATE TABLE tails(
+    session INTEGER PRIMARY KEY,
+    position INTEGER NOT NULL
+);
+
+-- Archive segments whose messages are on their way out of the ledger, or back into it, and which
+-- run moves them. While a row stands they may be in both; whoever finds one of a dead run makes it
+-- one (the ledger wins).
+CREATE TABLE moving(
+    segment TEXT PRIMARY KEY,
+    run TEXT NOT NULL
+) WITHOUT ROWID;
+
+-- What was deleted while something was moving, by id, or by key (kind 0): it must not come back
+-- with it. What is saved under the same id afterwards has a greater key.
+CREATE TABLE gone(
+    kind INTEGER NOT NULL,
+    id TEXT NOT NULL,
+    key INTEGER NOT NULL,
+    PRIMARY KEY (kind, id)
+) WITHOUT ROWID;
+"""
+
+MIGRATIONS = (_FIRST, _LIMITS)
 VERSION = len(MIGRATIONS)

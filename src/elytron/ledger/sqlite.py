@@ -10,32 +10,26 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import apsw
 
 from elytron.config import Config
-from elytron.errors import Busy, Corrupt, DiskFull, ElytronError, OverBudget, Unavailable
-from elytron.ledger import files, schema
-from elytron.ledger.connection import (
-    BUSY_TIMEOUT_MS,
-    FRAME_BYTES,
-    PAGE_BYTES,
-    STORAGE_ERRORS,
-    connect,
-    translate,
-)
+from elytron.errors import Busy, Corrupt, DiskFull, ElytronError
+from elytron.ledger import files, words
+from elytron.ledger.connection import PAGE_BYTES, STORAGE_ERRORS, translate
 from elytron.ledger.lock import FileLock
-from elytron.ledger.ops import Op, Reindex
+from elytron.ledger.opening import LedgerFile
+from elytron.ledger.ops import IndexWords, MergeWords, NoteUses, Op, Reindex, Save, SaveOne
 from elytron.ledger.pool import Readers, Slots
-from elytron.ledger.writes import Writes, identity, set_up
+from elytron.ledger.room import NoRoom, Room
+from elytron.ledger.uses import Counts, Uses
+from elytron.ledger.wal import Wal
+from elytron.ledger.writes import Writes
 
 _log = logging.getLogger("elytron.ledger")
-# What a commit may add to the WAL besides what its ops announce: FTS5's merging. At most a
-# quarter of the WAL's limit is kept free for it.
-_ROOM_FRAMES = 256
 
 
 class Ledger:
@@ -47,24 +41,44 @@ class Ledger:
     """
 
     def __init__(
-        self, store: Path, name: str, config: Config, *, slots: Slots, vfs: str | None = None
+        self,
+        store: Path,
+        name: str,
+        config: Config,
+        *,
+        slots: Slots,
+        vfs: str | None = None,
+        upkeep: bool = False,
+        uses: Uses | None = None,
+        on_near: Callable[[], None] = lambda: None,
     ) -> None:
-        self.folder = files.agent_folder(store, name)
-        self.path = self.folder / files.LEDGER
+        """
+        Args:
+            upkeep: this one makes room for others; it may use the file's last pages.
+            uses: what all who have this agent open in this process count of its messages' uses.
+            on_near: called now and then, in `commit`, while the file is near its limit. Must
+                return at once.
+        """
+        self._file = LedgerFile(store, name, config, vfs=vfs)
+        self.folder = self._file.folder
+        self.path = self._file.path
         self._file_path = str(self.path)  # for what is asked at each commit
         self._wal_path = f"{self.path}-wal"
         self.name = name
-        self.languages = ",".join(config.languages)
         self._config = config
-        self._vfs = vfs
-        self._wal_frames = 0
+        self._wal = Wal(self.path, limit_bytes=config.wal_limit_bytes)
+        self._room = Room(name, config, upkeep=upkeep)
+        self._on_near = on_near
+        self.uses = uses or Uses.of(config.wal_limit_bytes)
         self._committing = False
+        self._index_due = False
+        self._wrote = False
         self._file_id: tuple[int, int] | None = None
         self._writer: apsw.Connection | None = None
         self._writes: Writes | None = None
         self._lock: FileLock | None = None
         self._readers = Readers(
-            self._open_reader,
+            self._file.connect_reader,
             size=config.max_connections,
             timeout_s=config.read_timeout_s,
             slots=slots,
@@ -84,130 +98,47 @@ class Ledger:
                 another agent's, or no ledger.
             Unavailable, DiskFull, Busy: as they say.
         """
-        marked = files.read_marker(self.folder)
-        if marked is None and not create and not self._lost_its_marker():
+        found = self._file.find(create=create)
+        if found is None:
             return False
-        if marked is not None and marked != self.name:
-            raise Corrupt(
-                f"{self.folder} holds the memory of {marked!r}, not of {self.name!r};"
-                " it was left as it is"
-            )
         with files.translate_os_errors(self.folder):
-            if marked is None:
-                self.folder.mkdir(parents=True, exist_ok=True)
-            elif not files.has_ledger(self.folder):
-                raise Corrupt(
-                    f"{self.path} is missing or empty, but its marker says that it held a memory;"
-                    " restore it from a backup (nothing was created in its place)"
-                )
             self._lock = FileLock(self.folder / files.LOCK)
         try:
-            if marked is None and create:
-                self._create()
+            if not found and create:
+                self._file.begin(self._locked)
             self._writer = self._open_writer()
         except BaseException:
             self.close()
             raise
         return True
 
-    def _lost_its_marker(self) -> bool:
-        """Whether a whole ledger of this agent lies here, though no marker says so."""
-        return files.has_ledger(self.folder) and name_within(self.folder) == self.name
-
-    def _create(self) -> None:
-        with self._locked(time.monotonic() + self._config.save_timeout_s):
-            if files.read_marker(self.folder) is not None:
-                return  # another process was faster
-            try:
-                db = self._connect(create=True)
-                try:
-                    if db.pragma("user_version") == 0:
-                        db.pragma("page_size", PAGE_BYTES)
-                        db.pragma("auto_vacuum", "incremental")
-                        db.pragma("journal_mode", "wal")
-                        db.pragma("application_id", schema.APPLICATION_ID)
-                        self._migrate(db, begin=True)
-                    # A ledger without its marker: begun by one who was stopped just before.
-                    self._check_identity(db)
-                    # On the disk before the marker vouches for it.
-                    db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
-                finally:
-                    db.close()
-            except STORAGE_ERRORS as error:
-                raise translate(error, self.path, full=self._full) from error
-            files.write_marker(self.folder, self.name)
-
-    def _migrate(self, db: apsw.Connection, *, begin: bool = False) -> None:
-        for number in range(db.pragma("user_version"), schema.VERSION):
-            with db:
-                db.execute(schema.MIGRATIONS[number]).fetchall()
-                db.pragma("user_version", number + 1)
-                if begin:
-                    set_up(db, name=self.name, languages=self.languages)
+    @property
+    def languages(self) -> str:
+        """What its words are indexed for, as names separated by commas."""
+        return self._file.languages
 
     def _open_writer(self) -> apsw.Connection:
-        """Open the connection that writes, after a look at whose file it is."""
+        db = self._file.connect_writer(self._locked)
         try:
-            db = self._connect(create=False)
-            try:
-                self._check_identity(db)
-                version = db.pragma("user_version")
-                if version > schema.VERSION:
-                    raise Unavailable(
-                        f"{self.path} has schema {version}; this version reads up to"
-                        f" {schema.VERSION}: upgrade elytron"
-                    )
-                if version < schema.VERSION:
-                    with self._locked(time.monotonic() + self._config.save_timeout_s):
-                        self._migrate(db)
-                room = self._config.max_db_size_bytes - self._config.wal_limit_bytes
-                db.pragma("max_page_count", max(1, room // PAGE_BYTES))
-                db.set_wal_hook(self._count_frames)
-                self._file_id = _file_id(self._file_path)
-                self._wal_frames = self._wal_bytes() // FRAME_BYTES
-                self._writes = Writes(
-                    db,
-                    source=self.path,
-                    change_max=self._config.change_max,
-                    wal_limit_bytes=self._config.wal_limit_bytes,
-                )
-            except BaseException:
-                db.close()
-                raise
-        except STORAGE_ERRORS as error:
-            raise translate(error, self.path) from error
-        return db
-
-    def _check_identity(self, db: apsw.Connection) -> None:
-        """That this is a ledger, and this agent's; notes the languages it is indexed in."""
-        if db.pragma("application_id") != schema.APPLICATION_ID:
-            raise Corrupt(f"{self.path} is no Elytron ledger; it was left as it is")
-        name, self.languages = identity(db, self.path)
-        if name != self.name:
-            raise Corrupt(
-                f"{self.path} is the memory of {name!r}, not of {self.name!r}; it was left as it is"
+            self._room.forget()
+            self._wal.attach(db, wal_bytes=self._wal_bytes())
+            self._file_id = _file_id(self._file_path)
+            self._writes = Writes(
+                db,
+                source=self.path,
+                change_max=self._config.change_max,
+                wal_limit_bytes=self._config.wal_limit_bytes,
             )
-
-    def _connect(self, *, create: bool) -> apsw.Connection:
-        return connect(
-            self.path,
-            create=create,
-            cache_mb=self._config.page_cache_mb,
-            wal_limit_bytes=self._config.wal_limit_bytes,
-            vfs=self._vfs,
-        )
-
-    def _open_reader(self) -> apsw.Connection:
-        try:
-            db = self._connect(create=False)
-            db.pragma("query_only", 1)
-        except STORAGE_ERRORS as error:
-            raise translate(error, self.path) from error
+        except BaseException:
+            db.close()
+            raise
         return db
 
     def close(self) -> None:
         """Give everything back; the WAL is emptied if nobody else is using it."""
         self._readers.close()
+        if self._wrote and self.uses.any:  # who only reads makes nothing on the disk
+            self._save_uses()
         db, self._writer = self._writer, None
         if db is not None:
             try:
@@ -219,6 +150,14 @@ class Ledger:
             finally:
                 self._close_lock()
         self._close_lock()
+
+    def _save_uses(self) -> None:
+        """Write what is counted of uses, if that takes no waiting; they are no promise."""
+        while self.uses.any:
+            outcome = self.commit([NoteUses(self.uses.take())], time.monotonic())[0]
+            if isinstance(outcome, ElytronError):
+                _log.info("uses counted in %s were not written: %s", self.path, outcome)
+                return
 
     def _close_lock(self) -> None:
         lock, self._lock = self._lock, None
@@ -247,13 +186,19 @@ class Ledger:
             deadline: on the monotonic clock, for the lock and for readers in the way.
 
         Returns:
-            For each op its result, or the `ElytronError` that it met.
+            For each op its result, or the `ElytronError` that it met. A `NoRoom` is for all
+            of them: whoever can makes room, and tries again.
         """
         try:
             with self._locked(deadline):
+                if self._index_due and any(isinstance(op, SaveOne | Save) for op in ops):
+                    self._index(deadline)
                 db = self._ready_writer(deadline, need_bytes=sum([op.size_bytes for op in ops]))
                 try:
-                    return self._transact(db, ops)
+                    results = self._transact(db, ops)
+                except NoRoom:
+                    self._committing = False
+                    raise
                 except STORAGE_ERRORS as error:
                     committing = self._give_up(db)
                     locked = isinstance(error, apsw.BusyError | apsw.LockedError)
@@ -261,13 +206,16 @@ class Ledger:
                         # Under COMMIT the outcome may be open, and each caller has to hear it;
                         # and who is locked out once would be for each op again.
                         return [self._failure(error, committing=committing)] * len(ops)
+                else:
+                    self._catch_up(deadline)
+                    return results
         except ElytronError as error:
             return [error] * len(ops)
         return [self.commit([op], deadline)[0] for op in ops]
 
     def checkpoint_due(self) -> bool:
         """Whether the WAL has reached half its limit."""
-        return self._wal_frames * FRAME_BYTES * 2 >= self._config.wal_limit_bytes
+        return self._wal.due()
 
     def checkpoint(self) -> None:
         """
@@ -282,39 +230,170 @@ class Ledger:
             return
         try:
             with self._locked(time.monotonic()):
-                frames, done = db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
-                # Fully copied: the next commit begins the WAL anew.
-                self._wal_frames = 0 if frames == done else frames
+                self._wal.checkpoint(db)
         except (Busy, apsw.BusyError):
             _log.debug("checkpoint of %s put off: it is locked", self.path)
         except apsw.Error as error:
             _log.warning("checkpoint of %s failed: %s", self.path, error)
 
+    def empty_wal(self, deadline: float) -> None:
+        """
+        Copy the WAL into the file and cut it to nothing.
+
+        Raises:
+            Busy: a reader, or another program, kept it until *deadline*.
+        """
+        with self._locked(deadline):
+            try:
+                self._wal.empty(self._ready_writer(deadline, need_bytes=0), deadline)
+            except STORAGE_ERRORS as error:
+                raise translate(error, self.path) from error
+
+    def rebuild(self, deadline: float) -> None:
+        """
+        Write the whole file anew, in place (VACUUM). Saves wait meanwhile: some 10 ms a MB.
+
+        Never a copy renamed over it: with a second process connected that destroys it.
+
+        Raises:
+            DiskFull: there is no room for the copy in the WAL; nothing was changed.
+            Busy: a reader kept the WAL until *deadline*. While one stays, the copy would too.
+        """
+        with self._locked(deadline):
+            db = self._ready_writer(deadline, need_bytes=0)
+            try:
+                need_bytes = 2 * db.pragma("page_count") * PAGE_BYTES
+                free_bytes = shutil.disk_usage(self.folder).free
+                if free_bytes < need_bytes:
+                    raise DiskFull(
+                        f"rebuilding {self.path} takes up to {need_bytes} bytes for a while,"
+                        f" {free_bytes} are free; nothing was changed: free some"
+                    )
+                self._wal.empty(db, deadline)
+                db.pragma("temp_store", "file")  # the copy: not a file's size of memory
+                try:
+                    db.execute("VACUUM")
+                finally:
+                    db.pragma("temp_store", "memory")
+                    self._wal.empty(db, deadline)
+            except STORAGE_ERRORS as error:
+                self._give_up(db)
+                raise translate(error, self.path, full=self._disk_full) from error
+
     def _transact(self, db: apsw.Connection, ops: Sequence[Op]) -> list[Any]:
         assert self._writes is not None, "set with the connection"
         writes, results = self._writes, list[Any]()
+        uses = Counts()
+        need_bytes = sum([op.size_bytes for op in ops])
         try:
             db.execute("BEGIN IMMEDIATE")
+            held = self._begin(db, ops, need_bytes)
             for op in ops:
                 try:
                     results.append(writes.apply(op))
+                except NoRoom:
+                    raise
                 except ElytronError as error:
                     results.append(error)
-            if writes.backlog_bytes:
-                # Not for a deletion: it must be possible in a ledger that is full.
-                writes.catch_up()
+            self._check_count(held)
+            if writes.saved and not isinstance(ops[0], IndexWords | MergeWords):
+                self._index_due = self._index_due or writes.index_due()
+                if self.uses.due:
+                    uses = self.uses.take()
+                    writes.note_uses(uses)
             self._committing = True
             db.execute("COMMIT")
             self._committing = False
+            writes.committed()
+            self._wrote = True
             for op in ops:
                 if isinstance(op, Reindex) and op.languages is not None:
-                    self.languages = op.languages
-        except BaseException:
+                    self._file.languages = op.languages
+        except BaseException as error:
             if not db.get_autocommit():
                 with contextlib.suppress(apsw.Error):  # the first error is the one to tell
                     db.execute("ROLLBACK")
+            self.uses.put_back(uses)
+            if isinstance(error, apsw.FullError):
+                self._room.check_full(
+                    db,
+                    need_bytes=need_bytes,
+                    granted_bytes=writes.granted_bytes,
+                    free_bytes=shutil.disk_usage(self.folder).free,
+                )
             raise
         return results
+
+    def _catch_up(self, deadline: float) -> None:
+        """
+        Index and merge what is due, in commits of their own that fit into the WAL.
+
+        What was saved is durable before, so a failure here costs nobody a receipt: reading looks
+        at the unindexed messages itself. It is tried again before the next messages are saved, and
+        then it is told.
+        """
+        if not self._index_due:
+            return
+        try:
+            self._index(deadline)
+        except ElytronError as error:
+            _log.info("indexing %s is put off: %s", self.path, error)
+        db = self._writer
+        if db is not None and self._is_near(db):
+            self._on_near()
+
+    def _index(self, deadline: float) -> None:
+        """
+        Index what is due, then merge a little.
+
+        Raises:
+            NoRoom: a limit is in the way.
+        """
+        writes, more = self._writes, True
+        assert writes is not None, "set with the connection"
+        while more:
+            more = self._step(IndexWords(writes.index_bytes), deadline)
+        self._index_due = False
+        segments, _ = words.segments(self._ready_writer(deadline, need_bytes=0))
+        step = words.step_pages(segments, wal_limit_bytes=self._config.wal_limit_bytes)
+        pages, more = writes.merge_pages(), step > 0
+        while more and pages > 0:
+            more = self._step(MergeWords(step, words.merge_bytes(step, segments)), deadline)
+            pages -= step
+
+    def _step(self, op: Op, deadline: float) -> bool:
+        """One op in a transaction of its own; errors are ours."""
+        db = self._ready_writer(deadline, need_bytes=op.size_bytes)
+        try:
+            (result,) = self._transact(db, [op])
+        except STORAGE_ERRORS as error:
+            self._give_up(db)
+            raise translate(error, self.path, full=self._disk_full) from error
+        if isinstance(result, ElytronError):
+            raise result
+        return bool(result)
+
+    def _begin(self, db: apsw.Connection, ops: Sequence[Op], need_bytes: int) -> int:
+        """Let the file have as many pages as it may for these ops; how many messages it has."""
+        assert self._writes is not None, "set with the connection"
+        self._writes.begin()
+        self._room.bind(db, ops, granted_bytes=self._writes.granted_bytes, need_bytes=need_bytes)
+        return self._writes.messages
+
+    def _is_near(self, db: apsw.Connection) -> bool:
+        assert self._writes is not None, "set with the connection"
+        near = self._config.soft_limit_ratio * self._config.max_messages_per_agent
+        return self._writes.messages >= near or self._room.is_near(db)
+
+    def _check_count(self, held: int) -> None:
+        """
+        Raises:
+            NoRoom: with these ops there are more messages than `max_messages_per_agent`.
+        """
+        assert self._writes is not None, "set with the connection"
+        now = self._writes.messages
+        if now > self._config.max_messages_per_agent and now > held:
+            raise self._room.no_messages(held=held, new=now - held)
 
     def _give_up(self, db: apsw.Connection) -> bool:
         """After an error: whether COMMIT was under way. A doubtful connection is dropped."""
@@ -324,7 +403,7 @@ class Ledger:
         return committing
 
     def _failure(self, error: apsw.Error | UnicodeDecodeError, *, committing: bool) -> ElytronError:
-        ours = translate(error, self.path, committing=committing, full=self._full)
+        ours = translate(error, self.path, committing=committing, full=self._disk_full)
         ours.__cause__ = error
         return ours
 
@@ -339,61 +418,16 @@ class Ledger:
                 " close the store, and restore the file"
             )
         assert self._writes is not None, "set with the connection"
-        self._make_room(self._writer, deadline, need_bytes + self._writes.backlog_bytes)
+        if self.uses.due:
+            need_bytes += self.uses.at_once * PAGE_BYTES
+        try:
+            self._wal.make_room(self._writer, deadline, need_bytes=need_bytes)
+        except apsw.Error as error:
+            raise translate(error, self.path, full=self._disk_full) from error
         return self._writer
 
-    def _make_room(self, db: apsw.Connection, deadline: float, need_bytes: int) -> None:
-        """
-        Empty the WAL, if a commit of *need_bytes* might take it past its limit.
-
-        Raises:
-            Busy: a reader kept it until *deadline*.
-        """
-        limit = self._config.wal_limit_bytes
-        room_bytes = min(_ROOM_FRAMES * FRAME_BYTES, limit // 4) + need_bytes
-        frames = self._wal_frames
-        try:
-            if need_bytes > limit // 64:
-                # Other processes write too. What we saw after our last commit is good enough
-                # for a small one. (Asking the file system would be dearer: on Linux a `stat`
-                # makes the next write to the file bring its times to the disk, 50 us.)
-                frames, _ = db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_NOOP)
-            if frames > 0 and frames * FRAME_BYTES + room_bytes >= limit:
-                self._empty_wal(db, deadline)
-        except apsw.Error as error:
-            raise translate(error, self.path, full=self._full) from error
-
-    def _empty_wal(self, db: apsw.Connection, deadline: float) -> None:
-        wait_s = max(0.0, deadline - time.monotonic())
-        db.set_busy_timeout(int(wait_s * 1000))
-        try:
-            db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
-            self._wal_frames = 0
-        except apsw.BusyError as error:
-            raise Busy(
-                f"the WAL of {self.path} is at its limit of {self._config.wal_limit_bytes} bytes"
-                f" and a reader kept it for {wait_s:.1f} s; nothing was written: end that reader,"
-                " or raise `wal_limit_mb`"
-            ) from error
-        finally:
-            db.set_busy_timeout(BUSY_TIMEOUT_MS)
-
-    def _count_frames(self, _db: apsw.Connection, _name: str, frames: int) -> int:
-        self._wal_frames = frames
-        return apsw.SQLITE_OK
-
-    def _full(self) -> ElytronError:
-        """Tell the size limit from a full disk: only one of them has no room left."""
-        limit = self._config.max_db_size_bytes
-        held = self._file_bytes() + self._wal_bytes()
-        slack = self._config.wal_limit_bytes + 2 * self._config.max_message_bytes + limit // 20
+    def _disk_full(self) -> ElytronError:
         free = shutil.disk_usage(self.folder).free
-        if held + slack >= limit and free > slack:
-            return OverBudget(
-                f"the memory of {self.name!r} is at its limit: it has {held} of {limit} bytes, of"
-                f" which {self._config.wal_limit_bytes} are kept for its WAL; nothing was written:"
-                " delete something, or raise `max_db_size_mb`"
-            )
         return DiskFull(
             f"no room left on the disk of {self.path} ({free} bytes free); nothing was written:"
             " free some"
@@ -462,19 +496,3 @@ def _size(path: Path | str) -> int:
         return os.stat(path).st_size
     except FileNotFoundError:
         return 0
-
-
-def name_within(folder: Path) -> str | None:
-    """Whose the ledger in *folder* is, by what it says itself; None if it does not say."""
-    path = folder / files.LEDGER
-    try:
-        db = connect(path, create=False, cache_mb=0.1, wal_limit_bytes=0, vfs=None)
-        try:
-            if db.pragma("application_id") != schema.APPLICATION_ID:
-                return None
-            return identity(db, path)[0]
-        finally:
-            db.close()
-    except (*STORAGE_ERRORS, Corrupt) as error:
-        _log.warning("%s cannot say whose it is: %s", path, error)
-        return None

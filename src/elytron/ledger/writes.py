@@ -6,17 +6,22 @@ transaction stand; the one op of several steps, a `Save` of many, undoes itself 
 """
 
 import time
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import apsw
 
 from elytron.errors import Conflict, Corrupt, NotFound
-from elytron.ledger import rows
+from elytron.ledger import rows, words
+from elytron.ledger.moves import Moves
 from elytron.ledger.ops import (
     DELETED_BYTES,
     Delete,
     DeleteSession,
     Edit,
+    IndexWords,
+    Mark,
+    NoteUses,
     Op,
     Reindex,
     Save,
@@ -30,7 +35,8 @@ _FIND_MESSAGE = f"SELECT {rows.STORED} FROM messages m WHERE m.id = ?"
 # One statement for what every save has to know; each costs more to run than to answer.
 _FIND = """
 SELECT (SELECT key FROM messages WHERE id = ?1), (SELECT key FROM sessions WHERE id = ?2),
-    (SELECT key FROM users WHERE id = ?3), (SELECT ifnull(max(seq), 0) FROM changes)
+    (SELECT key FROM users WHERE id = ?3), (SELECT ifnull(max(seq), 0) FROM changes),
+    (SELECT position FROM tails WHERE session = (SELECT key FROM sessions WHERE id = ?2))
 """
 _FIND_INDEXED = "SELECT key FROM indexed"
 _FIND_NEWEST = "SELECT key, session, position, role, user FROM messages ORDER BY key DESC LIMIT 1"
@@ -39,14 +45,13 @@ _FIND_LAST = (
     " ORDER BY position DESC LIMIT 1"
 )
 _PAGE_BYTES = 4096
-# The index of a message takes about twice the bytes of its hashed terms; WAL frames for it, and
-# for the pages around, three times. Each page of it is merged about once a level, of which there
-# are four or five.
-_INDEXED_TIMES = 3
+# Each page of the index is merged about once a level, of which there are four or five.
 _MERGE_TIMES = 15
 _MERGE_MIN_PAGES = 8
+_TERMS_MAX_BYTES = 4096  # of the messages of others that are indexed along
 _NOBODY = (0, None, -1, None, None)
 _ADD_MESSAGE = "INSERT INTO messages VALUES(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
+_ADD_CHANGE = "INSERT INTO changes VALUES(?, ?, ?, ?, ?)"
 _ADD_WORDS = "INSERT INTO words(rowid, terms) VALUES(?, ?)"
 # (next number of the one sequence, next ordinal, oldest ordinal)
 _NEXT = """
@@ -65,45 +70,98 @@ class Writes:
     ) -> None:
         self._db = db
         self._execute = db.execute
-        self._source = source
+        self.source = source
+        self._moves = Moves(self, db)
+        # Known without asking while nobody else writes; see `begin`.
+        self.messages = 0
+        self.granted_bytes: int | None = None
+        self._version: int | None = None
+        self._indexed: int | None = None  # the key up to which there are words
+        self._newest = 0  # the key that was saved last on this connection
         self._change_max = change_max
         self._waiting_bytes = 0  # terms saved on this connection and not indexed yet
         self._waiting_max_bytes = wal_limit_bytes // 128
+        self._index_max_bytes = wal_limit_bytes // 64
         self._stirred_bytes = 0  # terms of index entries written or removed since the last merge
-        self._merge_max_pages = wal_limit_bytes // _PAGE_BYTES // 8
+
+    def begin(self) -> bool:
+        """
+        To be called within each transaction, before anything else.
+
+        Returns whether another connection has written since our last commit, so that
+        `messages` and `granted_bytes` were read anew. SQLite tells it for 30 ns.
+        """
+        others_wrote = self._db.data_version() != self._version
+        if others_wrote:
+            self.messages = self.whole(self._execute("SELECT count(*) FROM messages").get)
+            granted = self._execute("SELECT value FROM meta WHERE name = 'granted_bytes'").get
+            self.granted_bytes = None if granted is None else int(granted)
+            self._indexed = None
+        self._version = None  # until this transaction has ended well
+        return others_wrote
+
+    def committed(self) -> None:
+        """To be called after each commit."""
+        self._version = self._db.data_version()
 
     @property
-    def backlog_bytes(self) -> int:
-        """What indexing the waiting messages would write, besides merging."""
-        return _INDEXED_TIMES * self._waiting_bytes
+    def saved(self) -> bool:
+        """Whether anything was saved on this connection since the last indexing."""
+        return self._waiting_bytes > 0
 
-    def catch_up(self) -> None:
+    def index_due(self) -> bool:
         """
-        Index the messages that have no words yet, once there are `UNINDEXED_MAX` of them or
-        their terms are a 128th of the WAL's limit, and merge a little of the index.
+        Whether there are `UNINDEXED_MAX` messages without words, or their terms are a 128th of
+        the WAL's limit.
 
-        To be called at the end of each transaction that saves. FTS5 touches four pages a
-        commit, as many as all the rest; taken together for 64 messages it costs one save in 64
-        a millisecond. Reading looks at the unindexed ones itself.
+        To be asked at the end of each transaction that saves. FTS5 touches four pages a commit,
+        as many as all the rest; taken together for 64 messages it costs one save in 64 a
+        millisecond. Reading looks at the unindexed ones itself.
         """
-        newest = self._execute("SELECT ifnull(max(key), 0) FROM messages").get
-        indexed = self._whole(self._execute(_FIND_INDEXED).get)
-        if newest - indexed < UNINDEXED_MAX and self._waiting_bytes < self._waiting_max_bytes:
-            return
-        for key, terms in rows.fetch(
-            self._db, "SELECT key, terms FROM messages WHERE key > ? ORDER BY key", (indexed,)
-        ):
-            if type(terms) is not bytes:
-                raise self._damaged(f"message row {key}")
-            self._execute(_ADD_WORDS, (key, rows.to_tokens(terms)))
-            self._stirred_bytes += len(terms)
-        self._execute("UPDATE indexed SET key = ?", (newest,))
-        pages = _MERGE_MIN_PAGES + _MERGE_TIMES * self._stirred_bytes // _PAGE_BYTES
-        self._execute(
-            "INSERT INTO words(words, rank) VALUES('merge', ?)",
-            (min(pages, self._merge_max_pages),),
+        if self._indexed is None:
+            self._indexed = self.whole(self._execute(_FIND_INDEXED).get)
+        behind = self._newest - self._indexed
+        full = self._waiting_bytes >= self._waiting_max_bytes
+        return behind >= UNINDEXED_MAX or (full and behind > 0)
+
+    @property
+    def index_bytes(self) -> int:
+        """What one `index` may write to the WAL."""
+        return words.index_bytes(min(self._waiting_bytes, self._index_max_bytes) + _TERMS_MAX_BYTES)
+
+    def index(self) -> bool:
+        """
+        Index messages that have no words yet, as many as fit into one commit; whether there are
+        more. In the caller's transaction.
+        """
+        indexed = self.whole(self._execute(_FIND_INDEXED).get)
+        newest, terms_bytes, more = indexed, 0, False
+        cursor = self._db.execute(
+            "SELECT key, terms FROM messages WHERE key > ? ORDER BY key", (indexed,)
         )
-        self._waiting_bytes = self._stirred_bytes = 0
+        taken = list[tuple[int, str]]()
+        for key, terms in cursor:
+            if type(terms) is not bytes or key <= newest:
+                raise self.damaged(f"message row {key}")
+            more = bool(taken) and terms_bytes + len(terms) > self._index_max_bytes
+            if more:
+                break
+            taken.append((key, rows.to_tokens(terms)))
+            terms_bytes += len(terms)
+            newest = key
+        cursor.close(True)
+        self._db.executemany(_ADD_WORDS, taken)
+        self._execute("UPDATE indexed SET key = ?", (newest,))
+        self._indexed = None  # asked again, should this be undone
+        self._stirred_bytes += terms_bytes
+        self._waiting_bytes = max(0, self._waiting_bytes - terms_bytes) if more else 0
+        return more
+
+    def merge_pages(self) -> int:
+        """How many pages of the index are to be merged for what was indexed; then it is noted."""
+        pages = _MERGE_MIN_PAGES + _MERGE_TIMES * self._stirred_bytes // _PAGE_BYTES
+        self._stirred_bytes = 0
+        return pages
 
     def apply(self, op: Op) -> Any:
         """Apply one op and return its result."""
@@ -120,13 +178,23 @@ class Writes:
                 return self._delete_session(op)
             case Reindex():
                 self._reindex(op)
+            case Mark():
+                self._mark(op)
+            case IndexWords():
+                return self.index()
+            case NoteUses(uses):
+                self.note_uses(uses)
+            case _:
+                return self._moves.apply(op)
         return None
 
     def _save_many(self, drafts: tuple[Draft, ...]) -> list[Receipt]:
         self._execute("SAVEPOINT many")
+        before = self.messages
         try:
             receipts = [self._save(draft) for draft in drafts]
         except BaseException:
+            self.messages = before
             # A full ledger has rolled all of it back already, the savepoint included.
             if not self._db.get_autocommit():
                 self._execute("ROLLBACK TO many")
@@ -137,7 +205,9 @@ class Writes:
 
     def _save(self, draft: Draft) -> Receipt:
         execute = self._execute
-        held, session, user, changed = execute(_FIND, (draft.id, draft.session, draft.user)).get
+        held, session, user, changed, tail = execute(
+            _FIND, (draft.id, draft.session, draft.user)
+        ).get
         if held is not None:
             return self._saved_before(draft)
         newest = execute(_FIND_NEWEST).get or _NOBODY
@@ -153,7 +223,7 @@ class Writes:
             key,
             draft.id,
             session,
-            self._whole(last_position) + 1,
+            max(self.whole(last_position), -1 if tail is None else self.whole(tail)) + 1,
             user,
             last_key if last_key and other else None,
             draft.role,
@@ -164,14 +234,22 @@ class Writes:
             draft.metadata,
             draft.content,
         )
-        execute(_ADD_MESSAGE, (*row, rows.checksum(row), draft.terms))
+        self.add_message(row, draft)
         self._waiting_bytes += len(draft.terms)
+        self._newest = key
         return Receipt(draft.id, True, draft.embedding)
+
+    def add_message(self, row: tuple[Any, ...], draft: Draft) -> None:
+        """Write the row of a message, and its mark if it has one."""
+        self._execute(_ADD_MESSAGE, (*row, rows.checksum(row), draft.terms))
+        self.messages += 1
+        if draft.pinned or draft.importance is not None:
+            self.add_mark(row[0], draft.importance, draft.pinned)
 
     def _saved_before(self, draft: Draft) -> Receipt:
         """Let a retry pass; refuse other content under a known id."""
         held = self._execute(_FIND_MESSAGE, (draft.id,)).get
-        rows.verify(held, self._source)
+        rows.verify(held, self.source)
         session = self._execute("SELECT id FROM sessions WHERE key = ?", (held[2],)).get
         user = None
         if held[4] is not None:
@@ -194,37 +272,49 @@ class Writes:
     ) -> tuple[int, int | None, int]:
         """(session, user, last change), with those made that are missing."""
         if session is None:
-            session = self._add_change(SAVE, SESSION)
+            session = self.add_change(SAVE, SESSION)
             row = (session, draft.session, draft.arrived_us)
             self._execute("INSERT INTO sessions VALUES(?, ?, ?, ?)", (*row, rows.checksum(row)))
         if user is None and draft.user is not None:
-            user = self._add_change(SAVE, USER)
-            folded = " ".join(folded_words(draft.user))
-            named = (user, draft.user, folded, draft.arrived_us)
-            self._execute("INSERT INTO users VALUES(?, ?, ?, ?, ?)", (*named, rows.checksum(named)))
+            user = self.add_user(draft.user, draft.arrived_us)
         return session, user, max(session, user or 0)
+
+    def add_user(self, id: str, arrived_us: int) -> int:
+        """Write the row of a new user; returns its key."""
+        key = self.add_change(SAVE, USER)
+        row = (key, id, " ".join(folded_words(id)), arrived_us)
+        self._execute("INSERT INTO users VALUES(?, ?, ?, ?, ?)", (*row, rows.checksum(row)))
+        return key
 
     def _edit(self, op: Edit) -> None:
         held = self._execute(_FIND_MESSAGE, (op.id,)).get
         if held is None:
             raise NotFound(f"no message has the id {op.id!r}; nothing was changed")
-        rows.verify(held, self._source)
+        rows.verify(held, self.source)
         row = (*held[:12], op.content)
         self._execute(
             "UPDATE messages SET content = ?, terms = ?, checksum = ? WHERE key = ?",
             (op.content, op.terms, rows.checksum(row), row[0]),
         )
-        self._replace_words(row[0], op.terms)
-        self._add_change(EDIT, MESSAGE, row[0])
+        self.replace_words(row[0], op.terms)
+        self.add_change(EDIT, MESSAGE, row[0])
 
     def _delete(self, op: Delete) -> bool:
+        self._note_gone(MESSAGE, op.id)
         key = self._execute("SELECT key FROM messages WHERE id = ?", (op.id,)).get
         if key is None:
             return False
         self._drop_message(key)
         return True
 
+    def _note_gone(self, kind: int, id: str) -> None:
+        """Keep copies that are on their way to the archive, or back from it, from staying."""
+        if self._execute("SELECT EXISTS (SELECT 1 FROM moving)").get:
+            newest = self.whole(self._execute(_NEXT).get[0])
+            self._execute("REPLACE INTO gone VALUES(?, ?, ?)", (kind, id, newest))
+
     def _delete_session(self, op: DeleteSession) -> tuple[int, bool]:
+        self._note_gone(SESSION, op.session)
         session = self._execute("SELECT key FROM sessions WHERE id = ?", (op.session,)).get
         if session is None:
             return 0, False
@@ -235,25 +325,60 @@ class Writes:
             " FROM messages WHERE session = ? ORDER BY position LIMIT ?",
             (session, 1 + op.size_bytes // DELETED_BYTES),
         ):
-            room_bytes -= DELETED_BYTES + self._whole(text_bytes)
+            room_bytes -= DELETED_BYTES + self.whole(text_bytes)
             if removed and room_bytes < 0:
                 return removed, True
             self._drop_message(key)
             removed += 1
         self._execute("DELETE FROM sessions WHERE key = ?", (session,))
-        self._add_change(DELETE, SESSION, session)
+        self.add_change(DELETE, SESSION, session)
         return removed, False
 
     def _drop_message(self, key: int) -> None:
         # Noted first: the number has to lie above the key, which may be the newest.
-        self._add_change(DELETE, MESSAGE, key)
+        self.add_change(DELETE, MESSAGE, key)
         self._execute("DELETE FROM messages WHERE key = ?", (key,))
-        self._replace_words(key, None)
-        self._execute("DELETE FROM vectors WHERE key = ?", (key,))
+        self.replace_words(key, None)
+        for table in ("vectors", "marks", "uses"):
+            self._execute(f"DELETE FROM {table} WHERE key = ?", (key,))
         self._execute("DELETE FROM edges WHERE source = ? OR target = ?", (key, key))
+        self.messages -= 1
 
-    def _replace_words(self, key: int, terms: bytes | None) -> None:
-        if key <= self._whole(self._execute(_FIND_INDEXED).get):  # else its turn is still to come
+    def _mark(self, op: Mark) -> None:
+        found = self._execute(
+            "SELECT m.key, k.importance, k.pinned, k.checksum FROM messages m"
+            " LEFT JOIN marks k ON k.key = m.key WHERE m.id = ?",
+            (op.id,),
+        ).get
+        if found is None:
+            raise NotFound(f"no message has the id {op.id!r}; nothing was changed")
+        key, importance, pinned, checksum = found
+        if checksum is not None and rows.checksum((key, importance, pinned)) != checksum:
+            raise self.damaged(f"the mark of message row {key}")
+        self.add_mark(
+            key,
+            importance if op.importance is None else op.importance,
+            bool(pinned) if op.pinned is None else op.pinned,
+        )
+
+    def add_mark(self, key: int, importance: float | None, pinned: bool) -> None:
+        """Write what was said of a message's worth; no row where that is nothing."""
+        if importance is None and not pinned:
+            self._execute("DELETE FROM marks WHERE key = ?", (key,))
+            return
+        mark = (key, importance, int(pinned))
+        self._execute("REPLACE INTO marks VALUES(?, ?, ?, ?)", (*mark, rows.checksum(mark)))
+
+    def note_uses(self, uses: Mapping[int, tuple[int, int]]) -> None:
+        """Add (times, last time in us) to what is counted of messages that are held."""
+        self._db.executemany(
+            "INSERT INTO uses SELECT key, ?2, ?3 FROM messages WHERE key = ?1"
+            " ON CONFLICT(key) DO UPDATE SET uses = uses + ?2, last_us = max(last_us, ?3)",
+            [(key, times, last_us) for key, (times, last_us) in uses.items()],
+        )
+
+    def replace_words(self, key: int, terms: bytes | None) -> None:
+        if key <= self.whole(self._execute(_FIND_INDEXED).get):  # else its turn is still to come
             self._stirred_bytes += len(terms or b"") + _PAGE_BYTES // 64
             self._execute("DELETE FROM words WHERE rowid = ?", (key,))
             if terms is not None:
@@ -265,35 +390,46 @@ class Writes:
                 "UPDATE messages SET terms = ? WHERE key = ? AND content = ?", (terms, key, content)
             )
             if self._db.changes():  # else deleted or edited in the meantime, and indexed with that
-                self._replace_words(key, terms)
+                self.replace_words(key, terms)
         if op.languages is not None:
             self._execute("UPDATE meta SET value = ? WHERE name = 'languages'", (op.languages,))
 
-    def _whole(self, value: object) -> int:
+    def whole(self, value: object) -> int:
         """A number of the ledger's own bookkeeping, which no checksum guards."""
         if type(value) is not int:
-            raise self._damaged("its bookkeeping")
+            raise self.damaged("its bookkeeping")
         return value
 
-    def _damaged(self, what: str) -> Corrupt:
-        return Corrupt(f"{self._source}: {what} is damaged; nothing was written")
+    def damaged(self, what: str) -> Corrupt:
+        return Corrupt(f"{self.source}: {what} is damaged; nothing was written")
 
-    def _add_change(self, op: int, kind: int, key: int | None = None) -> int:
+    def add_change(self, op: int, kind: int, key: int | None = None) -> int:
+        """Note a change of the row *key*, or of a new row whose key is the number returned."""
+        return self.add_changes(op, kind, [key])
+
+    def add_changes(self, op: int, kind: int, keys: Sequence[int | None], *, above: int = 0) -> int:
         """
-        Note a change of the row *key*, or of a new row whose key is the number returned.
+        Note changes of rows, with numbers that follow each other, all greater than *above*;
+        returns the first.
 
         Holds at most `change_max`: the oldest tenth goes when that is reached.
         """
-        seq, ordinal, oldest = map(self._whole, self._execute(_NEXT).get)
-        if ordinal - oldest >= self._change_max:
+        seq, ordinal, oldest = map(self.whole, self._execute(_NEXT).get)
+        seq = max(seq, above + 1)
+        over = ordinal + len(keys) - 1 - oldest - self._change_max
+        if over >= 0:
             self._execute(
                 "DELETE FROM changes WHERE seq IN (SELECT seq FROM changes ORDER BY seq LIMIT ?)",
-                (max(1, self._change_max // 10),),
+                (max(over + 1, self._change_max // 10),),
             )
-        self._execute(
-            "INSERT INTO changes VALUES(?, ?, ?, ?, ?)",
-            (seq, ordinal, op, kind, seq if key is None else key),
-        )
+        added = [
+            (seq + nth, ordinal + nth, op, kind, seq + nth if key is None else key)
+            for nth, key in enumerate(keys)
+        ]
+        if len(added) == 1:
+            self._execute(_ADD_CHANGE, added[0])
+        else:
+            self._db.executemany(_ADD_CHANGE, added[-self._change_max :])
         return seq
 
 

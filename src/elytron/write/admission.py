@@ -17,14 +17,16 @@ from typing import Any
 
 from elytron.config import Config
 from elytron.errors import InvalidArgument
-from elytron.records import DEFAULT_SESSION, ROLES, Draft, Message
+from elytron.records import DEFAULT_IMPORTANCE, DEFAULT_SESSION, ROLES, Draft, Message
 from elytron.text import Analyzer, unprintable_at
 
 ID_MAX = 200  # characters of a message's, session's or user's id
 METADATA_DEPTH_MAX = 100
 _ID_TIMES = 6  # twice, and three bytes a character
 QUESTION_MAX = 20_000  # characters
-MEMBERS = ("role", "content", "session", "user", "at", "metadata", "id")
+MEMBERS = (
+    "role", "content", "session", "user", "at", "metadata", "id", "importance", "pinned"
+)  # fmt: skip
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 _ROW_BYTES = 400  # what a message takes in the ledger besides its text and index
@@ -58,6 +60,8 @@ def admit(
     at: datetime | None,
     metadata: Mapping[str, Any] | None,
     id: str | None,
+    importance: float | None = None,
+    pinned: bool | None = False,
     config: Config,
     analyzer: Analyzer,
     ids: IdClock,
@@ -68,9 +72,14 @@ def admit(
     Raises:
         InvalidArgument: an unknown role; content that is empty, too long, or holds a NUL or a
             lone surrogate; an id that is empty, too long or holds control characters; a time
-            without a zone, before 1970 or too far ahead; metadata that is not JSON.
+            without a zone, before 1970 or too far ahead; metadata that is not JSON; an
+            importance outside 0 to 1.
     """
     check_role(role)
+    if importance is not None:
+        importance = check_importance(importance)
+    if pinned is not None and not isinstance(pinned, bool):
+        raise InvalidArgument(f"pinned must be true or false; got {pinned!r:.50}")
     arrived_us = time.time_ns() // 1000
     text_bytes = check_content(content, config)
     session = DEFAULT_SESSION if session is None else check_id(session, "session")
@@ -106,6 +115,9 @@ def admit(
         + _ID_TIMES * (len(id or "") + len(session) + 2 * len(user or "")),
         # Whether a vector is made, and why not. There are no embedders yet.
         "disabled",
+        # What every message has needs no row of its own.
+        None if importance == DEFAULT_IMPORTANCE else importance,
+        bool(pinned),
     )
 
 
@@ -166,6 +178,18 @@ def _members(message: Mapping[str, Any] | Message) -> dict[str, Any]:
     return {name: message.get(name) for name in MEMBERS}
 
 
+def is_same(draft: Draft, message: Message) -> bool:
+    """Whether a draft says what *message* says, so that saving it again is a retry."""
+    metadata = json.loads(draft.metadata) if draft.metadata else {}
+    return (draft.session, draft.user, draft.role, draft.content, metadata) == (
+        message.session,
+        message.user,
+        message.role,
+        message.content,
+        message.metadata,
+    ) and (not draft.at_given or draft.at_us == (message.at - _EPOCH) // _MICROSECOND)
+
+
 def check_role(role: object) -> str:
     """One of the roles that are known."""
     if not isinstance(role, str) or role not in ROLES:
@@ -207,6 +231,14 @@ def check_id(value: object, what: str) -> str:
         kind = "lone surrogate" if "\ud800" <= value[bad] <= "\udfff" else "control character"
         raise InvalidArgument(f"{what} has a {kind} at {bad}; remove it")
     return value
+
+
+def check_importance(value: object) -> float:
+    """A number from 0 to 1."""
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not number or not 0 <= value <= 1:  # type: ignore[operator]
+        raise InvalidArgument(f"importance must be a number from 0 to 1; got {value!r:.50}")
+    return float(value)  # type: ignore[arg-type]
 
 
 def check_limit(limit: object, maximum: int, *, what: str = "limit") -> int:

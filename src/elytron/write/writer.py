@@ -22,7 +22,10 @@ from typing import Any, Protocol
 
 from elytron.errors import Busy, ElytronError, OutcomeUnknown
 from elytron.ledger.ops import Op
+from elytron.ledger.room import NoRoom
 
+_ROOM_TRIES = 100  # how often room is made for one write,
+_ROOM_TIMES_MAX = 8  # each time for twice as much, up to so many times
 _GATHER_YIELDS = 40  # how often a leader lets other threads run before it commits
 
 
@@ -143,9 +146,12 @@ class Writer:
         batch_max_bytes: int,
         timeout_s: float,
         run_soon: Callable[[Callable[[], None]], bool],
+        make_room: Callable[[NoRoom, float], bool] = lambda _short, _deadline: False,
     ) -> None:
         """
         Args:
+            make_room: asked when a limit is reached, with a deadline on the monotonic clock;
+                whether there is room now. What is waiting waits for it, so order is kept.
             run_soon: has a function called on a thread of the store's pool; False if there is
                 none any more, at the interpreter's end.
         """
@@ -155,6 +161,7 @@ class Writer:
         self._batch_max_bytes = batch_max_bytes
         self._timeout_s = timeout_s
         self._run_soon = run_soon
+        self._make_room = make_room
         self._mutex = threading.Lock()
         self._queue: deque[_Item] = deque()
         self._leader: object | None = None  # an item whose caller leads, or a token of the pool
@@ -346,7 +353,7 @@ class Writer:
             self._fill_batch()
             if self._batch:
                 deadline = max([item.deadline for item in self._batch])
-                self._settle(self._ledger.commit([item.op for item in self._batch], deadline))
+                self._settle(self._commit([item.op for item in self._batch], deadline))
         except BaseException as error:
             # Not ours, so a bug or an interrupt: nobody may be left waiting for ever.
             unknown = OutcomeUnknown(
@@ -363,6 +370,32 @@ class Writer:
             self._batch = []
         if self._ledger.checkpoint_due():
             self._ledger.checkpoint()
+
+    def _commit(self, ops: list[Op], deadline: float) -> list[Any]:
+        """Commit ops; where a limit is in the way have room made, for all or for each alone."""
+        outcomes = self._ledger.commit(ops, deadline)
+        short = [outcome for outcome in outcomes if isinstance(outcome, NoRoom)]
+        if not short:
+            return outcomes
+        if len(short) < len(ops):
+            return [
+                self._commit([op], deadline)[0] if isinstance(outcome, NoRoom) else outcome
+                for op, outcome in zip(ops, outcomes, strict=True)
+            ]
+        for number in range(_ROOM_TRIES):
+            # What is needed is estimated, and others may be faster to use the room that was made.
+            times = min(2**number, _ROOM_TIMES_MAX)
+            try:
+                made = self._make_room(outcomes[0].asked(ops, times=times), deadline)
+            except ElytronError as error:
+                return [error] * len(ops)
+            if made:
+                outcomes = self._ledger.commit(ops, deadline)
+            if not made or not isinstance(outcomes[0], NoRoom) or time.monotonic() > deadline:
+                break
+        if len(ops) > 1 and isinstance(outcomes[0], NoRoom):
+            return [self._commit([op], deadline)[0] for op in ops]
+        return outcomes
 
     def _fill_batch(self) -> None:
         size_bytes = 0

@@ -1,0 +1,98 @@
+"""
+Forgetting: the commands that erase for good. They ask first.
+"""
+
+import sys
+
+import click
+
+from elytron.errors import InvalidArgument, NotFound
+from elytron.faces import documents
+from elytron.faces.options import Command, Place, common, held_agent, quoted
+from elytron.faces.progress import stepping
+from elytron.reports import Erased
+
+
+def yes_option(command: Command) -> Command:
+    """Do not ask."""
+    return click.option("--yes", is_flag=True, help="Do not ask; needed without a terminal.")(
+        command
+    )
+
+
+@click.command()
+@common
+@click.argument("agent")
+@click.option("--user", metavar="USER", help="All messages of this user, and direct replies.")
+@click.option("--session", metavar="SESSION", help="All messages of this session instead.")
+@click.option("--keep-replies", is_flag=True, help="Not what the assistant answered the user.")
+@yes_option
+def forget(
+    place: Place,
+    agent: str,
+    user: str | None,
+    session: str | None,
+    keep_replies: bool,
+    yes: bool,
+) -> None:
+    """Erase a user or a session for good.
+
+    In the memory and in its archive, with all that was learned only from them. Their bytes are
+    overwritten. Asks first. The receipt says where erased text may still be.
+
+    JSON: agent, messages, archived, memories, concepts, sessions, users (counts of what was
+    erased) and remaining (where some of it may still be, in words).
+    """
+    if (user is None) == (session is None):
+        raise InvalidArgument("name either a --user or a --session to forget")
+    what = f"user {quoted(user)}" if user is not None else f"session {quoted(session or '')}"
+    with place.open() as store:
+        memory = held_agent(store, agent)
+        _confirm(f"Erase {what} from the memory of {quoted(agent)} for good?", yes=yes)
+        with stepping(memory, "forgetting", silent=place.as_json):
+            report = memory.forget(user=user, session=session, replies=not keep_replies)
+    _show(place, report)
+    if not (report.messages or report.archived or report.sessions or report.users):
+        raise NotFound(f"no {what} in the memory of {quoted(agent)}; nothing was erased")
+
+
+@click.command()
+@common
+@click.argument("agent")
+@yes_option
+def clear(place: Place, agent: str, yes: bool) -> None:
+    """Erase all that an agent holds, for good.
+
+    In the memory and in its archive. Asks first.
+
+    JSON: as `forget`.
+    """
+    with place.open() as store:
+        memory = held_agent(store, agent)
+        _confirm(f"Erase the whole memory of {quoted(agent)} for good?", yes=yes)
+        with stepping(memory, "clearing", silent=place.as_json):
+            report = memory.clear()
+    _show(place, report)
+
+
+def _confirm(question: str, *, yes: bool) -> None:
+    """
+    Raises:
+        InvalidArgument: there is nobody to ask, or the answer was no.
+    """
+    if yes:
+        return
+    if sys.stdin is None or not sys.stdin.isatty():
+        raise InvalidArgument("nobody is there to be asked; nothing was erased: add --yes to do it")
+    if not click.confirm(question, err=True):
+        raise InvalidArgument("not confirmed; nothing was erased")
+
+
+def _show(place: Place, report: Erased) -> None:
+    if place.as_json:
+        documents.write(report)
+        return
+    from elytron.faces import report_tables
+    from elytron.faces.terminal import show
+
+    show(*report_tables.erased(report))

@@ -1,0 +1,42 @@
+"""
+Progress: a bar on stderr for a verb that may last, unless programs read what is printed.
+
+Rich is imported only where a bar is shown.
+"""
+
+import contextlib
+from collections.abc import Callable, Iterator
+
+from elytron.agent import Agent
+from elytron.faces.visible import clip_name
+
+_NAME_SHOWN = 30  # characters of a name beside a bar
+
+OnStep = Callable[[int, int | None], None]
+
+
+@contextlib.contextmanager
+def stepping(memory: Agent, doing: str, *, silent: bool) -> Iterator[OnStep | None]:
+    """A bar for a verb that says (done, total), or nothing; taken away before its report."""
+    if silent:
+        yield None
+        return
+    from elytron.faces.terminal import progress
+
+    label = f"{doing} {clip_name(memory.name, _NAME_SHOWN)}"
+    with progress(label, transient=True) as on_progress:
+        yield on_progress
+
+
+@contextlib.contextmanager
+def counting(
+    memory: Agent, doing: str, *, silent: bool, archived: bool = False
+) -> Iterator[Callable[[int], None] | None]:
+    """A bar over all messages of an agent, with those *archived* where they count too."""
+    with stepping(memory, doing, silent=silent) as on_progress:
+        if on_progress is None:
+            yield None
+            return
+        usage = memory.usage()
+        total = usage.messages + (usage.archived if archived else 0)
+        yield lambda done: on_progress(done, total)

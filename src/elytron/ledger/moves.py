@@ -1,0 +1,368 @@
+"""
+Moves: the ops by which messages leave a ledger in numbers, come back, and leave room behind.
+
+Part of `writes.py`, under whose transaction all of it runs.
+"""
+
+import array
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import apsw
+
+from elytron.errors import Conflict
+from elytron.ledger import rows, words
+from elytron.ledger.ops import (
+    ClearLearned,
+    Grant,
+    MergeWords,
+    Move,
+    Moved,
+    NoteGone,
+    Op,
+    Remove,
+    ResetWords,
+    Restore,
+    Returning,
+    TakeOver,
+    Tidy,
+    Vacuum,
+)
+from elytron.ledger.schema import DELETE, MEMORY, MESSAGE, SAVE, SESSION, USER
+from elytron.records import Draft
+
+_KEYS = "(SELECT value FROM carray(?))"
+TAKEN_OVER = "heal:"  # before the name of a segment whose moving was ended by another
+
+
+class Transaction(Protocol):
+    """What is needed of the writes that this is a part of."""
+
+    source: object
+    messages: int
+    granted_bytes: int | None
+
+    def add_change(self, op: int, kind: int, key: int | None = None) -> int: ...
+    def add_changes(
+        self, op: int, kind: int, keys: Sequence[int | None], *, above: int = 0
+    ) -> int: ...
+    def add_message(self, row: tuple[Any, ...], draft: Draft) -> None: ...
+    def add_user(self, id: str, arrived_us: int) -> int: ...
+    def replace_words(self, key: int, terms: bytes | None) -> None: ...
+    def whole(self, value: object) -> int: ...
+
+
+class Taken(NamedTuple):
+    """
+    What a `Remove` took: messages, and with its *learned* memories and concepts.
+
+    `keys` are those of the messages: of two who archive the same, and of who archives beside one
+    who edits or deletes, each has to know what left by its own hand.
+    """
+
+    messages: int = 0
+    memories: int = 0
+    concepts: int = 0
+    keys: tuple[int, ...] = ()
+
+
+class Moves:
+    """The moving statements of one connection."""
+
+    def __init__(self, writes: Transaction, db: apsw.Connection) -> None:
+        self._writes = writes
+        self._db = db
+
+    def apply(self, op: Op) -> Any:
+        """Apply one op and return its result."""
+        match op:
+            case Move(segments, run):
+                self._move(segments, run)
+            case Moved(segments):
+                self._moved(segments)
+            case TakeOver(dead, run):
+                return self._take_over(dead, run)
+            case NoteGone(keys):
+                self._note_gone(keys)
+            case Remove():
+                return self._remove(op)
+            case Restore(returning):
+                return sum([self._restore(one) for one in returning])
+            case Tidy(at_once):
+                return self._tidy(at_once)
+            case _:
+                return self._clean(op)
+        return None
+
+    def _clean(self, op: Op) -> Any:
+        """What is left to be done when messages have moved."""
+        match op:
+            case ResetWords():
+                self._reset_words()
+            case ClearLearned():
+                return self._clear_learned()
+            case Vacuum(pages):
+                return self._vacuum(pages)
+            case MergeWords(pages, _, begin):
+                return words.merge(self._db, -pages if begin else pages)
+            case Grant(granted_bytes):
+                self._grant(granted_bytes)
+        return None
+
+    def _move(self, segments: Sequence[str], run: str) -> None:
+        for segment in segments:
+            taken_over = f"{TAKEN_OVER}{segment}"
+            if self._db.execute("SELECT 1 FROM moving WHERE segment = ?", (taken_over,)).get:
+                raise self._ended()
+        self._db.executemany(
+            "INSERT OR IGNORE INTO moving VALUES(?, ?)", [(segment, run) for segment in segments]
+        )
+
+    def _moved(self, segments: Sequence[str]) -> None:
+        for segment in segments:
+            self._db.execute("DELETE FROM moving WHERE segment = ?", (segment,))
+        self._db.execute("DELETE FROM gone WHERE NOT EXISTS (SELECT 1 FROM moving)")
+
+    def _take_over(self, dead: Sequence[str], run: str) -> int:
+        taken = 0
+        for one in dead:
+            self._db.execute(
+                "UPDATE OR REPLACE moving SET run = ?2, segment ="
+                " CASE WHEN segment LIKE ?3 || '%' THEN segment ELSE ?3 || segment END"
+                " WHERE run = ?1",
+                (one, run, TAKEN_OVER),
+            )
+            taken += self._db.changes()
+        return taken
+
+    def _note_gone(self, keys: Sequence[int]) -> None:
+        if self._db.execute("SELECT EXISTS (SELECT 1 FROM moving)").get:
+            self._db.executemany(
+                "INSERT OR IGNORE INTO gone VALUES(0, ?, ?)", [(str(key), key) for key in keys]
+            )
+
+    def _remove(self, op: Remove) -> Taken:
+        moving = {name for (name,) in self._db.execute("SELECT segment FROM moving")}
+        if not moving.issuperset(op.segments):
+            # Somebody took this archiving for dead and has put it right; the messages stay here.
+            raise self._ended()
+        held = {
+            key: version(row, mark)
+            for key, row, mark in rows.fetch(
+                self._db,
+                "SELECT m.key, m.checksum, k.checksum FROM messages m"
+                f" LEFT JOIN marks k ON k.key = m.key WHERE m.key IN {_KEYS}",
+                (integers([key for key, _ in op.rows]),),
+            )
+        }
+        leaving = [
+            key
+            for key, checksum in op.rows
+            if key in held and (checksum is None or held[key] == checksum)
+        ]
+        memories, concepts = 0, 0
+        if op.learned is not None:
+            memories, concepts = self._drop_learned(leaving, op.learned)
+        self._drop(leaving)
+        return Taken(len(leaving), memories, concepts, tuple(leaving))
+
+    def _ended(self) -> Conflict:
+        return Conflict(
+            f"{self._writes.source}: another process has ended this archiving; nothing was"
+            " removed: run it again"
+        )
+
+    def _drop(self, leaving: list[int]) -> None:
+        if not leaving:
+            return
+        keys = integers(leaving)
+        # A position that was given away is not given again, or the message could not come back.
+        self._db.execute(
+            "REPLACE INTO tails SELECT session, max(position) FROM messages m"
+            f" WHERE key IN {_KEYS} GROUP BY session HAVING max(position) ="
+            " (SELECT max(position) FROM messages WHERE session = m.session)",
+            (keys,),
+        )
+        # The numbers have to lie above the keys, which may be the newest; but the rows go first,
+        # since what they leave may be all the room there is.
+        newest = self._db.execute("SELECT ifnull(max(key), 0) FROM messages").get
+        self._db.execute(f"DELETE FROM messages WHERE key IN {_KEYS}", (keys,))
+        self._writes.add_changes(DELETE, MESSAGE, leaving, above=self._writes.whole(newest))
+        self._writes.messages -= len(leaving)
+        self._drop_beside(leaving)
+
+    def _drop_beside(self, gone: list[int]) -> None:
+        """Remove what stands beside messages or memories: words, vectors, marks, edges."""
+        for key in gone:
+            self._writes.replace_words(key, None)
+        keys = integers(gone)
+        for table in ("vectors", "marks", "uses"):
+            self._db.execute(f"DELETE FROM {table} WHERE key IN {_KEYS}", (keys,))
+        self._db.execute(f"DELETE FROM edges WHERE source IN {_KEYS}", (keys,))
+        self._db.execute(f"DELETE FROM edges WHERE target IN {_KEYS}", (keys,))
+
+    def _drop_learned(self, leaving: list[int], sessions: Sequence[int]) -> tuple[int, int]:
+        """Remove the memories of *sessions*, and the concepts that only what leaves names."""
+        memories = self._keys(
+            f"SELECT key FROM memories WHERE session IN {_KEYS}", integers(sessions)
+        )
+        sources = integers([*leaving, *memories])
+        named = self._keys(
+            f"SELECT DISTINCT target FROM edges WHERE source IN {_KEYS}"
+            " AND target IN (SELECT key FROM concepts)",
+            sources,
+        )
+        if memories:
+            self._writes.add_changes(DELETE, MEMORY, memories)
+            self._db.execute(f"DELETE FROM memories WHERE key IN {_KEYS}", (integers(memories),))
+        self._drop_beside([*leaving, *memories])
+        orphans = self._keys(
+            f"SELECT key FROM concepts c WHERE key IN {_KEYS} AND NOT EXISTS"
+            " (SELECT 1 FROM edges WHERE target = c.key) AND NOT EXISTS"
+            " (SELECT 1 FROM edges WHERE source = c.key)",
+            integers(named),
+        )
+        if orphans:
+            self._db.execute(f"DELETE FROM concepts WHERE key IN {_KEYS}", (integers(orphans),))
+        return len(memories), len(orphans)
+
+    def _clear_learned(self) -> tuple[int, int]:
+        memories = self._keys("SELECT key FROM memories LIMIT ?", -1)
+        concepts = self._keys("SELECT key FROM concepts LIMIT ?", -1)
+        if memories:
+            self._writes.add_changes(DELETE, MEMORY, memories)
+        self._drop_beside(memories)
+        for table in ("memories", "concepts", "edges"):
+            self._db.execute(f"DELETE FROM {table}")
+        return len(memories), len(concepts)
+
+    def _restore(self, returning: Returning) -> int:
+        """Bring one message back to its key and place; 0 if its id, or its key, is held."""
+        draft = returning.draft
+        if self._db.execute(
+            "SELECT 1 FROM messages WHERE id = ? OR key = ?", (draft.id, returning.key)
+        ).get:
+            return 0
+        if self._db.execute(
+            "SELECT 1 FROM gone WHERE (kind, id) IN (VALUES(?, ?), (?, ?), (0, ?)) AND key >= ?",
+            (MESSAGE, draft.id, SESSION, draft.session, str(returning.key), returning.key),
+        ).get:
+            return 0
+        session = self._session(returning, draft)
+        user = None
+        if draft.user is not None:
+            user = self._db.execute("SELECT key FROM users WHERE id = ?", (draft.user,)).get
+            if user is None:
+                user = self._writes.add_user(draft.user, draft.arrived_us)
+        row = (
+            returning.key,
+            draft.id,
+            session,
+            self._place(session, returning),
+            user,
+            returning.responds_to,
+            draft.role,
+            draft.at_us,
+            draft.offset_min,
+            draft.arrived_us,
+            draft.embedding,
+            draft.metadata,
+            draft.content,
+        )
+        self._writes.add_message(row, draft)
+        # Its key is behind what later readers have seen, so it is told again.
+        self._writes.add_change(SAVE, MESSAGE, returning.key)
+        self._writes.replace_words(returning.key, draft.terms)
+        return 1
+
+    def _session(self, returning: Returning, draft: Draft) -> int:
+        found = self._db.execute("SELECT key FROM sessions WHERE id = ?", (draft.session,)).get
+        if found is not None:
+            return self._writes.whole(found)
+        row = (returning.session_key, draft.session, draft.arrived_us)
+        self._db.execute("INSERT INTO sessions VALUES(?, ?, ?, ?)", (*row, rows.checksum(row)))
+        newest = self._writes.add_change(SAVE, SESSION, returning.session_key)
+        # Which positions it gave away is forgotten, but each message took a number of the sequence:
+        # what is saved from now on comes after all that may still come back.
+        self._db.execute(
+            "REPLACE INTO tails VALUES(?, ?)",
+            (returning.session_key, newest - returning.session_key),
+        )
+        return returning.session_key
+
+    def _place(self, session: int, returning: Returning) -> int:
+        """
+        Its old position; if the session was begun anew in the meantime, one before 0.
+
+        That one is counted from the key of the new session, so that the old messages stand in
+        their order whichever comes back first.
+        """
+        position = returning.position
+        if session != returning.session_key:
+            position = returning.key - session
+        taken = self._db.execute(
+            "SELECT 1 FROM messages WHERE session = ? AND position = ?", (session, position)
+        ).get
+        if not taken:
+            return position
+        first = self._db.execute(
+            "SELECT min(position) FROM messages WHERE session = ?", (session,)
+        ).get
+        return min(0, self._writes.whole(first or 0)) - 1
+
+    def _tidy(self, at_once: int) -> int:
+        learned = " AND key NOT IN (SELECT ifnull(session, 0) FROM memories)"
+        sessions = self._keys(
+            "SELECT key FROM sessions s WHERE NOT EXISTS"
+            f" (SELECT 1 FROM messages WHERE session = s.key){learned} LIMIT ?",
+            at_once,
+        )
+        users = self._keys(
+            "SELECT key FROM users WHERE key NOT IN"
+            " (SELECT user FROM messages WHERE user IS NOT NULL) LIMIT ?",
+            at_once,
+        )
+        for kind, table, keys in ((SESSION, "sessions", sessions), (USER, "users", users)):
+            if keys:
+                self._writes.add_changes(DELETE, kind, keys)
+                self._db.execute(f"DELETE FROM {table} WHERE key IN {_KEYS}", (integers(keys),))
+        self._db.execute("DELETE FROM tails WHERE session NOT IN (SELECT key FROM sessions)")
+        return len(sessions) + len(users)
+
+    def _vacuum(self, pages: int) -> int:
+        before = self._db.pragma("page_count")
+        # To its end: it yields a row a page, and one row would free one page.
+        self._db.execute(f"PRAGMA incremental_vacuum({pages:d})").fetchall()
+        return int(before - self._db.pragma("page_count"))
+
+    def _reset_words(self) -> None:
+        # Whole pages are let go, and overwriting each would take the WAL to the index's size. They
+        # hold hashes, nobody's words, and are used again by the index that is made now.
+        self._db.pragma("secure_delete", "fast")
+        try:
+            self._db.execute("INSERT INTO words(words) VALUES('delete-all')")
+        finally:
+            self._db.pragma("secure_delete", 1)
+        self._db.execute("UPDATE indexed SET key = (SELECT ifnull(max(key), 0) FROM messages)")
+
+    def _grant(self, granted_bytes: int | None) -> None:
+        if granted_bytes is None:
+            self._db.execute("DELETE FROM meta WHERE name = 'granted_bytes'")
+        else:
+            self._db.execute("REPLACE INTO meta VALUES('granted_bytes', ?)", (str(granted_bytes),))
+        self._writes.granted_bytes = granted_bytes
+
+    def _keys(self, sql: str, value: Any) -> list[int]:
+        return [key for (key,) in rows.fetch(self._db, sql, (value,))]
+
+
+def version(row_checksum: int, mark_checksum: int | None) -> int:
+    """What changes when a message is edited, or something else is said of its worth."""
+    return row_checksum << 32 | (0 if mark_checksum is None else mark_checksum)
+
+
+def integers(keys: Iterable[int]) -> Any:
+    """Keys as one value to bind, for `carray`."""
+    values = array.array("q", keys)
+    # carray refuses an empty buffer; no key is 0.
+    return apsw.carray(values if values else array.array("q", [0]), flags=apsw.SQLITE_CARRAY_INT64)

@@ -1,0 +1,167 @@
+"""
+Opening: the file of one agent's ledger: where it lies, whose it is, and how it is begun.
+
+A ledger is begun once. Its marker is written when it stands; from then on a ledger that is
+missing, empty or another's is an error, never a reason to begin anew.
+"""
+
+import logging
+import time
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Protocol
+
+import apsw
+
+from elytron.config import Config
+from elytron.errors import Corrupt, Unavailable
+from elytron.ledger import files, schema
+from elytron.ledger.connection import PAGE_BYTES, STORAGE_ERRORS, connect, translate
+from elytron.ledger.writes import identity, set_up
+
+_log = logging.getLogger("elytron.ledger")
+
+
+class Locked(Protocol):
+    """The lock of the ledger's writers, held until a deadline comes or the block ends."""
+
+    def __call__(self, deadline: float) -> AbstractContextManager[None]: ...
+
+
+class LedgerFile:
+    """One agent's file. `languages` are those that it says it is indexed in, once opened."""
+
+    def __init__(self, store: Path, name: str, config: Config, *, vfs: str | None) -> None:
+        self.folder = files.agent_folder(store, name)
+        self.path = self.folder / files.LEDGER
+        self.name = name
+        self.languages = ",".join(config.languages)
+        self._config = config
+        self._vfs = vfs
+
+    def find(self, *, create: bool) -> bool | None:
+        """
+        Whether there is a ledger: None if there is none and *create* is False.
+
+        Raises:
+            Corrupt: its marker says that there was one, and it is missing, empty or another's.
+        """
+        marked = files.read_marker(self.folder)
+        if marked is None and not create and not self._lost_its_marker():
+            return None
+        if marked is not None and marked != self.name:
+            raise Corrupt(
+                f"{self.folder} holds the memory of {marked!r}, not of {self.name!r};"
+                " it was left as it is"
+            )
+        with files.translate_os_errors(self.folder):
+            if marked is None:
+                self.folder.mkdir(parents=True, exist_ok=True)
+            elif not files.has_ledger(self.folder):
+                raise Corrupt(
+                    f"{self.path} is missing or empty, but its marker says that it held a memory;"
+                    " restore it from a backup (nothing was created in its place)"
+                )
+        return marked is not None
+
+    def _lost_its_marker(self) -> bool:
+        """Whether a whole ledger of this agent lies here, though no marker says so."""
+        return files.has_ledger(self.folder) and name_within(self.folder) == self.name
+
+    def begin(self, locked: Locked) -> None:
+        """Make the ledger, unless another process was faster."""
+        with locked(time.monotonic() + self._config.save_timeout_s):
+            if files.read_marker(self.folder) is not None:
+                return
+            try:
+                db = self.connect(create=True)
+                try:
+                    if db.pragma("user_version") == 0:
+                        db.pragma("page_size", PAGE_BYTES)
+                        db.pragma("auto_vacuum", "incremental")
+                        db.pragma("journal_mode", "wal")
+                        db.pragma("application_id", schema.APPLICATION_ID)
+                        self._migrate(db, begin=True)
+                    # A ledger without its marker: begun by one who was stopped just before.
+                    self._check_identity(db)
+                    # On the disk before the marker vouches for it.
+                    db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+                finally:
+                    db.close()
+            except STORAGE_ERRORS as error:
+                raise translate(error, self.path) from error
+            files.write_marker(self.folder, self.name)
+
+    def _migrate(self, db: apsw.Connection, *, begin: bool = False) -> None:
+        for number in range(db.pragma("user_version"), schema.VERSION):
+            with db:
+                db.execute(schema.MIGRATIONS[number]).fetchall()
+                db.pragma("user_version", number + 1)
+                if begin and number == 0:
+                    set_up(db, name=self.name, languages=self.languages)
+
+    def connect_writer(self, locked: Locked) -> apsw.Connection:
+        """Open the connection that writes, after a look at whose file it is."""
+        try:
+            db = self.connect(create=False)
+            try:
+                self._check_identity(db)
+                version = db.pragma("user_version")
+                if version > schema.VERSION:
+                    raise Unavailable(
+                        f"{self.path} has schema {version}; this version reads up to"
+                        f" {schema.VERSION}: upgrade elytron"
+                    )
+                if version < schema.VERSION:
+                    with locked(time.monotonic() + self._config.save_timeout_s):
+                        self._migrate(db)
+            except BaseException:
+                db.close()
+                raise
+        except STORAGE_ERRORS as error:
+            raise translate(error, self.path) from error
+        return db
+
+    def connect_reader(self) -> apsw.Connection:
+        """Open a connection that cannot write."""
+        try:
+            db = self.connect(create=False)
+            db.pragma("query_only", 1)
+        except STORAGE_ERRORS as error:
+            raise translate(error, self.path) from error
+        return db
+
+    def connect(self, *, create: bool) -> apsw.Connection:
+        return connect(
+            self.path,
+            create=create,
+            cache_mb=self._config.page_cache_mb,
+            wal_limit_bytes=self._config.wal_limit_bytes,
+            vfs=self._vfs,
+        )
+
+    def _check_identity(self, db: apsw.Connection) -> None:
+        """That this is a ledger, and this agent's; notes the languages it is indexed in."""
+        if db.pragma("application_id") != schema.APPLICATION_ID:
+            raise Corrupt(f"{self.path} is no Elytron ledger; it was left as it is")
+        name, self.languages = identity(db, self.path)
+        if name != self.name:
+            raise Corrupt(
+                f"{self.path} is the memory of {name!r}, not of {self.name!r}; it was left as it is"
+            )
+
+
+def name_within(folder: Path) -> str | None:
+    """Whose the ledger in *folder* is, by what it says itself; None if it does not say."""
+    path = folder / files.LEDGER
+    try:
+        db = connect(path, create=False, cache_mb=0.1, wal_limit_bytes=0, vfs=None)
+        try:
+            if db.pragma("application_id") != schema.APPLICATION_ID:
+                return None
+            return identity(db, path)[0]
+        finally:
+            db.close()
+    except (*STORAGE_ERRORS, Corrupt) as error:
+        _log.warning("%s cannot say whose it is: %s", path, error)
+        return None

@@ -1,0 +1,199 @@
+"""
+Surveys: what upkeep has to know of a ledger: all its messages in short, and some of them whole.
+"""
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import apsw
+
+from elytron.errors import Corrupt
+from elytron.ledger import rows
+from elytron.ledger.connection import PAGE_BYTES
+from elytron.ledger.moves import integers, version
+from elytron.ledger.reads import messages_of
+from elytron.ledger.schema import MESSAGE, SESSION
+from elytron.records import DEFAULT_IMPORTANCE, Message
+
+# What a message takes besides its text and terms: its row's numbers, its id twice, its place,
+# and about three bytes of the word index for each three of its terms.
+_ROW_BYTES = 200
+
+
+class Worth(NamedTuple):
+    """What there is to know of a message when something has to leave."""
+
+    key: int
+    session: str
+    role: str
+    at_us: int
+    bytes: int
+    importance: float
+    pinned: bool
+    used_us: int
+
+
+class Stored(NamedTuple):
+    """A message with its numbers in the ledger, for the archive; `version` as in `moves.py`."""
+
+    key: int
+    session_key: int
+    responds_to: int | None
+    arrived_us: int
+    embedding: str
+    version: int
+    message: Message
+
+
+class Spoken(NamedTuple):
+    """Where a message stands and who spoke."""
+
+    key: int
+    session: int
+    position: int
+    role: str
+    user: int | None
+    responds_to: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Pages:
+    """How a ledger's file is filled, in pages and bytes. `unused_bytes` are within live pages."""
+
+    count: int
+    free: int
+    unused_bytes: int = 0
+
+    @property
+    def live_bytes(self) -> int:
+        return (self.count - self.free) * PAGE_BYTES
+
+    @property
+    def dead_bytes(self) -> int:
+        return self.free * PAGE_BYTES
+
+
+def worths(db: apsw.Connection) -> list[Worth]:
+    """All messages in short. Not verified: a wrong number costs an order, never a message."""
+    found = db.execute(
+        "SELECT m.key, s.id, m.role, max(m.at_us, m.arrived_us),"
+        " octet_length(m.content) + ifnull(octet_length(m.metadata), 0)"
+        " + 2 * length(m.terms) + ?, k.importance, k.pinned, u.last_us"
+        " FROM messages m LEFT JOIN sessions s ON s.key = m.session"
+        " LEFT JOIN marks k ON k.key = m.key LEFT JOIN uses u ON u.key = m.key",
+        (_ROW_BYTES,),
+    )
+    return [
+        Worth(
+            key,
+            str(session),
+            str(role),
+            at_us if type(at_us) is int else 0,
+            size if type(size) is int else _ROW_BYTES,
+            DEFAULT_IMPORTANCE if importance is None else importance,
+            bool(pinned),
+            used_us or 0,
+        )
+        for key, session, role, at_us, size, importance, pinned, used_us in found
+    ]
+
+
+def stored(
+    db: apsw.Connection, keys: Iterable[int], source: object
+) -> tuple[list[Stored], list[int]]:
+    """
+    (messages, damaged): these messages in the order of their keys, and the keys of those whose
+    rows are not what was written.
+    """
+    found = rows.fetch(
+        db,
+        f"{rows.SELECT_MESSAGES} WHERE m.key IN (SELECT value FROM carray(?)) ORDER BY m.key",
+        (integers(keys),),
+    )
+    whole, damaged = [], []
+    for row in found:
+        try:
+            ((key, message),) = messages_of(db, [row], source)
+        except Corrupt:
+            damaged.append(row[0])
+            continue
+        told = version(row[13], row[16])
+        whole.append(Stored(key, row[2], row[5], row[9], row[10], told, message))
+    return whole, damaged
+
+
+def spoken(db: apsw.Connection) -> Iterator[Spoken]:
+    """Who spoke where, for all messages."""
+    found = db.execute("SELECT key, session, position, role, user, responds_to FROM messages")
+    return (Spoken(*row) for row in found)
+
+
+def key_of(db: apsw.Connection, table: str, id: str) -> int | None:
+    """The key of a session or user by its id; *table* is `sessions` or `users`."""
+    key: int | None = db.execute(f"SELECT key FROM {table} WHERE id = ?", (id,)).get
+    return key
+
+
+def holds(db: apsw.Connection, *, id: str, key: int) -> bool:
+    """Whether the ledger has a message with this id or this key."""
+    return bool(db.execute("SELECT 1 FROM messages WHERE id = ? OR key = ?", (id, key)).get)
+
+
+def is_gone(db: apsw.Connection, *, id: str, session: str, key: int) -> bool:
+    """Whether a message, or its session, was deleted while something was moving."""
+    return bool(
+        db.execute(
+            "SELECT 1 FROM gone WHERE (kind, id) IN (VALUES(?, ?), (?, ?), (0, ?)) AND key >= ?",
+            (MESSAGE, id, SESSION, session, str(key), key),
+        ).get
+    )
+
+
+def moving(db: apsw.Connection) -> list[tuple[str, str]]:
+    """(segment, run) of what is on its way between ledger and archive."""
+    return rows.fetch(db, "SELECT segment, run FROM moving ORDER BY segment")
+
+
+def pages(db: apsw.Connection, *, unused: bool = False) -> Pages:
+    """
+    How the file is filled.
+
+    Args:
+        unused: also count the unused bytes within pages; reads the whole file.
+    """
+    unused_bytes = 0
+    if unused:
+        unused_bytes = db.execute("SELECT ifnull(sum(unused), 0) FROM dbstat").get
+    return Pages(db.pragma("page_count"), db.pragma("freelist_count"), unused_bytes)
+
+
+def granted_bytes(db: apsw.Connection) -> int | None:
+    """What the store's budget lets the file have; None if nothing was ever granted."""
+    found = db.execute("SELECT value FROM meta WHERE name = 'granted_bytes'").get
+    return None if found is None else int(found)
+
+
+def counts(db: apsw.Connection, tables: Iterable[str]) -> dict[str, int]:
+    """How many rows each of these tables has."""
+    found: dict[str, int] = {
+        table: db.execute(f"SELECT count(*) FROM {table}").get for table in tables
+    }
+    return found
+
+
+def keys_of(db: apsw.Connection, ids: Iterable[str]) -> set[int]:
+    """The keys of those messages, by their ids, that are held."""
+    sql = "SELECT m.key FROM json_each(?) j CROSS JOIN messages m ON m.id = j.value"
+    return {key for (key,) in rows.fetch(db, sql, (json.dumps(list(ids)),))}
+
+
+def pairs(db: apsw.Connection, sql: str) -> list[tuple[int, str]]:
+    """The two columns of a query."""
+    return rows.fetch(db, sql)
+
+
+def keys(db: apsw.Connection, sql: str, values: tuple[Any, ...] = ()) -> list[int]:
+    """The first column of a query."""
+    return [row[0] for row in rows.fetch(db, sql, values)]

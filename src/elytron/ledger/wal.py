@@ -1,0 +1,86 @@
+"""
+Wal: the write-ahead log of one ledger, kept under its limit.
+
+The connection is the ledger's; every call here is made under the ledger's lock file, but for
+`due`.
+"""
+
+import logging
+import time
+from pathlib import Path
+
+import apsw
+
+from elytron.errors import Busy
+from elytron.ledger.connection import BUSY_TIMEOUT_MS, FRAME_BYTES
+
+_log = logging.getLogger("elytron.ledger")
+# What a commit may add to the WAL besides what its ops announce: FTS5's merging. At most a
+# quarter of the WAL's limit is kept free for it.
+_ROOM_FRAMES = 256
+
+
+class Wal:
+    """How many frames the log has, as far as we know, and when it has to be emptied."""
+
+    def __init__(self, path: Path, *, limit_bytes: int) -> None:
+        self._path = path
+        self._limit_bytes = limit_bytes
+        self._frames = 0
+
+    def attach(self, db: apsw.Connection, *, wal_bytes: int) -> None:
+        """Count the frames that *db* writes from now on; there are *wal_bytes* already."""
+        db.set_wal_hook(self._count_frames)
+        self._frames = wal_bytes // FRAME_BYTES
+
+    def due(self) -> bool:
+        """Whether it has reached half its limit."""
+        return self._frames * FRAME_BYTES * 2 >= self._limit_bytes
+
+    def make_room(self, db: apsw.Connection, deadline: float, *, need_bytes: int) -> None:
+        """
+        Empty it, if a commit of *need_bytes* might take it past its limit.
+
+        Raises:
+            Busy: a reader kept it until *deadline*.
+        """
+        room_bytes = min(_ROOM_FRAMES * FRAME_BYTES, self._limit_bytes // 4) + need_bytes
+        frames = self._frames
+        if need_bytes > self._limit_bytes // 64:
+            # Other processes write too. What we saw after our last commit is good enough for a
+            # small one. (Asking the file system would be dearer: on Linux a `stat` makes the next
+            # write to the file bring its times to the disk, 50 us.)
+            frames, _ = db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_NOOP)
+        if frames > 0 and frames * FRAME_BYTES + room_bytes >= self._limit_bytes:
+            self.empty(db, deadline)
+
+    def empty(self, db: apsw.Connection, deadline: float) -> None:
+        """
+        Copy it into the file and cut it to nothing.
+
+        Raises:
+            Busy: a reader kept it until *deadline*.
+        """
+        wait_s = max(0.0, deadline - time.monotonic())
+        db.set_busy_timeout(int(wait_s * 1000))
+        try:
+            db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+            self._frames = 0
+        except apsw.BusyError as error:
+            raise Busy(
+                f"the WAL of {self._path} has a limit of {self._limit_bytes} bytes and has to be"
+                f" emptied, but a reader kept it for {wait_s:.1f} s; nothing was written: end that"
+                " reader, or raise `wal_limit_mb`"
+            ) from error
+        finally:
+            db.set_busy_timeout(BUSY_TIMEOUT_MS)
+
+    def checkpoint(self, db: apsw.Connection) -> None:
+        """Copy it into the file, as far as readers let it; never waits for them."""
+        frames, done = db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+        # Fully copied: the next commit begins the WAL anew.
+        self._frames = 0 if frames == done else frames
+
+    def _count_frames(self, _db: apsw.Connection, _name: str, frames: int) -> int:
+        self._frames = frames
+        return apsw.SQLITE_OK

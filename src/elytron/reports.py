@@ -1,0 +1,201 @@
+"""
+Reports: what the verbs of upkeep say they did, or would do.
+
+All are immutable. Bytes are of the ledger's or the archive's files unless a name says otherwise.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import NamedTuple
+
+# Why a message leaves, in the order in which the rules are applied.
+AGE, COUNT, BYTES, EMERGENCY = "age", "count", "bytes", "emergency"
+
+
+class Leaving(NamedTuple):
+    """A message that leaves the ledger for the archive. `bytes` is about what that frees."""
+
+    id: str
+    session: str
+    role: str
+    at: datetime
+    reason: str
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Cleanup:
+    """
+    What a clean-up of one agent took, or with `dry_run` would take.
+
+    Attributes:
+        leaving: the messages, in the order in which they leave: the least valuable first.
+        held: messages before it.
+        freed_bytes: about what the leaving free within the ledger.
+        short_bytes, short_messages: still over a limit when they have left, since the rest is
+            pinned.
+        archived: how many left the ledger for the archive; 0 for a dry run.
+        dropped: how many messages the archive lost at its own limit, the oldest first.
+        given_back_bytes: what the file system got back.
+    """
+
+    agent: str
+    dry_run: bool
+    leaving: tuple[Leaving, ...] = ()
+    held: int = 0
+    freed_bytes: int = 0
+    short_bytes: int = 0
+    short_messages: int = 0
+    archived: int = 0
+    dropped: int = 0
+    given_back_bytes: int = 0
+
+    @property
+    def reasons(self) -> Mapping[str, int]:
+        """How many leave for each reason."""
+        counts: dict[str, int] = {}
+        for message in self.leaving:
+            counts[message.reason] = counts.get(message.reason, 0) + 1
+        return counts
+
+
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """
+    What a restore brought back from the archive.
+
+    `missing` are ids that were asked for by name and are not in the archive; `damaged` names
+    the segments that could not be read, each with why.
+    """
+
+    agent: str
+    restored: int
+    already_held: int
+    missing: tuple[str, ...] = ()
+    damaged: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Reclaimed:
+    """
+    What a reclaim gave back to the file system.
+
+    `rebuilt` says whether the file was rebuilt by an in-place VACUUM; `put_off` why not all that
+    could be given back was.
+    """
+
+    agent: str
+    before_bytes: int
+    after_bytes: int
+    rebuilt: bool = False
+    put_off: str | None = None
+
+    @property
+    def given_back_bytes(self) -> int:
+        return max(0, self.before_bytes - self.after_bytes)
+
+
+@dataclass(frozen=True, slots=True)
+class Erased:
+    """
+    What was forgotten, and what still holds it.
+
+    `remaining` lists, in words, where erased text may still be: another program's snapshot, a
+    damaged segment, backups made before. Empty but for backups when all is done.
+    """
+
+    agent: str
+    messages: int
+    archived: int
+    memories: int
+    concepts: int
+    sessions: int
+    users: int
+    remaining: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that a check found wrong: where, what, and whether it was or can be repaired."""
+
+    part: str
+    what: str
+    repairable: bool = False
+    repaired: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """A check of one agent: how much was looked at, and what is wrong."""
+
+    agent: str
+    messages: int
+    archived: int
+    findings: tuple[Finding, ...] = ()
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing is wrong now: nothing was found, or all of it was repaired."""
+        return all(finding.repaired for finding in self.findings)
+
+
+@dataclass(frozen=True, slots=True)
+class ArchiveUsage:
+    """
+    What an agent's archive holds. `dropped` counts messages that left it at `max_archive_mb`;
+    they are gone.
+    """
+
+    messages: int = 0
+    segments: int = 0
+    bytes: int = 0
+    first_at: datetime | None = None
+    last_at: datetime | None = None
+    dropped: int = 0
+    dropped_segments: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """
+    Days until each limit at the present rate; None where it is not coming nearer.
+
+    The rate is that of the last `days` days: messages a day, and bytes a day by the mean size
+    of a message.
+    """
+
+    days: float = 0.0
+    messages_per_day: float = 0.0
+    bytes_per_day: float = 0.0
+    until: Mapping[str, float | None] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class JanitorUsage:
+    """When the periodic clean-up last ran and will run next, and its last error, if any."""
+
+    running: bool = False
+    last_run: datetime | None = None
+    next_run: datetime | None = None
+    last_error: str | None = None
+    failures: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Alarm:
+    """
+    A limit that came near or was reached, told to the hooks.
+
+    Attributes:
+        agent: whose; None for a limit of the store.
+        limit: the setting's name, such as `max_db_size_mb`.
+        level: `soft` from `soft_limit_ratio` of it on, `hard` at 100 %.
+        used, maximum: in the unit of `limit`.
+    """
+
+    agent: str | None
+    limit: str
+    level: str
+    used: float
+    maximum: float

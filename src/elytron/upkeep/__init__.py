@@ -1,0 +1,1 @@
+"""Upkeep: what keeps an agent within its limits while it is used."""

@@ -1,0 +1,137 @@
+"""
+Desk: one agent's files in the hands of upkeep, and what all chores do with them.
+
+The ledger here is a second one on the agent's file, as another process would have it: its
+commits take turns with whoever is saving, by the lock file, and nobody's lead is waited for.
+"""
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import apsw
+
+from elytron.archive import Archive
+from elytron.config import Config
+from elytron.errors import ElytronError
+from elytron.ledger import ops, surveys
+from elytron.ledger.moves import Taken
+from elytron.ledger.sqlite import Ledger
+from elytron.ledger.uses import Uses
+from elytron.text import Analyzer
+from elytron.upkeep.clock import Clock
+from elytron.upkeep.runs import Run
+
+_T = TypeVar("_T")
+# Of a removed message: a page of each of its two indexes, at the worst, and its row twice.
+_REMOVED_BYTES = 2 * 4096
+REMOVED_MAX = 100  # messages in one commit: saves wait for it, some 4 ms
+# Between two commits of ours. A lock that is taken again at once leaves others no moment.
+_GIVE_WAY_S = 0.002
+
+
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """
+    What a chore works with. `run` is its own; another that is not alive has left things half done.
+    `uses` are those of the agent's messages that are not written yet.
+    """
+
+    name: str
+    ledger: Ledger
+    archive: Archive
+    config: Config
+    analyzer: Analyzer
+    clock: Clock
+    run: Run
+    uses: Uses
+
+    def commit(self, op: ops.Op) -> Any:
+        """Apply one op durably, and bring the WAL to the file where that is due."""
+        deadline = time.monotonic() + self.config.save_timeout_s
+        outcome = self.ledger.commit([op], deadline)[0]
+        if isinstance(outcome, ElytronError):
+            raise outcome
+        if self.ledger.checkpoint_due():
+            self.ledger.checkpoint()
+        time.sleep(_GIVE_WAY_S)
+        return outcome
+
+    def read(self, query: Callable[[apsw.Connection], _T]) -> _T:
+        """Ask the ledger, in one snapshot."""
+        with self.ledger.reading(snapshot=True) as db:
+            return query(db)
+
+    def pages(self, *, unused: bool = False) -> surveys.Pages:
+        return self.read(lambda db: surveys.pages(db, unused=unused))
+
+    def remove(
+        self,
+        found: Sequence[tuple[int, int | None]],
+        *,
+        sizes: dict[int, int],
+        learned: tuple[int, ...] | None = None,
+    ) -> ops.Removed:
+        """Remove messages from the ledger; returns how many went. Arguments as in `removing`."""
+        removed = ops.Removed(0)
+        for _, step in self.removing(found, sizes=sizes, learned=learned):
+            removed = ops.Removed(
+                removed.messages + step.messages,
+                removed.memories + step.memories,
+                removed.concepts + step.concepts,
+            )
+        return removed
+
+    def removing(
+        self,
+        found: Sequence[tuple[int, int | None]],
+        *,
+        segments: tuple[str, ...] = (),
+        sizes: dict[int, int],
+        learned: tuple[int, ...] | None = None,
+    ) -> Iterator[tuple[int, Taken]]:
+        """
+        Remove messages in commits that fit into the WAL.
+
+        Args:
+            found: (key, version) of each, see `ops.Remove`.
+            sizes: about what each takes, by key.
+
+        Yields:
+            After each commit how many messages it was about, and what it took.
+        """
+        # What was learned goes even where no message is left of its session.
+        groups = self._groups(found, sizes) if found or not learned else [[]]
+        for group in groups:
+            size_bytes = sum([_removal_bytes(sizes.get(key, 0)) for key, _ in group])
+            step = self.commit(ops.Remove(tuple(group), segments, size_bytes, learned))
+            yield len(group), step
+
+    def _groups(
+        self, found: Iterable[tuple[int, int | None]], sizes: dict[int, int]
+    ) -> Iterator[list[tuple[int, int | None]]]:
+        limit_bytes = self.config.wal_limit_bytes // 2
+        group: list[tuple[int, int | None]] = []
+        group_bytes = 0
+        for pair in found:
+            size_bytes = _removal_bytes(sizes.get(pair[0], 0))
+            if group and (group_bytes + size_bytes > limit_bytes or len(group) == REMOVED_MAX):
+                yield group
+                group, group_bytes = [], 0
+            group.append(pair)
+            group_bytes += size_bytes
+        if group:
+            yield group
+
+    def tidy(self) -> None:
+        """Remove sessions and users that no message is left of."""
+        at_once = max(1, min(64, self.config.wal_limit_bytes // 4 // ops.TIDIED_BYTES // 2))
+        names = self.read(lambda db: surveys.counts(db, ("sessions", "users")))
+        for _ in range(1 + sum(names.values())):  # in a damaged file a row may refuse to go
+            if not self.commit(ops.Tidy(at_once)):
+                return
+
+
+def _removal_bytes(size_bytes: int) -> int:
+    return _REMOVED_BYTES + 2 * size_bytes

@@ -1,0 +1,249 @@
+"""
+Erasing: a user, a session or everything, out of the ledger and out of the archive.
+
+First the archive, then the ledger, then what deletion leaves behind: index entries, unused
+pages, the WAL. Cut short anywhere, it has forgotten a part; run again, it forgets the rest.
+"""
+
+from collections.abc import Collection, Iterable
+from typing import NamedTuple
+
+import apsw
+
+from elytron.archive import Archived
+from elytron.archive.durable import PART
+from elytron.archive.listing import PART_MAX_AGE_S
+from elytron.errors import Busy, Corrupt, DiskFull
+from elytron.ledger import ops, rows, surveys
+from elytron.reports import Erased
+from elytron.upkeep import reclaiming
+from elytron.upkeep.archiving import heal
+from elytron.upkeep.desk import Desk
+
+_ROUNDS_MAX = 3  # what is saved while we erase is found by another round
+_PAGE = 500  # messages in memory at once
+_PAGE_OF = f"SELECT {rows.STORED} FROM messages m WHERE m.key > ? ORDER BY m.key LIMIT ?"
+_NAMED_MAX = 100
+_UNFINISHED_S = 60  # nobody writes to a file any more that has stood still for so long
+_BACKUPS = "backups and exports that were made before: erase them where they are"
+_READER = "the WAL, which a reader kept; it is emptied when that has ended: run `reclaim` then"
+
+
+class Said(NamedTuple):
+    """One message, held or archived, as far as it matters who answered whom."""
+
+    key: int
+    session: str
+    position: int
+    assistant: bool
+    theirs: bool  # said by the user who is to be forgotten
+    responds_to: int | None
+
+
+def reach(said: Iterable[Said], *, replies: bool) -> set[int]:
+    """
+    The keys of a user's messages, and with *replies* of what the assistant answered them.
+
+    A reply is an assistant's message that responds to one of theirs, and those that it went on
+    to say before anybody else spoke. Pure.
+    """
+    ordered = sorted(said, key=lambda one: (one.session, one.position, one.key))
+    gone = {one.key for one in ordered if one.theirs}
+    before: Said | None = None
+    for one in ordered:
+        if replies and one.assistant and not one.theirs:
+            goes_on = (
+                before is not None
+                and before.session == one.session
+                and before.assistant
+                and before.key in gone
+                and one.responds_to is None
+            )
+            if goes_on or one.responds_to in gone:
+                gone.add(one.key)
+        before = one
+    return gone
+
+
+def forget(desk: Desk, *, user: str | None, session: str | None, replies: bool) -> Erased:
+    """Erase a user's or a session's messages; see `Agent.forget`."""
+
+    total = Erased(desk.name, 0, 0, 0, 0, 0, 0)
+    for _ in range(_ROUNDS_MAX):
+        said, damaged = _said(desk, user)
+        if session is not None:
+            gone = {one.key for one in said if one.session == session}
+        else:
+            gone = reach(said, replies=replies)
+        if not gone and total.messages + total.archived:
+            break
+        total = _erase(desk, gone, said, before=total, damaged=damaged)
+        if not gone:
+            break
+    return total
+
+
+def clear(desk: Desk) -> Erased:
+    """Erase all that the agent holds."""
+    said, damaged = _said(desk, None)
+    gone = {one.key for one in said}
+    before = Erased(desk.name, 0, 0, 0, 0, 0, 0)
+    return _erase(desk, gone, said, before=before, damaged=damaged, everything=True)
+
+
+def _said(desk: Desk, user: str | None) -> tuple[list[Said], list[str]]:
+    """Who said what, in the ledger and in the archive; and what is damaged and cannot tell."""
+    heal(desk)
+    with desk.ledger.reading(snapshot=True) as db:
+        said, damaged = _held_said(db, user)
+    if desk.archive.exists():
+        # What a crash left unlisted or unfinished would not be written anew.
+        hurry_s = PART_MAX_AGE_S - _UNFINISHED_S if not desk.run.others() else 0
+        desk.archive.adopt(now_s=desk.clock.now_us() / 1e6 + hurry_s)
+        damaged += [
+            f"unfinished archive file {path.name}: a clean-up removes it once it is an hour old"
+            for path in sorted(desk.archive.folder.glob(f"*{PART}"))
+        ]
+        for entry in desk.archive.manifest().entries:
+            try:
+                said += [_archived(archived, user) for archived in desk.archive.read(entry)]
+            except Corrupt as error:
+                damaged.append(f"damaged archive segment {entry.name}: {error}")
+    return said, damaged
+
+
+def _held_said(db: apsw.Connection, user: str | None) -> tuple[list[Said], list[str]]:
+    """The same for the ledger alone. A damaged row says nothing of its speaker."""
+    sessions, damaged = _ids(db, "sessions", "key, id, created_us, checksum")
+    users, more = _ids(db, "users", "key, id, folded, created_us, checksum")
+    damaged += more
+    said = list[Said]()
+    after = 0
+    while found := rows.fetch(db, _PAGE_OF, (after, _PAGE)):
+        for *row, checksum in found:
+            if rows.checksum(tuple(row)) != checksum:
+                damaged.append(f"damaged message row {row[0]}")
+                said.append(Said(row[0], "", 0, False, False, None))
+                continue
+            key, _, session, position, speaker, responds_to, role = row[:7]
+            theirs = user is not None and users.get(speaker) == user
+            said.append(
+                Said(
+                    key, sessions.get(session, ""), position, role == "assistant", theirs,
+                    responds_to,
+                )
+            )  # fmt: skip
+        after = found[-1][0]
+    return said, damaged
+
+
+def _ids(db: apsw.Connection, table: str, columns: str) -> tuple[dict[int, str], list[str]]:
+    """The ids of sessions or users by key, and which of their rows are damaged."""
+    whole, damaged = {}, []
+    for *row, checksum in rows.fetch(db, f"SELECT {columns} FROM {table}"):
+        if rows.checksum(tuple(row)) == checksum:
+            whole[row[0]] = row[1]
+        else:
+            damaged.append(f"damaged row {row[0]} of {table}")
+    return whole, damaged
+
+
+def _archived(archived: Archived, user: str | None) -> Said:
+    message = archived.message
+    return Said(
+        archived.key,
+        message.session,
+        message.position,
+        message.role == "assistant",
+        user is not None and message.user == user,
+        archived.responds_to,
+    )
+
+
+def _erase(
+    desk: Desk,
+    gone: Collection[int],
+    said: list[Said],
+    *,
+    before: Erased,
+    damaged: list[str],
+    everything: bool = False,
+) -> Erased:
+    archived = _erase_archived(desk, gone)
+    _note_gone(desk, gone)
+    counted = desk.read(lambda db: surveys.counts(db, ("sessions", "users")))
+    held = [key for key in _held(desk) if key in gone]
+    sizes = {worth.key: worth.bytes for worth in desk.read(surveys.worths)}
+    emptied = _emptied(said, gone)
+    learned = tuple([key for key, name in _sessions(desk) if everything or name in emptied])
+    removed = desk.remove([(key, None) for key in held], sizes=sizes, learned=learned)
+    if everything:
+        memories, concepts = desk.commit(ops.ClearLearned())
+        removed = ops.Removed(
+            removed.messages, removed.memories + memories, removed.concepts + concepts
+        )
+    desk.tidy()  # the memories of emptied sessions are gone, so those go too
+    left = desk.read(lambda db: surveys.counts(db, ("sessions", "users")))
+    reclaiming.merge_words(desk)
+    # Deleted bytes are overwritten, but what moved between pages may have left a copy in a
+    # page's unused part; a file written anew has none.
+    remaining = _rebuild(desk)
+    if desk.archive.exists():  # where a reader has it open, Windows does not remove a file
+        remaining += [
+            f"archive segment {name}, which could not be removed: run `check` later"
+            for name in desk.archive.manifest().removed
+            if (desk.archive.folder / name).exists()
+        ]
+    if not everything:  # else no row of the ledger is left that could be damaged
+        remaining += damaged[:_NAMED_MAX]
+    else:
+        remaining += [what for what in damaged if "archive" in what]
+    return Erased(
+        desk.name,
+        before.messages + removed.messages,
+        before.archived + archived,
+        before.memories + removed.memories,
+        before.concepts + removed.concepts,
+        before.sessions + counted["sessions"] - left["sessions"],
+        before.users + counted["users"] - left["users"],
+        (*remaining, _BACKUPS),
+    )
+
+
+def _erase_archived(desk: Desk, gone: Collection[int]) -> int:
+    if not desk.archive.exists():
+        return 0
+    return desk.archive.rewrite(lambda archived: archived.key in gone).removed
+
+
+def _note_gone(desk: Desk, gone: Collection[int]) -> None:
+    """Keep copies that another process is moving just now from coming back."""
+    keys = sorted(gone)
+    for start in range(0, len(keys), _PAGE):
+        desk.commit(ops.NoteGone(tuple(keys[start : start + _PAGE])))
+
+
+def _rebuild(desk: Desk) -> list[str]:
+    done = reclaiming.reclaim(desk, merge=True)
+    if not done.rebuilt:
+        try:
+            done = reclaiming.reclaim(desk, full=True)
+        except (Busy, DiskFull) as error:
+            return [f"unused parts of the file's pages: {error}"]
+    return [] if done.put_off is None else [_READER]
+
+
+def _held(desk: Desk) -> list[int]:
+    return desk.read(lambda db: surveys.keys(db, "SELECT key FROM messages ORDER BY key"))
+
+
+def _sessions(desk: Desk) -> list[tuple[int, str]]:
+    return desk.read(lambda db: surveys.pairs(db, "SELECT key, id FROM sessions"))
+
+
+def _emptied(said: Iterable[Said], gone: Collection[int]) -> set[str]:
+    """The sessions of which nothing is left, so that what was learned in them goes too."""
+    touched, left = set[str](), set[str]()
+    for one in said:
+        (touched if one.key in gone else left).add(one.session)
+    return touched - left

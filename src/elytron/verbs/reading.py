@@ -1,0 +1,256 @@
+"""
+Reading: the verbs that only look. They make nothing on disk, but for an export's own file.
+"""
+
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import IO
+
+from elytron import recall
+from elytron.archive import read_all
+from elytron.errors import InvalidArgument
+from elytron.ledger import reads, rows
+from elytron.ledger.files import check_outside, translate_os_errors
+from elytron.lines import replaced, write_lines
+from elytron.parquet import write_parquet
+from elytron.recall import context
+from elytron.records import Context, Hit, Message, Session, Usage
+from elytron.upkeep import monitor
+from elytron.upkeep.forecast import since_us
+from elytron.verbs.base import Verbs
+from elytron.write.admission import (
+    check_aware,
+    check_id,
+    check_limit,
+    check_question,
+    check_role,
+)
+
+_TOKENS_MAX = 10_000_000
+
+
+class Reading(Verbs):
+    """History, recall, usage, exports."""
+
+    def exists(self) -> bool:
+        """Whether anything was ever written to this memory."""
+        return self._read(lambda _db, _source: True, default=False)
+
+    def history(
+        self, session: str | None = None, *, limit: int = 50, before: str | None = None
+    ) -> list[Message]:
+        """
+        The newest messages, oldest first, in the order of saving.
+
+        Args:
+            session: of this session; of all if None.
+            limit: at most this many, 1 to `max_query_rows`.
+            before: only those saved before the message with this id, for paging back.
+
+        An unknown session, agent or *before* gives an empty list.
+        """
+        check_limit(limit, self._config.max_query_rows)
+        if session is not None:
+            check_id(session, "session")
+        if before is not None:
+            check_id(before, "before")
+        return self._read(
+            lambda db, source: reads.history(
+                db, session=session, limit=limit, before=before, source=source
+            ),
+            default=[],
+        )
+
+    def get(self, id: str) -> Message | None:
+        """The message with this id, or None."""
+        check_id(id, "id")
+        return self._read(lambda db, source: reads.message(db, id, source), default=None)
+
+    def sessions(self, *, limit: int = 100) -> list[Session]:
+        """The sessions, the one last spoken in first; at most *limit*."""
+        check_limit(limit, self._config.max_query_rows)
+        return self._read(
+            lambda db, source: reads.sessions(db, limit=limit, source=source), default=[]
+        )
+
+    def recall(
+        self,
+        question: str,
+        *,
+        limit: int = 8,
+        session: str | None = None,
+        user: str | None = None,
+        role: str | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        archived: bool = False,
+    ) -> list[Hit]:
+        """
+        The messages that answer a question, best first.
+
+        Args:
+            question: 1 to 20,000 characters; its first `max_query_terms` words are used.
+            limit: at most this many, 1 to `max_query_rows`.
+            session, user, role: only messages of these.
+            since, until: only messages said from *since* on and before *until*; with a zone.
+            archived: search the archive too. It has no index, so that takes a second for some
+                20,000 messages; `since` and `until` leave parts of it out.
+
+        Returns:
+            Hits, each with its score and `why`. Empty if no word of the question is held, or
+            it has only words such as "what" and "did".
+        """
+        check_limit(limit, self._config.max_query_rows)
+        check_question(question)
+        accept = reads.Filter(
+            session=None if session is None else check_id(session, "session"),
+            user=None if user is None else check_id(user, "user"),
+            role=None if role is None else check_role(role),
+            since_us=None if since is None else rows.to_us(check_aware(since, "since")),
+            until_us=None if until is None else rows.to_us(check_aware(until, "until")),
+        )
+        with self._agents.use(self.name, create=False) as agent:
+            if agent is None:
+                return []
+            self._check_languages(agent.ledger)
+            return recall.answer(
+                agent.ledger,
+                question,
+                self._analyzer.query(question, terms_max=self._config.max_query_terms),
+                accept,
+                limit=limit,
+                config=self._config,
+                analyzer=self._analyzer,
+                archive=agent.archive if archived else None,
+            )
+
+    def context(
+        self,
+        question: str,
+        *,
+        max_tokens: int = 800,
+        limit: int = 50,
+        count_tokens: Callable[[str], int] | None = None,
+        session: str | None = None,
+        user: str | None = None,
+        role: str | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+    ) -> Context:
+        """
+        What a prompt should hold to answer a question: hits with dates and speakers.
+
+        Args:
+            max_tokens: the budget, 1 to 10,000,000; `Context.tokens` never exceeds it.
+            limit: hits considered.
+            count_tokens: your model's counter; without it tokens are estimated.
+            The rest as in `recall`.
+
+        Session by session, each oldest first.
+        """
+        check_limit(max_tokens, _TOKENS_MAX, what="max_tokens")
+        hits = self.recall(
+            question, limit=limit, session=session, user=user, role=role, since=since, until=until
+        )
+        return context.pack(hits, max_tokens=max_tokens, count_tokens=count_tokens)
+
+    def usage(self) -> Usage:
+        """What this memory holds and costs. Counts rows and index pages: milliseconds."""
+        limit = self._config.max_db_size_bytes
+        with self._agents.use(self.name, create=False) as agent:
+            if agent is None:
+                return Usage(self.name, limit, max_messages=self._config.max_messages_per_agent)
+            file, wal = agent.ledger.file_sizes()
+            with agent.ledger.reading(snapshot=True) as db:
+                held = reads.usage(
+                    db,
+                    file=file,
+                    wal=wal,
+                    archive=agent.archive.usage(),
+                    source=agent.ledger.path,
+                    agent=self.name,
+                    limit_bytes=limit,
+                    max_messages=self._config.max_messages_per_agent,
+                    queued=agent.writer.queued,
+                    failed_writes=agent.writer.failed,
+                )
+                now_us = self._agents.upkeep.clock.now_us()
+                arrivals = reads.arrivals(db, since_us=since_us(now_us))
+            left = agent.archive.written_since(since_us(now_us)) if held.archived else 0
+            return monitor.with_forecast(held, arrivals, left, self._config, now_us=now_us)
+
+    def messages(self, *, archived: bool = False) -> Iterator[Message]:
+        """
+        All messages, in the order of arrival, read in pages of 500.
+
+        Args:
+            archived: first those in the archive, in the order in which they left.
+
+        What is saved meanwhile may be seen; no snapshot is held between pages. What leaves for the
+        archive meanwhile is seen once.
+
+        Raises:
+            Corrupt: a segment of the archive is damaged; it is named.
+        """
+        seen, read = set[int](), set[str]()
+        if archived:
+            yield from self._archived_messages(seen, read)
+        after = 0
+        while page := self._page(after):
+            for key, message in page:
+                if key not in seen:
+                    yield message
+            if archived:
+                seen.update([key for key, _ in page])
+            after = page[-1][0]
+        if archived:  # and what has left since we looked there
+            yield from self._archived_messages(seen, read)
+
+    def export(
+        self,
+        target: str | Path | IO[str],
+        *,
+        archived: bool = False,
+        format: str | None = None,
+        on_progress: Callable[[int], None] | None = None,
+    ) -> int:
+        """
+        Write all messages to a file.
+
+        Args:
+            target: a path, which is replaced once the export is whole; or, for JSON Lines, a text
+                stream.
+            archived: those in the archive too, first.
+            format: `jsonl`, the format of `docs/formats.md`, which can be imported again, here
+                or elsewhere; or `parquet`, for analysis, which needs the extra `parquet`. If
+                None, what the path ends in says, and otherwise JSON Lines.
+
+        Returns how many.
+        """
+        stream = not isinstance(target, str | Path)
+        parquet = format == "parquet"
+        if format is None:
+            parquet = not stream and str(target).endswith(".parquet")
+        if format not in (None, "jsonl", "parquet") or (stream and parquet):
+            raise InvalidArgument(
+                f"format must be `jsonl`, or for a path `parquet`; got {format!r:.50}"
+            )
+        messages = self.messages(archived=archived)
+        if not isinstance(target, str | Path):
+            return write_lines(messages, target, on_progress=on_progress)
+        path = Path(target)
+        check_outside(path, self._agents.path)
+        with translate_os_errors(path):
+            if parquet:
+                return write_parquet(messages, path, on_progress=on_progress)
+            with replaced(path) as file:
+                return write_lines(messages, file, on_progress=on_progress)
+
+    def _archived_messages(self, seen: set[int], read: set[str]) -> Iterator[Message]:
+        """What the archive has beyond the keys *seen*, in segments not *read*; adds to both."""
+        archive = self._agents.upkeep.archive_of(self.name)
+        for archived in read_all(archive, read=read) if archive.exists() else ():
+            if archived.key not in seen:
+                seen.add(archived.key)
+                yield archived.message

@@ -1,0 +1,331 @@
+"""
+Writing: the verbs that put messages in, change them, or take single ones out.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future
+from datetime import datetime
+from typing import Any
+
+from elytron.errors import Busy, Conflict, ElytronError, NotFound
+from elytron.import_run import ImportRun
+from elytron.ledger import ops
+from elytron.records import Draft, ImportReport, Message, Receipt
+from elytron.reindex_run import reindex_all
+from elytron.verbs.reading import Reading
+from elytron.write.admission import check_content, check_id, check_timeout, is_same
+
+_LOOKS_MAX = 3  # for a message that may be on its way between ledger and archive
+
+
+class Writing(Reading):
+    """Saving, editing, deleting, importing."""
+
+    def save(
+        self,
+        role: str,
+        content: str,
+        *,
+        session: str | None = None,
+        user: str | None = None,
+        at: datetime | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        id: str | None = None,
+        importance: float | None = None,
+        pinned: bool = False,
+    ) -> Receipt:
+        """
+        Save one message; when this returns it is durable.
+
+        Args:
+            role: one of system, developer, user, assistant, tool, function.
+            content: 1 character to `max_message_kb`.
+            session: the conversation it belongs to, 1 to 200 characters; `default` if None.
+            user: who said it, 1 to 200 characters; a message without one is by its role.
+            at: when it was said, with a zone, from 1970 to `max_future_s` ahead; now if None.
+            metadata: what JSON can carry (names are strings, no tuples or NaN, 100 levels at most),
+                returned as it was; with the content at most `max_message_kb`.
+            id: 1 to 200 characters; made if None. Saving the same id again with the same
+                content is harmless: give one, and a retry cannot double a message.
+            importance: 0 to 1, 0.5 if None: of two messages the less important one leaves
+                first when a limit is reached.
+            pinned: it never leaves the ledger for the archive.
+
+        Raises:
+            InvalidArgument: a value is not acceptable. Nothing was written.
+            Conflict: the id is held with other content. Nothing was written.
+            Busy, OverBudget, DiskFull: as they say. Nothing was written.
+            OutcomeUnknown: the disk failed in the middle; save again with the same id.
+
+        One commit with one fsync, shared with whoever is saving at the same moment.
+        """
+        draft = self._admit(
+            role,
+            content,
+            session=session,
+            user=user,
+            at=at,
+            metadata=metadata,
+            id=id,
+            importance=importance,
+            pinned=pinned,
+        )
+        if id is not None and (archived := self._archived([draft])):
+            return archived[draft.id]
+        receipt: Receipt = self._write(ops.SaveOne(draft))
+        return receipt if id is None else self._settled([receipt])[0]
+
+    def save_many(self, messages: Iterable[Mapping[str, Any] | Message]) -> list[Receipt]:
+        """
+        Save messages in one commit: all of them or, after an error, none.
+
+        Args:
+            messages: mappings with `role` and `content` and, where wanted, `session, user,
+                at, metadata, id, importance, pinned`; or `Message`s. At most `queue_max`, and as
+                many bytes as fit into `wal_limit_mb`: some 6,000 chat messages.
+
+        Returns:
+            Receipts, in order.
+
+        Raises:
+            As `save`; the message of `InvalidArgument` says which one, counted from 0.
+        """
+        self._agents.check_usable()
+        drafts = self._admit_many(messages)
+        if not drafts:
+            return []
+        return self._save_drafts(drafts)
+
+    def submit(
+        self,
+        role: str,
+        content: str,
+        *,
+        session: str | None = None,
+        user: str | None = None,
+        at: datetime | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        id: str | None = None,
+        importance: float | None = None,
+        pinned: bool = False,
+    ) -> "Future[Receipt]":
+        """
+        Queue one message and return at once; the future's result is its `Receipt`.
+
+        Arguments and errors as `save`; what admission refuses is raised here, what the commit
+        meets is raised by the future. The future cannot be cancelled. Waits up to
+        `save_timeout_s` while the queue is full, then `Busy`.
+        """
+        draft = self._admit(
+            role,
+            content,
+            session=session,
+            user=user,
+            at=at,
+            metadata=metadata,
+            id=id,
+            importance=importance,
+            pinned=pinned,
+        )
+        if id is not None and (archived := self._archived([draft])):
+            done: Future[Receipt] = Future()
+            done.set_result(archived[draft.id])
+            return done
+        return self._submit(draft)
+
+    def flush(self, *, timeout_s: float | None = None) -> None:
+        """
+        Wait until everything submitted so far is settled.
+
+        Args:
+            timeout_s: how long to wait at most; `save_timeout_s` if None.
+
+        Raises:
+            Busy: not settled in that time. Nothing is lost; flush again.
+        """
+        limit_s = self._config.save_timeout_s if timeout_s is None else check_timeout(timeout_s)
+        if not self._agents.wait_submitted(self.name, limit_s):
+            raise Busy(
+                f"what was submitted to {self.name!r} is not settled after {limit_s:g} s;"
+                " flush again"
+            )
+
+    def edit(self, id: str, content: str) -> None:
+        """
+        Replace a message's content. Its place, time, speaker and metadata stay.
+
+        Raises:
+            NotFound: no message has this id.
+            InvalidArgument: the content is not acceptable.
+        """
+        check_id(id, "id")
+        size_bytes = check_content(content, self._config)
+        message = self.get(id)
+        if message is None:
+            raise NotFound(f"no message has the id {id!r}; nothing was changed")
+        terms = self._analyzer.document(content, speaker=message.speaker, at=message.at)
+        self._write(ops.Edit(id, content, terms, size_bytes + self._config.max_message_bytes))
+
+    def delete(self, id: str) -> bool:
+        """Remove one message for good, with its index. Returns whether it was there."""
+        check_id(id, "id")
+        if not self.exists():
+            return False
+        op = ops.Delete(id, ops.DELETED_BYTES + self._config.max_message_bytes)
+        # Looked for first: once our deletion is known, whoever moves it may be the one to drop it.
+        archive = self._agents.upkeep.archive_of(self.name)
+        found = archive.exists() and bool(archive.find([id])[0])
+        found = bool(self._write(op)) or found
+        if not archive.exists():
+            return found
+        for _ in range(_LOOKS_MAX):
+            try:
+                found = bool(self._delete_archived(ids=[id])) or found
+                # Once more, for what a restore brought back between the two.
+                found = bool(self._write(op)) or found
+            except Busy as error:
+                raise self._half_deleted(error) from error
+            if found:
+                break
+        return found
+
+    def delete_session(self, session: str) -> int:
+        """
+        Remove a session with all its messages for good; returns how many there were.
+
+        In commits that fit into the WAL, the oldest first; stopped in between, call it again.
+        """
+        check_id(session, "session")
+        if not self.exists():
+            return 0
+        removed = self._delete_held(session)
+        if not self._has_archive():
+            return removed
+        try:
+            removed += self._delete_archived(session=session)
+            # Once more, for what a restore brought back between the two.
+            return removed + self._delete_held(session)
+        except Busy as error:
+            raise self._half_deleted(error) from error
+
+    def _delete_held(self, session: str) -> int:
+        """Remove what the ledger holds of a session; returns how many messages."""
+        removed, left = 0, True
+        while left:
+            try:
+                step, left = self._write(ops.DeleteSession(session, self._config.commit_bytes))
+            except ElytronError as error:
+                raise type(error)(f"{error}. {removed} messages of it are gone") from error
+            removed += step
+        return removed
+
+    def _half_deleted(self, error: Busy) -> Busy:
+        return Busy(
+            f"deleted from the ledger of {self.name!r}, but the archive was not looked through"
+            f" ({error}): delete again"
+        )
+
+    def import_(
+        self,
+        messages: Iterable[Mapping[str, Any] | Message],
+        *,
+        skip_bad: bool = False,
+        on_progress: Callable[[int], None] | None = None,
+    ) -> ImportReport:
+        """
+        Save any number of messages, in commits of at most 500. With ids, running it twice
+        adds nothing twice.
+
+        Args:
+            messages: as in `save_many`; a mapping's `line`, if it has one, is where it stands
+                in its source, for the report. Without it they are counted from 1.
+            skip_bad: leave out what is not acceptable, and report it, rather than stop.
+            on_progress: called after each commit with the number of messages dealt with.
+
+        Raises:
+            InvalidArgument: a message is not acceptable, or its id is held with other
+                content. Those before it are held; the error says how many.
+        """
+        self._agents.check_usable()
+        run = ImportRun(
+            admit=self._admit_many,
+            write=self._save_drafts,
+            commit_max_bytes=self._config.commit_bytes,
+            # Room is made for one commit at a time.
+            commit_max=max(1, self._config.max_messages_per_agent // 4),
+            skip_bad=skip_bad,
+            on_progress=on_progress,
+        )
+        return run.run(self.name, messages)
+
+    def _save_drafts(self, drafts: tuple[Draft, ...]) -> list[Receipt]:
+        """Save drafts in one commit, but for those that are in the archive already."""
+        archived = self._archived(drafts)
+        rest = tuple([draft for draft in drafts if draft.id not in archived])
+        receipts: list[Receipt] = self._write(ops.Save(rest)) if rest else []
+        receipts = self._settled(receipts)
+        if not archived:
+            return receipts
+        saved = iter(receipts)
+        return [archived.get(draft.id) or next(saved) for draft in drafts]
+
+    def _settled(self, receipts: list[Receipt]) -> list[Receipt]:
+        """
+        Receipts, once what left for the archive between our look and our commit is in one place.
+
+        It is in the ledger again, so the archive's copy goes.
+        """
+        archive = self._agents.upkeep.archive_of(self.name)
+        new = [receipt.id for receipt in receipts if receipt.new]
+        if not new or not archive.exists():
+            return receipts
+        if not archive.find(new)[0]:
+            return receipts
+        with self._agents.upkeep.chores(self.name) as chores:
+            found = set[str]() if chores is None else chores.drop_copies(new)
+        return [
+            Receipt(receipt.id, False, receipt.embedding) if receipt.id in found else receipt
+            for receipt in receipts
+        ]
+
+    def _archived(self, drafts: Sequence[Draft]) -> dict[str, Receipt]:
+        """Receipts of those that are in the archive, so that nothing is there twice."""
+        archive = self._agents.upkeep.archive_of(self.name)
+        if not archive.exists():
+            return {}
+        found, _ = archive.find([draft.id for draft in drafts])
+        receipts = {}
+        for draft in drafts:
+            if (archived := found.get(draft.id)) is not None:
+                if not is_same(draft, archived.message):
+                    raise Conflict(
+                        f"id {draft.id!r} is archived with other content; use a new id, or restore"
+                        " that message and `edit` it"
+                    )
+                receipts[draft.id] = Receipt(draft.id, False, archived.embedding)
+        return receipts
+
+    def _delete_archived(
+        self, *, ids: Sequence[str] | None = None, session: str | None = None
+    ) -> int:
+        if not self._agents.upkeep.archive_of(self.name).exists():
+            return 0
+        with self._agents.upkeep.chores(self.name) as chores:
+            return 0 if chores is None else chores.delete_archived(ids=ids, session=session)
+
+    def reindex(self, *, on_progress: Callable[[int], None] | None = None) -> int:
+        """
+        Make the word index anew, for the present `languages`. Returns the messages read.
+
+        In commits that fit into the WAL; stopped in between, run it again. Other processes that
+        use the agent with other `languages` have to be closed first.
+        """
+        if not self.exists():
+            return 0
+        return reindex_all(
+            read=self._page,
+            write=lambda op: self._write(op, other_languages=True),
+            analyzer=self._analyzer,
+            commit_max_bytes=self._config.commit_bytes,
+            on_progress=on_progress,
+        )

@@ -1,0 +1,118 @@
+"""Merging: few small segments, none too large, and no message written again and again."""
+
+import itertools
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from archives import held, made, some, stored
+from elytron.archive import Archive, Entry
+from elytron.archive.entries import SEGMENT_MESSAGES_MAX, SEGMENT_TEXT_MAX_BYTES
+from elytron.archive.merging import LARGE, kind, plan_merge
+
+SIZES = st.tuples(
+    st.sampled_from((1, 50, 99, 100, 500, 999, 1000, 1200, 4999, 5000)),
+    st.sampled_from((10, 99_999, 100_000, 999_999, 1_000_000, 8 << 20)),
+)
+
+
+def entry(number: int, messages: int, text_bytes: int) -> Entry:
+    return Entry(f"segment-{number}", messages, 1, text_bytes, 0, 0, "")
+
+
+def merged(entries: list[Entry], group: list[Entry], number: int) -> list[Entry]:
+    """The listing once a group has become one segment."""
+    place = entries.index(group[0])
+    assert entries[place : place + len(group)] == group, "only neighbours, in their order"
+    messages = sum(one.messages for one in group)
+    text_bytes = sum(one.text_bytes for one in group)
+    joined = entry(number, messages, text_bytes)
+    return [*entries[:place], joined, *entries[place + len(group) :]]
+
+
+@given(st.lists(SIZES, max_size=12))
+def test_a_merge_keeps_the_limits_and_leaves_nothing_for_a_second(sizes: list[tuple[int, int]]):
+    entries = [entry(number, *size) for number, size in enumerate(sizes)]
+    for number, group in enumerate(plan_merge(entries), 100):
+        assert len(group) > 1
+        assert sum(one.messages for one in group) <= SEGMENT_MESSAGES_MAX
+        assert sum(one.text_bytes for one in group) <= SEGMENT_TEXT_MAX_BYTES
+        entries = merged(entries, group, number)
+    assert plan_merge(entries) == []
+
+
+@given(st.lists(st.integers(1, 999), max_size=60))
+def test_at_most_two_small_segments_stay_whatever_small_ones_come(additions: list[int]):
+    entries: list[Entry] = []
+    numbers = itertools.count()
+    for messages in additions:
+        entries.append(entry(next(numbers), messages, 100 * messages))
+        for group in plan_merge(entries):
+            entries = merged(entries, group, next(numbers))
+        small = [one for one in entries if kind(one.messages, one.text_bytes) < LARGE]
+        assert len(small) <= 2
+
+
+@pytest.mark.parametrize("each", [1, 3, 10, 50, 100, 400])
+def test_no_message_is_written_again_and_again(each: int):
+    """Additions of one size; a segment's number stands for how often its messages were written."""
+    entries: list[Entry] = []
+    worst = 0
+    for _ in range(6000 // each):
+        entries.append(entry(1, each, 150 * each))
+        for group in plan_merge(entries):
+            written = 1 + max(int(one.name.removeprefix("segment-")) for one in group)
+            worst = max(worst, written)
+            entries = merged(entries, group, written)
+    assert worst <= math.ceil(100 / each) + 12
+
+
+@given(st.lists(SIZES, max_size=8), st.sets(st.integers(0, 7)))
+def test_segments_to_skip_stay_and_are_not_joined_across(
+    sizes: list[tuple[int, int]], places: set[int]
+):
+    entries = [entry(number, *size) for number, size in enumerate(sizes)]
+    skip = {f"segment-{place}" for place in places}
+    for group in plan_merge(entries, skip=skip):
+        assert not skip & {one.name for one in group}
+        place = entries.index(group[0])
+        assert entries[place : place + len(group)] == group
+
+
+def test_merging_joins_neighbours_and_loses_nothing(tmp_path):
+    archive = Archive(tmp_path / "archive", timeout_s=5)
+    for start in range(0, 50, 10):
+        stored(archive, some(start, start + 10))
+    assert archive.merge() == 4
+    (joined,) = archive.manifest().entries
+    assert list(archive.read(joined)) == some(0, 50)
+    assert [path.name for path in archive.folder.glob("segment-*")] == [joined.name]
+    assert archive.merge() == 0
+
+
+def test_a_merged_segment_stands_where_its_parts_stood(tmp_path):
+    """So that of two messages with one id the later is still found."""
+    archive = Archive(tmp_path / "archive", timeout_s=5)
+    stored(archive, [made(0, content="old"), *some(1, 5)])
+    stored(archive, some(5, 10))
+    (third,) = stored(archive, [made(0, content="new")])
+    assert archive.merge(skip=[third.name]) == 1
+    assert archive.manifest().entries[1] == third
+    assert archive.find(["m0"])[0]["m0"].message.content == "new"
+    archive.merge()
+    assert archive.find(["m0"])[0]["m0"].message.content == "new"
+
+
+def test_a_damaged_segment_is_left_and_its_neighbours_are_merged(tmp_path):
+    archive = Archive(tmp_path / "archive", timeout_s=5)
+    names = [stored(archive, some(n, n + 5))[0].name for n in range(0, 25, 5)]
+    path = archive.folder / names[2]
+    good = path.read_bytes()
+    path.write_bytes(good[:-1])
+    assert archive.merge() == 2
+    assert [one.messages for one in archive.manifest().entries] == [10, 5, 10]
+    assert path.read_bytes() == good[:-1]
+    path.write_bytes(good)
+    assert len(held(archive.folder)) == 25

@@ -1,0 +1,277 @@
+"""Archiving and restoring in several processes, and in processes that die or stop half way."""
+
+import os
+import shutil
+import signal
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import elytron
+from moved import ALL, archived_ids, check_once, check_somewhere, healed, held_ids, talk
+
+Start = Callable[..., "subprocess.Popen[str]"]
+COUNT = 24
+CONTENTS = {draft["id"]: draft["content"] for draft in talk(COUNT)}
+
+# A verb in a process that does something at the nth call of a function of ours.
+AT_THE_NTH = """
+import os, signal, sys, elytron
+from elytron.archive import Archive
+from elytron.archive.listing import Listing
+from elytron.ledger.sqlite import Ledger
+from elytron.upkeep.desk import Desk
+
+folder, verb, point, nth, what = sys.argv[1:]
+owner, name, when = {
+    "before a commit": (Desk, "commit", "before"),
+    "after a commit": (Desk, "commit", "after"),
+    "before publishing": (Listing, "publish", "before"),
+    "after publishing": (Listing, "publish", "after"),
+    "after writing": (Archive, "write", "after"),
+    "while unlinking": (Listing, "_unlink", "before"),
+}[point]
+plain, calls = getattr(owner, name), 0
+
+def act():
+    print("here", flush=True)
+    if what == "die":
+        os.kill(os.getpid(), signal.SIGKILL)
+    sys.stdin.readline()
+
+def counted(self, *arguments, **named):
+    global calls
+    calls += 1
+    here = calls == int(nth)
+    if here and when == "before":
+        act()
+    outcome = plain(self, *arguments, **named)
+    if here and when == "after":
+        act()
+    return outcome
+
+store = elytron.open(folder, reserve_mb=0, auto_cleanup=False, max_messages_per_agent=1000)
+bob = store.agent("bob")
+setattr(owner, name, counted)
+if verb == "archive":
+    done = bob.archive(older_than_days=0, keep=0).archived
+else:
+    done = bob.restore(session="s0").restored
+print("done", done, flush=True)
+store.close()
+"""
+POINTS = (
+    "before a commit", "after a commit", "before publishing", "after publishing",
+    "after writing", "while unlinking",
+)  # fmt: skip
+QUIET: dict[str, Any] = {"reserve_mb": 0, "auto_cleanup": False}
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A closed store: ten messages in the archive, fourteen in the ledger."""
+    folder = tmp_path_factory.mktemp("template") / "store"
+    with elytron.open(folder, **QUIET) as store:
+        bob = store.agent("bob")
+        bob.save_many(talk(10))
+        bob.archive(**ALL)
+        bob.save_many(talk(COUNT - 10, start=10))
+    return folder
+
+
+@pytest.mark.parametrize("point", POINTS)
+@pytest.mark.parametrize("verb", ["archive", "restore"])
+def test_a_process_killed_while_messages_move_loses_none(
+    tmp_path: Path, template: Path, start_script: Start, verb: str, point: str
+) -> None:
+    """At the 1st call of a function, then at the 2nd, until a run comes to its end."""
+    for nth in range(1, 20):
+        folder = tmp_path / str(nth)
+        shutil.copytree(template, folder)
+        process = start_script(AT_THE_NTH, folder, verb, point, nth, "die")
+        printed, complaints = process.communicate(timeout=60)
+        assert not complaints
+        died = "here" in printed
+        assert process.returncode == (-signal.SIGKILL if died else 0)
+        with elytron.open(folder, **QUIET) as store:
+            bob = store.agent("bob")
+            check_somewhere(bob, {key: {text} for key, text in CONTENTS.items()})
+            assert bob.save(**next(talk(1, start=3))).new is False, "m3 is somewhere"
+            if nth % 2:
+                bob.enforce_limits()
+                check_once(bob, CONTENTS)
+        assert healed(folder) == CONTENTS
+        if not died:
+            assert nth > 1
+            return
+    raise AssertionError("it never came to its end")
+
+
+STOPS = [(point, nth) for point in POINTS[:5] for nth in (1, 2, 3)]
+
+
+@pytest.mark.parametrize(("point", "nth"), STOPS)
+def test_a_process_stopped_while_it_archives_keeps_nobody_from_saving_at_the_limit(
+    tmp_path: Path, template: Path, start_script: Start, point: str, nth: int
+) -> None:
+    """
+    Others archive what they have to. When the stopped one goes on, nothing is lost; once healed,
+    nothing is doubled.
+    """
+    folder = tmp_path / "store"
+    shutil.copytree(template, folder)
+    process = start_script(AT_THE_NTH, folder, "archive", point, nth, "wait")
+    if process.stdout.readline() != "here\n":
+        return  # there are not so many such calls
+    os.kill(process.pid, signal.SIGSTOP)
+    expected = dict(CONTENTS)
+    with elytron.open(
+        folder, reserve_mb=0, max_messages_per_agent=14, keep_messages=0, save_timeout_s=20
+    ) as store:
+        bob = store.agent("bob")
+        for draft in talk(20, start=100):
+            assert bob.save(**draft).new
+            expected[draft["id"]] = draft["content"]
+        assert bob.usage().messages <= 14
+        check_somewhere(bob, {key: {text} for key, text in expected.items()})
+        os.kill(process.pid, signal.SIGCONT)
+        printed, complaints = process.communicate("go on\n", timeout=60)
+        assert not complaints
+        assert printed.startswith("done")
+        check_somewhere(bob, {key: {text} for key, text in expected.items()})
+    assert healed(folder) == expected
+
+
+TRIMMER = """
+import sys, elytron
+folder, name, rounds = sys.argv[1], sys.argv[2], int(sys.argv[3])
+store = elytron.open(folder, reserve_mb=0, auto_cleanup=False)
+bob = store.agent("bob")
+print("ready", flush=True)
+sys.stdin.readline()
+moved = 0
+for number in range(rounds):
+    for part in range(3):
+        id = f"{name}-{number}-{part}"
+        assert bob.save("user", f"I am {id}", id=id, session=name).new
+    moved += bob.archive(older_than_days=0, keep=2).archived
+print(moved, flush=True)
+store.close()
+"""
+
+
+def begin(crew: list["subprocess.Popen[str]"]) -> None:
+    for process in crew:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+    for process in crew:
+        assert process.stdin is not None
+        process.stdin.write("go\n")
+        process.stdin.flush()
+
+
+def test_two_processes_that_archive_the_same_agent_lose_and_double_nothing(
+    folder: Path, start_script: Start
+) -> None:
+    with elytron.open(folder, **QUIET) as store:
+        store.agent("bob").save_many(talk(COUNT))
+    crew = [start_script(TRIMMER, folder, name, 15) for name in "ab"]
+    begin(crew)
+    moved = 0
+    for process in crew:
+        printed, complaints = process.communicate(timeout=60)
+        assert not complaints
+        moved += int(printed)
+    made = {f"{n}-{i}-{k}": f"I am {n}-{i}-{k}" for n in "ab" for i in range(15) for k in range(3)}
+    with elytron.open(folder, **QUIET) as store:
+        bob = store.agent("bob")
+        assert moved == len(set(archived_ids(bob))), "each left by one hand"
+        check_somewhere(bob, {key: {text} for key, text in (CONTENTS | made).items()})
+    assert healed(folder) == CONTENTS | made
+
+
+MOVER = """
+import sys, elytron
+store = elytron.open(sys.argv[1], reserve_mb=0, auto_cleanup=False)
+bob = store.agent("bob")
+print("ready", flush=True)
+sys.stdin.readline()
+for number in range(int(sys.argv[2])):
+    done = bob.archive(older_than_days=0, keep=number % 5)
+    assert done.archived <= len(done.leaving)
+    if sys.argv[3] == "restores":
+        back = bob.restore(session=f"s{number % 2}")
+        assert not back.missing and not back.damaged, back
+print("done", flush=True)
+store.close()
+"""
+SAVER = """
+import sys, elytron
+store = elytron.open(sys.argv[1], reserve_mb=0, auto_cleanup=False)
+bob = store.agent("bob")
+print("ready", flush=True)
+sys.stdin.readline()
+edited = deleted = 0
+for number in range(int(sys.argv[2])):
+    id = f"new-{number}"
+    assert bob.save("user", f"I am {id}", id=id, session=f"s{number % 3}").new
+    try:
+        bob.edit(id, f"I am {id}, edited")
+        edited += 1
+        print("edited", id, flush=True)
+    except elytron.NotFound:
+        pass
+    if sys.argv[3] == "deletes" and number % 4 == 0:
+        assert bob.delete(f"m{number}"), number
+        print("deleted", f"m{number}", flush=True)
+print("done", flush=True)
+store.close()
+"""
+
+
+# A deletion looks into the ledger and then into the archive, and a message can go the other way
+# meanwhile: out of the archive behind its back, or into a segment that is not listed yet.
+@pytest.mark.parametrize(
+    ("saver", "mover"),
+    [
+        ("edits", "archives"),
+        ("edits", "restores"),
+        ("deletes", "archives"),
+        ("deletes", "restores"),
+    ],
+)
+def test_one_saves_edits_or_deletes_while_another_archives_or_restores(
+    folder: Path, start_script: Start, saver: str, mover: str
+) -> None:
+    """Every receipt is true in the end: nothing is lost, stale, doubled, or back again."""
+    with elytron.open(folder, **QUIET) as store:
+        store.agent("bob").save_many(talk(40))
+    expected = {draft["id"]: draft["content"] for draft in talk(40)}
+    moving = start_script(MOVER, folder, 12, mover)
+    saving = start_script(SAVER, folder, 40, saver)
+    begin([moving, saving])
+    for process in (saving, moving):
+        printed, complaints = process.communicate(timeout=60)
+        assert not complaints
+        assert printed.endswith("done\n")
+        if process is saving:
+            expected |= {f"new-{n}": f"I am new-{n}" for n in range(40)}
+            for line in printed.splitlines()[:-1]:
+                verb, key = line.split()
+                if verb == "edited":
+                    expected[key] += ", edited"
+                else:
+                    del expected[key]
+    with elytron.open(folder, **QUIET) as store:
+        bob = store.agent("bob")
+        assert bob.check().ok
+        check_somewhere(bob, {key: {text} for key, text in expected.items()})
+    assert healed(folder) == expected
+    with elytron.open(folder, **QUIET) as store:
+        bob = store.agent("bob")
+        bob.restore(session="s0")
+        in_order = [key for key in held_ids(bob) if key.startswith("m")]
+        assert in_order == sorted(in_order, key=lambda key: int(key[1:]))

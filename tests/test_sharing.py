@@ -1,0 +1,186 @@
+"""The store's total: fair shares among agents, over processes, at every moment."""
+
+import contextlib
+import os
+import threading
+from pathlib import Path
+
+import pytest
+
+import elytron
+from elytron.upkeep.shares import fair_level
+from ledgers import held
+
+MB = 1 << 20
+TEXT = "a sentence that takes some room, number {} of {}: " + "lorem ipsum dolor " * 8
+SMALL = {
+    "max_total_mb": 8,
+    "max_open_agents": 4,
+    "keep_messages": 0,
+    "max_messages_per_agent": 100_000,
+}
+
+
+def on_disk(store: Path) -> int:
+    """All that counts, by the files' names: ledgers, WALs and archives."""
+    total = 0
+    for folder, _, names in os.walk(store / "agents"):
+        for name in names:
+            if not name.endswith("-shm"):
+                with contextlib.suppress(FileNotFoundError):  # gone since it was listed
+                    total += os.stat(os.path.join(folder, name)).st_size
+    return total
+
+
+def fill(agent: elytron.Agent, count: int, *, first: int = 0) -> list[str]:
+    receipts = agent.save_many(
+        {"role": "user", "content": TEXT.format(n, agent.name), "id": f"{agent.name}-{n}"}
+        for n in range(first, first + count)
+    )
+    return [receipt.id for receipt in receipts]
+
+
+def everywhere(agent: elytron.Agent) -> set[str]:
+    return {message.id for message in agent.messages(archived=True)}
+
+
+def test_a_chatty_agent_cannot_push_out_another_s_memory(open_store, folder):
+    store = open_store(**SMALL)
+    quiet = [store.agent(f"quiet {n}") for n in range(5)]
+    chatty = store.agent("chatty")
+    saved = {agent.name: fill(agent, 100) for agent in quiet}
+    said = []
+    for step in range(140):
+        said += fill(chatty, 100, first=step * 100)
+        assert on_disk(folder) <= 8 * MB
+    for agent in quiet:
+        assert list(held(agent)) == saved[agent.name]
+    usage = chatty.usage()
+    assert usage.archived > 0
+    assert usage.messages + usage.archived + usage.archive.dropped == len(said)
+
+
+def test_nobody_below_the_fair_share_loses_while_another_is_above(open_store, folder):
+    """Agents of all sizes, in turns; after each step the losers are compared with the level."""
+    store = open_store(**SMALL)
+    written: dict[str, int] = {}
+    before: dict[str, int] = {}
+    for step in range(25):
+        for place in range(6):
+            agent = store.agent(f"agent {place}")
+            count = (1, 4, 15, 30, 60, 90)[place]
+            uses = {a.agent: a.bytes.file + a.bytes.archive for a in store.usage().agents}
+            level = fair_level(uses, 8 * MB - 4 * store.config.wal_limit_bytes)
+            fill(agent, count, first=written.get(agent.name, 0))
+            written[agent.name] = written.get(agent.name, 0) + count
+            now = {a.agent: a.messages for a in store.usage().agents}
+            for name, had in before.items():
+                gained = count if name == agent.name else 0
+                if now[name] < had + gained:
+                    # Grants are given in steps, so a use may be a step below its grant.
+                    assert uses[name] + 128 * 1024 >= level // 2, (step, name)
+            before = now
+        assert on_disk(folder) <= 8 * MB
+    assert before["agent 0"] == written["agent 0"]
+
+
+def test_the_total_holds_with_two_processes_writing(folder, start_script):
+    script = """
+    import sys, elytron
+    store = elytron.open(sys.argv[1], max_total_mb=8, max_open_agents=2, keep_messages=0)
+    agents = [store.agent(f"{sys.argv[2]} {n}") for n in range(3)]
+    print("ready", flush=True)
+    sys.stdin.readline()
+    count = 0
+    for step in range(20):
+        for agent in agents:
+            count += len(agent.save_many(
+                {"role": "user", "content": f"{step} {n} " + "lorem ipsum dolor " * 10}
+                for n in range(40)))
+    store.close()
+    print(count, flush=True)
+    """
+    processes = [start_script(script, folder, name) for name in ("one", "two")]
+    for process in processes:
+        assert process.stdout.readline() == "ready\n"
+    for process in processes:
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    done = threading.Event()
+    sizes = []
+
+    def watch() -> None:
+        while not done.is_set():
+            sizes.append(on_disk(folder))
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    counts = []
+    for process in processes:
+        printed, complaints = process.communicate(timeout=100)
+        assert process.returncode == 0, complaints
+        counts.append(int(printed))
+    done.set()
+    watcher.join()
+    assert max(sizes) <= 8 * MB
+    with elytron.open(folder) as store:
+        usages = store.usage().agents
+    found = sum(u.messages + u.archived + u.archive.dropped for u in usages)
+    assert found == sum(counts) == 2 * 3 * 20 * 40
+
+
+def test_agents_from_before_the_limit_are_counted(open_store, folder):
+    store = open_store()
+    for n in range(4):
+        fill(store.agent(f"old {n}"), 500)
+    before = {name: everywhere(store.agent(name)) for name in store.agents()}
+    store.close()
+    store = open_store(max_total_mb=3, max_open_agents=2, keep_messages=0)
+    fill(store.agent("new"), 50)
+    assert sum(len(everywhere(store.agent(name))) for name in before) + sum(
+        store.agent(name).usage().archive.dropped for name in before
+    ) == sum(map(len, before.values()))
+    assert on_disk(folder) <= 3 * MB
+
+
+def test_a_store_without_room_for_another_agent_refuses_and_makes_nothing(open_store):
+    store = open_store(max_total_mb=2, max_open_agents=8)
+    names: list[str] = []
+
+    def begin_many() -> None:
+        for n in range(40):
+            store.agent(f"agent {n}").save("user", "Hello")
+            names.append(f"agent {n}")
+
+    with pytest.raises(elytron.OverBudget, match="max_total_mb"):
+        begin_many()
+    assert names
+    assert sorted(names) == store.agents()
+    assert all(len(everywhere(store.agent(name))) == 1 for name in names)
+
+
+def test_without_cleanup_the_total_refuses_instead_of_archiving(open_store):
+    store = open_store(**SMALL, auto_cleanup=False)
+    bob = store.agent("bob")
+    saved: list[str] = []
+
+    def fill_up() -> None:
+        for step in range(200):
+            saved.extend(fill(bob, 100, first=step * 100))
+
+    with pytest.raises(elytron.OverBudget, match=r"max_total_mb|auto_cleanup"):
+        fill_up()
+    assert list(held(bob)) == saved
+    assert bob.usage().archived == 0
+
+
+def test_a_lost_budget_is_counted_again(open_store, folder):
+    store = open_store(**SMALL)
+    saved = fill(store.agent("bob"), 150)
+    store.close()
+    for path in folder.glob("budget.db*"):
+        path.unlink()
+    store = open_store(**SMALL)
+    saved += fill(store.agent("bob"), 150, first=150)
+    assert everywhere(store.agent("bob")) == set(saved)
+    assert on_disk(folder) <= 8 * MB
