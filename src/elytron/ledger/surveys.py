@@ -3,7 +3,7 @@ Surveys: what upkeep has to know of a ledger: all its messages in short, and som
 """
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -45,17 +45,6 @@ class Stored(NamedTuple):
     embedding: str
     version: int
     message: Message
-
-
-class Spoken(NamedTuple):
-    """Where a message stands and who spoke."""
-
-    key: int
-    session: int
-    position: int
-    role: str
-    user: int | None
-    responds_to: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,18 +111,6 @@ def stored(
         told = version(row[13], row[16])
         whole.append(Stored(key, row[2], row[5], row[9], row[10], told, message))
     return whole, damaged
-
-
-def spoken(db: apsw.Connection) -> Iterator[Spoken]:
-    """Who spoke where, for all messages."""
-    found = db.execute("SELECT key, session, position, role, user, responds_to FROM messages")
-    return (Spoken(*row) for row in found)
-
-
-def key_of(db: apsw.Connection, table: str, id: str) -> int | None:
-    """The key of a session or user by its id; *table* is `sessions` or `users`."""
-    key: int | None = db.execute(f"SELECT key FROM {table} WHERE id = ?", (id,)).get
-    return key
 
 
 def holds(db: apsw.Connection, *, id: str, key: int) -> bool:
