@@ -184,7 +184,6 @@ def _erase(
         )
     desk.tidy()  # the memories of emptied sessions are gone, so those go too
     left = desk.read(lambda db: surveys.counts(db, ("sessions", "users")))
-    reclaiming.merge_words(desk)
     # Deleted bytes are overwritten, but what moved between pages may have left a copy in a
     # page's unused part; a file written anew has none.
     remaining = _rebuild(desk)
@@ -224,12 +223,12 @@ def _note_gone(desk: Desk, gone: Collection[int]) -> None:
 
 
 def _rebuild(desk: Desk) -> list[str]:
-    done = reclaiming.reclaim(desk, merge=True)
-    if not done.rebuilt:
-        try:
-            done = reclaiming.reclaim(desk, full=True)
-        except (Busy, DiskFull) as error:
-            return [f"unused parts of the file's pages: {error}"]
+    """Merge the index, write the file anew and empty the WAL; what could not be done, in words."""
+    try:
+        done = reclaiming.reclaim(desk, full=True)
+    except (Busy, DiskFull) as error:
+        left = [] if reclaiming.empty_wal(desk) else [_READER]
+        return [f"unused parts of the file's pages: {error}", *left]
     return [] if done.put_off is None else [_READER]
 
 
