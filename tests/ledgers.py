@@ -124,3 +124,25 @@ def check_index(store: Path, agent: str = "bob", *, behind_ok: bool = False) -> 
     assert behind_ok or len(messages) - len(held) < schema.UNINDEXED_MAX
     assert found == Counter(token for tokens in held for token in set(tokens))
     assert totals == (len(held), sum(len(tokens) for tokens in held))
+
+
+def write(agent: Agent, op: Any) -> Any:
+    """Apply one op to an agent's ledger, as the parts above do; its result."""
+    return agent._write(op)
+
+
+def row_of(agent: Agent, table: str, id: str, column: str = "id") -> tuple[int, int]:
+    """The key and the checksum of a row, as a reader of an open ledger sees them."""
+    with agent._agents.use(agent.name, create=False) as held:
+        assert held is not None
+        with held.ledger.reading() as db:
+            found = db.execute(f"SELECT key, checksum FROM {table} WHERE {column} = ?", (id,)).get
+    return found[0], found[1]
+
+
+def changes_of(agent: Agent) -> list[tuple[int, int, int]]:
+    """(op, kind, key) of the changes that are held, in order; no saves of messages."""
+    with agent._agents.use(agent.name, create=False) as held:
+        assert held is not None
+        with held.ledger.reading() as db:
+            return db.execute("SELECT op, kind, key FROM changes ORDER BY seq").fetchall()

@@ -437,8 +437,9 @@ def test_every_command_explains_itself(name):
 
 def test_the_commands_are_those_of_the_design():
     expected = (
-        "demo import save history sessions recall context usage watch agents export archive restore"
-        " pin unpin cleanup emergency reclaim check reindex delete forget clear"
+        "demo import migrate save history sessions recall context remember memories relate"
+        " unrelate relations concepts concept related path cypher graph usage watch agents export"
+        " archive restore pin unpin cleanup emergency reclaim check reindex delete forget clear"
     )
     assert list(main.commands) == expected.split()
 

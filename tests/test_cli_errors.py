@@ -61,6 +61,8 @@ def test_every_error_has_an_exit_code_of_its_own_kind():
         "OutcomeUnknown": 9,
         "Closed": 10,
         "Forked": 10,
+        "GraphUnavailable": 11,
+        "DeadlineExceeded": 12,
     }
 
 
@@ -441,13 +443,17 @@ def test_rich_is_not_imported_for_programs(folder, run_script):
         from elytron.faces.cli import main
         for words in (["--version"], ["save", "bob", "user", "x"], ["usage"], ["reindex", "bob"],
                       ["recall", "bob", "x"], ["export", "bob"], ["archive", "bob"], ["cleanup"],
-                      ["check"], ["reclaim", "bob"], ["watch", "--count", "1"],
+                      ["remember", "bob", "x"], ["memories", "bob"], ["relations", "bob"],
+                      ["relate", "bob", "a", "b", "c"], ["concepts", "bob"],
+                      ["concept", "bob", "a"], ["cypher", "bob", "RETURN 1"], ["graph", "bob"],
+                      ["path", "bob", "a", "c"], ["check"], ["reclaim", "bob"],
+                      ["watch", "--count", "1"],
                       ["clear", "bob", "--yes"]):
             more = [] if words == ["--version"] else ["--json", "--store", sys.argv[1]]
             with contextlib.suppress(SystemExit), contextlib.redirect_stdout(io.StringIO()) as out:
                 main([*words, *more])
             assert out.getvalue()
-        assert not {"rich", "prometheus_client"} & sys.modules.keys()
+        assert not {"rich", "prometheus_client", "ladybug", "kuzu"} & sys.modules.keys()
         """,
         folder,
     )

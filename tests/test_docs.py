@@ -1,5 +1,6 @@
 """The documents say what the code does: settings, links, and the first minute as printed."""
 
+import json
 import os
 import re
 import shlex
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+import elytron
 from elytron import errors
 from elytron.faces import settings_reference
 
@@ -100,7 +102,7 @@ def test_the_first_minute_in_the_shell_works_as_printed(tmp_path: Path) -> None:
 def steps(page: Path) -> list[tuple[str, str]]:
     """The blocks of a page that a reader would carry out, in their order."""
     text = page.read_text(encoding="utf-8")
-    return re.findall(r"^```(sh|yaml|python|text)\n(.*?)^```", text, re.S | re.M)
+    return re.findall(r"^```(sh|yaml|python|text|cypher)\n(.*?)^```", text, re.S | re.M)
 
 
 def without_sizes(printed: str) -> str:
@@ -108,46 +110,105 @@ def without_sizes(printed: str) -> str:
     return re.sub(r"[\d.,]+ [KM]?B", "SIZE", re.sub(r" +", " ", re.sub(r"─+", "─", printed)))
 
 
-def test_the_guide_can_be_followed_from_its_first_line_to_its_last(tmp_path: Path) -> None:
-    """
-    Each block is carried out after those above it, in one folder.
+class Reader:
+    """Carries out the blocks of a page in one folder, each after those above it."""
 
-    `text` is what the command before it has printed, `memory.yaml` the one file of settings. Only
-    commands of elytron are run: not everybody has `zstdcat`.
-    """
-    environment = dict(os.environ, COLUMNS="80")
-    printed, commands, programs = "", 0, 0
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.environment = dict(os.environ, COLUMNS="80")
+        self.printed = ""
+        self.done: list[str] = []  # the kinds of what was run
 
-    def run(*arguments: str) -> None:
-        nonlocal printed
+    def run(self, kind: str, *arguments: str) -> None:
         done = subprocess.run(
             [sys.executable, "-W", "error", *arguments],
-            cwd=tmp_path,
-            env=environment,
+            cwd=self.folder,
+            env=self.environment,
             capture_output=True,
             text=True,
             timeout=60,
             check=False,
         )
         assert done.returncode == 0, (arguments, done.stderr)
-        printed = done.stdout
+        self.printed = done.stdout
+        self.done.append(kind)
 
-    for kind, block in steps(ROOT / "docs" / "guide.md"):
-        if kind == "yaml":
-            (tmp_path / "memory.yaml").write_text(block, encoding="utf-8")
-            environment["ELYTRON_CONFIG"] = "memory.yaml"
-        elif kind == "python":
-            run("-c", block)
-            programs += 1
-        elif kind == "text":
-            assert without_sizes(printed).strip() == without_sizes(block).strip()
-        else:
-            for line in block.splitlines():
-                if line.startswith("elytron "):
-                    run("-m", *shlex.split(line, comments=True))
-                    commands += 1
-    assert commands >= 15
-    assert programs >= 2
+    def follow(self, page: Path) -> None:
+        """
+        `text` is what the command before it has printed, `memory.yaml` the one file of settings.
+        Only commands of elytron are run: not everybody has `zstdcat`.
+        """
+        for kind, block in steps(page):
+            if kind == "yaml":
+                (self.folder / "memory.yaml").write_text(block, encoding="utf-8")
+                self.environment["ELYTRON_CONFIG"] = "memory.yaml"
+            elif kind == "python":
+                self.run(kind, "-c", block)
+            elif kind == "text":
+                assert without_sizes(self.printed).strip() == without_sizes(block).strip()
+            elif kind == "sh":
+                for line in block.splitlines():
+                    if line.startswith("elytron "):
+                        self.run(kind, "-m", *shlex.split(line, comments=True))
+
+
+def parameters(query: str) -> dict[str, object]:
+    """The values, in JSON, that the comment on a query's first line gives its parameters."""
+    first = query.splitlines()[0]
+    found = re.findall(r"\$(\w+) = (\[.*?\]|\".*?\")", first) if first.startswith("//") else []
+    return {name: json.loads(value) for name, value in found}
+
+
+def test_the_guide_can_be_followed_from_its_first_line_to_its_last(tmp_path: Path) -> None:
+    reader = Reader(tmp_path)
+    reader.follow(ROOT / "docs" / "guide.md")
+    assert reader.done.count("sh") >= 15
+    assert reader.done.count("python") >= 2
+
+
+def test_the_page_on_the_graph_can_be_followed_and_its_queries_give_rows(tmp_path: Path) -> None:
+    reader = Reader(tmp_path)
+    page = ROOT / "docs" / "graph.md"
+    reader.follow(page)
+    assert reader.done.count("sh") >= 15
+    assert reader.done.count("python") >= 2
+    queries = [block for kind, block in steps(page) if kind == "cypher"]
+    assert len(queries) >= 12
+    for engine in ("ladybug", "kuzu"):
+        with elytron.open(tmp_path / "data" / "memory", engine=engine) as store:
+            for query in queries:
+                rows = store.agent("Bob").cypher(query, parameters(query))
+                assert rows, (engine, query)
+                numbers = [value for row in rows for value in row.values() if type(value) is int]
+                assert not numbers or any(numbers), (engine, query, rows)
+
+
+def test_the_schema_on_the_page_is_that_of_the_graph(tmp_path: Path) -> None:
+    """Each property that the page names can be asked for, and the engine has no other."""
+    page = (ROOT / "docs" / "graph.md").read_text(encoding="utf-8")
+    ends = {
+        "SENT": "(:User)-[x:SENT]->(:Message)",
+        "PART_OF": "(:Message)-[x:PART_OF]->(:Session)",
+        "RESPONDS_TO": "(:Message)-[x:RESPONDS_TO]->(:Message)",
+        "MENTIONS": "()-[x:MENTIONS]->(:Concept)",
+        "RELATES_TO": "(:Concept)-[x:RELATES_TO]->(:Concept)",
+        "LEARNED_IN": "(:Memory)-[x:LEARNED_IN]->(:Session)",
+    }
+    with elytron.open(tmp_path) as store:
+        bob = store.agent("Bob")
+        bob.save("user", "Hello, I am Alice.", user="alice", session="web")
+        bob.save("assistant", "Hello Alice.", session="web")
+        bob.remember("Alice said hello.", about=["Alice"], session="web")
+        bob.relate("Alice", "talks to", "Bob")
+        bob.flush()
+        tables = page[: page.index("## Limits")]
+        for name, properties in re.findall(r"^\| `(\w+)` \|(.*)\|$", tables, re.M):
+            pattern = ends.get(name, f"(x:{name})")
+            (row,) = bob.cypher(f"MATCH {pattern} RETURN x LIMIT 1")
+            inside = {held for held in row["x"] if not held.startswith("_")}
+            if name in ends:
+                properties = properties.rpartition("|")[2]
+            assert inside == set(re.findall(r"`(\w+)`", properties)), name
 
 
 def test_every_error_has_its_row_in_getting_started() -> None:

@@ -6,15 +6,14 @@ import threading
 import time
 from pathlib import Path
 
-import apsw
 import pytest
 import zstandard
 
 import elytron
 from elytron import Erased, InvalidArgument
-from elytron.ledger import files, rows
+from elytron.ledger import files
 from elytron.upkeep.erasing import Said, reach
-from ledgers import check_index, held, ledger_path, query
+from ledgers import check_index, held, ledger_path
 from limits import everything
 
 SMALL = {"reserve_mb": 0, "keep_messages": 0}
@@ -258,92 +257,6 @@ def test_replies_are_found_across_the_ledger_and_the_archive(folder, bob, away):
     assert (erased.messages, erased.archived) == (11, 10)
     assert {key.partition("-")[0] for key in everything(bob)} == {"alice", "answer"}
     assert bob.check().ok
-
-
-# -- what was learned
-
-
-def learn(folder: Path) -> None:
-    """Memories, concepts and relations, as later versions will write them."""
-    db = apsw.Connection(str(ledger_path(folder)), flags=apsw.SQLITE_OPEN_READWRITE)
-    try:
-        sessions = dict(db.execute("SELECT id, key FROM sessions").fetchall())
-        messages = dict(db.execute("SELECT id, key FROM messages").fetchall())
-        key = 10_000
-        memories, concepts = {}, {}
-        for session in ("hers", "shared"):
-            key += 1
-            memories[session] = key
-            row = (key, f"memory-{session}", f"LearnedIn-{session}", "fact", 0.5, 0,
-                   sessions[session], None, None, 1, None)  # fmt: skip
-            values = (*row, rows.checksum(row), None, 0, b"")
-            db.execute(f"INSERT INTO memories VALUES({','.join('?' * 15)})", values)
-        for name in ("OnlyHers", "OnlyLearned", "Both", "Shared", "Unnamed"):
-            key += 1
-            concepts[name] = key
-            row = (key, name, name.lower(), None, None, 1.0, 1)
-            db.execute("INSERT INTO concepts VALUES(?,?,?,?,?,?,?,?)", (*row, rows.checksum(row)))
-        edges = [
-            (messages["her-1"], concepts["OnlyHers"]), (messages["her-2"], concepts["OnlyHers"]),
-            (memories["hers"], concepts["OnlyLearned"]), (messages["her-1"], concepts["Both"]),
-            (messages["alice-1"], concepts["Both"]), (memories["shared"], concepts["Shared"]),
-        ]  # fmt: skip
-        for source, target in edges:
-            key += 1
-            row = (key, "MENTIONS", source, target, 1.0, None, None)
-            db.execute("INSERT INTO edges VALUES(?,?,?,?,?,?,?,?)", (*row, rows.checksum(row)))
-    finally:
-        db.close()
-
-
-def learned(folder: Path) -> tuple[set[str], set[str], int]:
-    memories = {content for (content,) in query(folder, "SELECT content FROM memories")}
-    concepts = {name for (name,) in query(folder, "SELECT name FROM concepts")}
-    return memories, concepts, query(folder, "SELECT count(*) FROM edges")[0][0]
-
-
-def test_what_was_learned_only_from_what_is_forgotten_goes_too(folder):
-    with elytron.open(folder, **SMALL) as store:
-        bob = store.agent("bob")
-        for n in (1, 2):
-            bob.save("user", f"Hers {n}", session="hers", user="mallory", id=f"her-{n}")
-        bob.save("user", "In shared", session="shared", user="mallory", id="her-3")
-        bob.save("user", "Mine", session="shared", user="alice", id="alice-1")
-    learn(folder)
-    with elytron.open(folder) as store:
-        bob = store.agent("bob")
-        erased = bob.forget(user="mallory")
-        assert (erased.messages, erased.memories, erased.concepts) == (3, 1, 2)
-        assert bob.check().ok
-    assert traces(folder, {"LearnedIn-hers", "OnlyHers", "OnlyLearned", "onlylearned"}) == {}
-    memories, concepts, edges = learned(folder)
-    assert memories == {"LearnedIn-shared"}
-    assert concepts == {"Both", "Shared", "Unnamed"}
-    assert edges == 2
-    with elytron.open(folder) as store:
-        erased = store.agent("bob").clear()
-        assert (erased.memories, erased.concepts) == (1, 3)
-        assert store.agent("bob").check().ok
-    assert learned(folder) == (set(), set(), 0)
-    assert traces(folder, {"LearnedIn", "Shared", "Unnamed", "Both"}) == {}
-
-
-def test_a_session_whose_last_messages_are_archived_keeps_what_was_learned(folder):
-    with elytron.open(folder, **SMALL) as store:
-        bob = store.agent("bob")
-        bob.save("user", "Hers", session="hers", user="mallory", id="her-1")
-        bob.save("user", "Hers too", session="hers", user="mallory", id="her-2")
-        bob.save("user", "Alice is here too", session="hers", user="alice", id="alice-1")
-        bob.save("user", "Shared", session="shared", user="alice", id="alice-2")
-    learn(folder)
-    with elytron.open(folder, **SMALL) as store:
-        bob = store.agent("bob")
-        bob.archive(older_than_days=0, keep=0)
-        assert bob.forget(user="mallory").memories == 0
-    assert learned(folder)[0] == {"LearnedIn-hers", "LearnedIn-shared"}
-    with elytron.open(folder, **SMALL) as store:
-        assert store.agent("bob").forget(session="hers").memories == 1
-    assert learned(folder)[0] == {"LearnedIn-shared"}
 
 
 # -- others at work

@@ -137,7 +137,11 @@ def test_names_types_and_units_are_as_prometheus_wants_them(held):
         totals = {sample.name.endswith("_total") for sample in family.samples}
         assert totals <= {family.type == "counter"}, name
     counters = {name for name, family in found.items() if family.type == "counter"}
-    assert counters == {"elytron_archive_dropped_messages", "elytron_agent_failed_writes"}
+    assert counters == {
+        "elytron_archive_dropped_messages",
+        "elytron_agent_failed_writes",
+        "elytron_graph_worker_starts",
+    }
 
 
 def test_a_limit_that_is_off_has_no_sample_and_one_that_is_set_has(held, folder):

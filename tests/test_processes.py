@@ -228,6 +228,7 @@ bob, message = store.agent("bob"), {"role": "user", "content": "x", "id": "child
 bob.save("user", "Before the fork", id="before")
 future = bob.submit("user", "Submitted before the fork", id="submitted")
 bob.flush()
+assert bob.cypher("RETURN 1 AS one") == [{"one": 1}]  # its worker has the pipes, and a thread
 verbs = {
     "agent": lambda: store.agent("eve"),
     "agents": store.agents,
@@ -248,6 +249,23 @@ verbs = {
     "recall": lambda: bob.recall("fork"),
     "context": lambda: bob.context("fork"),
     "usage": bob.usage,
+    "remember": lambda: bob.remember("x", about=["y"]),
+    "memories": bob.memories,
+    "get_memory": lambda: bob.get_memory("one"),
+    "edit_memory": lambda: bob.edit_memory("one", "x"),
+    "close_memory": lambda: bob.close_memory("one"),
+    "delete_memory": lambda: bob.delete_memory("one"),
+    "relate": lambda: bob.relate("x", "knows", "y"),
+    "unrelate": lambda: bob.unrelate("x"),
+    "relations": bob.relations,
+    "concepts": bob.concepts,
+    "concept": lambda: bob.concept("x"),
+    "set_concept": lambda: bob.set_concept("x", type="y"),
+    "delete_concept": lambda: bob.delete_concept("x"),
+    "related": lambda: bob.related("x"),
+    "path": lambda: bob.path("x", "y"),
+    "cypher": lambda: bob.cypher("RETURN 1 AS one"),
+    "rebuild_graph": bob.rebuild_graph,
     "messages": lambda: list(bob.messages()),
     "export": lambda: bob.export(io.StringIO()),
     "pin": lambda: bob.pin("one"),
@@ -296,6 +314,7 @@ for number in range(100):
 bob.submit("user", "Submitted after the fork", id="submitted after").result(timeout=30)
 assert len(list(reading)) >= 1
 held = [m.id for m in bob.messages()]
+assert bob.cypher("RETURN 1 AS one") == [{"one": 1}]
 store.close()
 with elytron.open(sys.argv[1]) as store:
     assert [m.id for m in store.agent("bob").messages()] == held

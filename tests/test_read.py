@@ -262,7 +262,8 @@ def test_reading_creates_no_store_and_no_agent(tmp_path, verb):
         assert names(tmp_path) == before
 
 
-@pytest.mark.parametrize("verb", [verb for verb in READING if verb != "reindex"])
+# `flush` also links what was saved, and so writes it down.
+@pytest.mark.parametrize("verb", [verb for verb in READING if verb not in ("reindex", "flush")])
 def test_reading_an_agent_changes_none_of_its_files(tmp_path, verb):
     with elytron.open(tmp_path / "store") as store:
         fill(store.agent("bob"), 2)

@@ -66,7 +66,7 @@ def test_other_scripts_are_found_too(bob, content, question):
 
 def test_every_hit_says_why(talk):
     for hit in talk.recall("What did Carol say about the violin?"):
-        assert set(hit.why) == {"words", "neighbours", "session", "speaker"}
+        assert set(hit.why) == {"words", "neighbours", "session", "concepts", "speaker"}
         assert hit.score == pytest.approx(sum(hit.why.values()))
         assert hit.score > 0
     best = talk.recall("violin")[0]

@@ -15,7 +15,7 @@ MODULE_MAX = 500
 LAYERS = (
     ("errors", "config", "config_values", "records", "reports", "text", "lines", "parquet"),
     ("ledger", "embed", "graph", "archive"),
-    ("write", "recall"),
+    ("write", "recall", "concepts"),
     ("import_run", "open_agents", "reindex_run", "upkeep"),
     ("verbs", "agent", "store"),
     ("aio",),

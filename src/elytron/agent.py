@@ -5,11 +5,12 @@ Each verb checks its arguments, borrows the open ledger, and makes one call on a
 Nothing is made on disk before the first write.
 """
 
+from elytron.verbs.asking import Asking
 from elytron.verbs.keeping import Keeping
 from elytron.verbs.writing import Writing
 
 
-class Agent(Writing, Keeping):
+class Agent(Writing, Asking, Keeping):
     """
     One agent's memory. Got from `Store.agent`; cheap; safe for many threads.
 

@@ -40,8 +40,9 @@ class Config:
         100,
         1,
         1_000_000,
-        "Bytes on disk of one agent: ledger and WAL, for which `wal_limit_mb` are kept free. Then"
-        " the least valuable messages are archived; where that cannot help, `OverBudget`.",
+        "Bytes on disk of one agent: ledger, graph, and WAL, for which `wal_limit_mb` are kept"
+        " free. Then the graph is deleted, and the least valuable messages are archived; where"
+        " that cannot help, `OverBudget`.",
     )
     wal_limit_mb: float = _bound(
         4,
@@ -155,6 +156,38 @@ class Config:
     speaker_weight: float = _bound(
         1.1, 0, 10, "Factor for messages of the one speaker whom the question names."
     )
+    concept_weight: float = _bound(
+        1,
+        0,
+        10,
+        "Worth of naming a concept that is related to one in the question; 0 for words alone.",
+    )
+
+    engine: str = _choice(
+        "ladybug", values_of.engine, "Graph engine: ladybug, or kuzu, which needs the extra `kuzu`."
+    )
+    max_open_graphs: int = _bound(
+        16, 1, 1000, "Graph files that the worker has open; the least recently used is closed."
+    )
+    graph_buffer_mb: float = _bound(64, 32, 65_536, "Buffer pool of one graph, at most.")
+    max_worker_mb: float = _bound(
+        512, 128, 1_000_000, "Memory of the graph's worker process; beyond, it is replaced."
+    )
+    max_result_mb: float = _bound(16, 0.01, 1024, "Result of one Cypher query.")
+    graph_timeout_s: float = _bound(10, 0.001, 3600, "How long one question to the graph may take.")
+    graph_build_timeout_s: float = _bound(
+        120, 0.001, 86_400, "How long a question may wait for the graph to be brought up to date."
+    )
+    graph_idle_s: float = _bound(
+        300, 0.1, 86_400, "An unused graph is closed, and an unused worker ended, after that."
+    )
+    link_concepts: bool = _choice(
+        True, values_of.switch, "Link messages to the concepts that they name, in the background."
+    )
+    propose_concepts: bool = _choice(
+        True, values_of.switch, "Propose concepts from names and quoted terms that recur."
+    )
+    max_concepts: int = _bound(20_000, 1, 10_000_000, "Concepts of one agent.")
 
     enable_embeddings: bool = _choice(
         False,
@@ -179,6 +212,7 @@ class Config:
         connections = self.max_connections + 1  # its readers, and the one that writes
         words = f"and an agent may have {connections} such caches, which is more than"
         _at_most(self, "page_cache_mb", "max_ram_mb", factor=connections, words=words)
+        _at_most(self, "graph_buffer_mb", "max_worker_mb", factor=2, words="more than half of")
 
     @property
     def wal_limit_bytes(self) -> int:
@@ -212,6 +246,18 @@ class Config:
     @property
     def max_ram_bytes(self) -> int:
         return int(self.max_ram_mb * MB)
+
+    @property
+    def max_worker_bytes(self) -> int:
+        return int(self.max_worker_mb * MB)
+
+    @property
+    def graph_buffer_bytes(self) -> int:
+        return int(self.graph_buffer_mb * MB)
+
+    @property
+    def max_result_bytes(self) -> int:
+        return int(self.max_result_mb * MB)
 
     @property
     def reserve_bytes(self) -> int:
@@ -350,6 +396,8 @@ def _yield_defaults(values: dict[str, Any]) -> None:
     default("keep_messages", min(now("keep_messages"), now("max_messages_per_agent")))
     most = max(_EMERGENCY_MIN, now("max_messages_per_agent"))
     default("emergency_messages", min(now("emergency_messages"), most))
+    if "graph_buffer_mb" in values:
+        default("max_worker_mb", max(now("max_worker_mb"), 2 * now("graph_buffer_mb")))
     if "page_cache_mb" in values:
         # Room for one busy agent at least, since that much is asked for.
         least_mb = now("page_cache_mb") * (now("max_connections") + 1)

@@ -21,6 +21,7 @@ MB = 1 << 20
 DAYS_RANGE = (0.01, 36_500)
 _RULES_MAX = 100
 _GLOB_MAX = 200  # characters
+ENGINES = ("ladybug", "kuzu")
 _SWITCHES = {
     "true": True,
     "1": True,
@@ -104,6 +105,13 @@ def switch(title: str, value: Any) -> bool:
     if checked is None:
         raise InvalidSetting(f"{title} must be true or false; got {shown(value)}")
     return checked
+
+
+def engine(title: str, value: Any) -> str:
+    """The name of a graph engine."""
+    if not isinstance(value, str) or value.strip().lower() not in ENGINES:
+        raise InvalidSetting(f"{title} must be one of {', '.join(ENGINES)}; got {shown(value)}")
+    return value.strip().lower()
 
 
 def embeddings_switch(title: str, value: Any) -> bool:

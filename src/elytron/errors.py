@@ -90,3 +90,19 @@ class Forked(ElytronError):
     """This process is a fork of the one that opened the store. Open the store anew here."""
 
     code = "forked"
+
+
+class GraphUnavailable(ElytronError):
+    """
+    The graph cannot answer: its engine is not installed, or its worker died twice over one call.
+
+    The ledger and every other verb are untouched.
+    """
+
+    code = "graph-unavailable"
+
+
+class DeadlineExceeded(ElytronError):
+    """A question took longer, or more memory, than it may. Nothing was changed; narrow it."""
+
+    code = "deadline-exceeded"

@@ -23,12 +23,18 @@ from typing import Any
 import apsw
 
 from elytron.archive import Archive
+from elytron.concepts.extraction import Extract
+from elytron.concepts.known import KnownNames
 from elytron.config import Config
 from elytron.errors import Busy, Closed, ElytronError, Forked
 from elytron.ledger import files
 from elytron.ledger.pool import Slots
 from elytron.ledger.sqlite import Ledger
+from elytron.text import Analyzer
+from elytron.upkeep.background import Background
+from elytron.upkeep.extracting import Extracting
 from elytron.upkeep.housekeeping import Housekeeping
+from elytron.upkeep.linking import Linking
 from elytron.write.writer import Quota, Writer
 
 _log = logging.getLogger("elytron.store")
@@ -49,10 +55,22 @@ class Use:
 class OpenAgent:
     """A ledger, its writer, and who is using them."""
 
-    def __init__(self, ledger: Ledger, writer: Writer, archive: Archive) -> None:
+    def __init__(
+        self,
+        ledger: Ledger,
+        writer: Writer,
+        archive: Archive,
+        known: KnownNames,
+        linking: Linking,
+        extracting: Extracting | None,
+    ) -> None:
         self.ledger = ledger
         self.writer = writer
         self.archive = archive
+        self.known = known
+        self.linking = linking
+        self.extracting = extracting
+        self.linking_turn = threading.Lock()  # one step at a time
         self.uses: weakref.WeakSet[Use] = weakref.WeakSet()
         self.ready = False
         self.admitted = False  # to write: it has its part of the store's budget
@@ -62,13 +80,23 @@ class OpenAgents:
     """Lends open agents. Safe for many threads; useless after `close` or a fork."""
 
     def __init__(
-        self, path: Path, config: Config, upkeep: Housekeeping, *, vfs: str | None = None
+        self,
+        path: Path,
+        config: Config,
+        upkeep: Housekeeping,
+        *,
+        analyzer: Analyzer,
+        extract: Extract | None = None,
+        vfs: str | None = None,
     ) -> None:
         self.path = path
         self.config = config
         self.upkeep = upkeep
         self.quota = Quota(items_max=config.queue_max, bytes_max=config.queue_max_bytes)
         self._vfs = vfs
+        self._analyzer = analyzer
+        self._extract = extract
+        self.background = Background(_work_of(weakref.ref(self)))
         self._pid = os.getpid()
         self._closed = False
         self._changed = threading.Condition(threading.Lock())
@@ -246,8 +274,14 @@ class OpenAgents:
             timeout_s=config.save_timeout_s,
             run_soon=lambda work: self._run_soon(agent, work),
             make_room=partial(upkeep.make_room, name),
+            on_written=partial(self.background.note, name),
         )
-        agent = OpenAgent(ledger, writer, upkeep.archive_of(name))
+        known = KnownNames()
+        linking = Linking(ledger, writer.call, config=config, analyzer=self._analyzer, known=known)
+        extracting = None
+        if self._extract is not None:
+            extracting = Extracting(ledger, writer.call, self._extract, config=config)
+        agent = OpenAgent(ledger, writer, upkeep.archive_of(name), known, linking, extracting)
         return agent
 
     def _run_soon(self, agent: OpenAgent, work: Callable[[], None]) -> bool:
@@ -272,6 +306,47 @@ class OpenAgents:
                 return False
             agent.uses.add(use)
         return True
+
+    def work_behind(self, name: str) -> bool:
+        """One step of what is done in the background for an agent; whether there is more."""
+        with self.use(name, create=False) as agent:
+            if agent is None:
+                return False
+            with agent.linking_turn:
+                more = agent.linking.step()
+            if not more and agent.extracting is not None:
+                more = agent.extracting.step(stopping=self.background.stopping)
+            if not more and name in self.upkeep.graphs.asked_lately():
+                self.upkeep.graphs.catch_up(name, agent.ledger)
+            return more
+
+    def link(self, name: str, agent: OpenAgent, *, timeout_s: float | None = None) -> None:
+        """
+        Link what was saved so far, now.
+
+        Raises:
+            Busy: that took longer than *timeout_s*, by default `save_timeout_s`; it goes on in the
+                background.
+        """
+        limit_s = self.config.save_timeout_s if timeout_s is None else timeout_s
+        deadline = time.monotonic() + limit_s
+        more = True
+        while more:
+            if not agent.linking_turn.acquire(timeout=max(0.0, deadline - time.monotonic())):
+                raise self._not_linked(name, limit_s)
+            try:
+                more = agent.linking.step()
+            finally:
+                agent.linking_turn.release()
+            if more and time.monotonic() > deadline:
+                raise self._not_linked(name, limit_s)
+
+    def _not_linked(self, name: str, limit_s: float) -> Busy:
+        self.background.note(name)
+        return Busy(
+            f"linking the messages of {name!r} to concepts took longer than {limit_s:g} s; it goes"
+            " on in the background: retry later"
+        )
 
     @property
     def open_count(self) -> int:
@@ -307,6 +382,7 @@ class OpenAgents:
         """
         if self.forked:
             return
+        self.background.stop(self.config.save_timeout_s)
         self.upkeep.close()
         deadline = time.monotonic() + self.config.save_timeout_s
         with self._changed:
@@ -335,10 +411,22 @@ class OpenAgents:
         if self._pool is not None:
             self._pool.shutdown(wait=True)
             self._pool = None
-        self.upkeep.close_budget()
+        self.upkeep.finish()
 
     def __del__(self) -> None:
         # An agent may outlive its `Store` object, so it is told here.
         if not self._closed and self._entries and not self.forked:
             self.upkeep.janitor.abandon()
+            self.background.abandon()
+            self.upkeep.graphs.abandon()
             warnings.warn(f"store {self.path} was never closed", ResourceWarning, stacklevel=2)
+
+
+def _work_of(found: "weakref.ref[OpenAgents]") -> Callable[[str], bool]:
+    """The background's work, which does not keep the store that it is done for."""
+
+    def work(name: str) -> bool:
+        agents = found()
+        return agents is not None and agents.work_behind(name)
+
+    return work

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from elytron.reports import ArchiveUsage, Forecast, JanitorUsage
+from elytron.reports import ArchiveUsage, Forecast, JanitorUsage, WorkerUsage
 
 ROLES = ("system", "developer", "user", "assistant", "tool", "function")
 DEFAULT_SESSION = "default"
@@ -72,7 +72,7 @@ class Hit:
     """
     One message that answers a question.
 
-    `why` holds each part's share of `score`: words, neighbours, session, speaker.
+    `why` holds each part's share of `score`: words, neighbours, session, concepts, speaker.
     `matched` are those of the question's words that the message holds, in any form. `archived`
     says that the message is in the archive.
     """
@@ -91,6 +91,115 @@ class Context:
     text: str
     hits: tuple[Hit, ...]
     tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """
+    Something learned, in words: a fact, a preference, a summary.
+
+    It holds from `valid_from` on and before `valid_to`, each None where no end is known. `about`
+    are the names of the concepts that it was told to be about, sorted. `session` is the
+    conversation that it was learned in. `uses` and `last_used` count recalls.
+    """
+
+    id: str
+    content: str
+    kind: str
+    about: tuple[str, ...]
+    importance: float
+    pinned: bool
+    session: str | None
+    valid_from: datetime | None
+    valid_to: datetime | None
+    created: datetime
+    metadata: Mapping[str, Any]
+    uses: int = 0
+    last_used: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Concept:
+    """
+    Something that is talked about: a person, a place, a thing, a topic.
+
+    `origin` says how it came to be known: `told` by a person or program, `extracted` by the
+    `extract` function, or `proposed` because its name recurs. `mentions` counts the messages and
+    memories held that name it.
+    """
+
+    name: str
+    type: str | None
+    description: str | None
+    confidence: float
+    origin: str
+    mentions: int
+    created: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Relation:
+    """
+    A fact about two concepts: `source` `relation` `target`, as "Alice" "lives in" "Lyon".
+
+    It holds from `valid_from` on and before `valid_to`. `learned_from` is the id of the message
+    that an extractor read it in, while that is held.
+    """
+
+    source: str
+    relation: str
+    target: str
+    strength: float
+    valid_from: datetime | None
+    valid_to: datetime | None
+    learned_from: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ConceptDetails:
+    """
+    A concept with where it occurs: when it was first and last mentioned, the newest messages and
+    memories that do, and the relations that hold, at most a hundred.
+    """
+
+    concept: Concept
+    first_at: datetime | None
+    last_at: datetime | None
+    examples: tuple[Message, ...]
+    memories: tuple[Memory, ...]
+    relations: tuple[Relation, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Related:
+    """
+    A concept near another. `depth` is the number of relations between; `relation` the last of
+    them, or `mentioned with` where `times` messages and memories name both.
+    """
+
+    name: str
+    type: str | None
+    depth: int
+    relation: str
+    times: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class GraphUsage:
+    """
+    What is known of an agent's graph file. All None or 0 before a first question.
+
+    `bytes` are on the disk, all its files; `position` the last change of the ledger that it
+    has; `built_because` why it was last built from nothing. `damaged` names the file that was set
+    aside as damaged, if one lies there.
+    """
+
+    bytes: int = 0
+    engine: str | None = None
+    position: int | None = None
+    built_at: datetime | None = None
+    built_because: str | None = None
+    damaged: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +255,7 @@ class Usage:
     max_messages: int = 0
     archive: ArchiveUsage = field(default_factory=ArchiveUsage)
     forecast: Forecast = field(default_factory=Forecast)
+    graph: GraphUsage = GraphUsage()
 
     @property
     def archived(self) -> int:
@@ -175,6 +285,7 @@ class StoreUsage:
     reserve_bytes: int = 0
     limit_bytes: int | None = None
     janitor: JanitorUsage = field(default_factory=JanitorUsage)
+    worker: WorkerUsage = field(default_factory=WorkerUsage)
 
 
 @dataclass(frozen=True, slots=True)

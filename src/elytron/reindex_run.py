@@ -1,13 +1,17 @@
-"""One reindexing of one agent: every message analysed anew, in commits of a page."""
+"""One reindexing of one agent: all messages and memories analysed anew, in commits of a page."""
 
 from collections.abc import Callable
 from typing import Any
 
+from elytron.ledger.learned import ReindexMemories
 from elytron.ledger.ops import Reindex
-from elytron.records import Message
+from elytron.ledger.rows import to_us
+from elytron.records import Memory, Message
 from elytron.text import Analyzer
+from elytron.write.remembering import memory_terms
 
 _ENTRY_BYTES = 300  # what rewriting a message's index may write besides the terms, both times
+_MEMORY_BYTES = 3 * 4096
 
 
 def reindex_all(
@@ -45,3 +49,28 @@ def reindex_all(
     # Last, so that a reindexing that was cut short is known to be unfinished.
     write(Reindex((), ",".join(analyzer.names), 0))
     return done
+
+
+def reindex_memories(
+    *,
+    read: Callable[[int], list[tuple[int, Memory]]],
+    write: Callable[[ReindexMemories], Any],
+    analyzer: Analyzer,
+    commit_max_bytes: int,
+) -> None:
+    """The same for memories; before the messages, whose end says that all is done."""
+    after = 0
+    while page := read(after):
+        entries: list[tuple[int, str, bytes]] = []
+        size_bytes = 0
+        for key, memory in page:
+            terms = memory_terms(memory.content, memory.about, to_us(memory.created), analyzer)
+            # The row is written again, with its text.
+            entry_bytes = _MEMORY_BYTES + 2 * (len(memory.content.encode()) + len(terms))
+            if entries and size_bytes + entry_bytes > commit_max_bytes:
+                write(ReindexMemories(tuple(entries), size_bytes))
+                entries, size_bytes = [], 0
+            entries.append((key, memory.content, terms))
+            size_bytes += entry_bytes
+        write(ReindexMemories(tuple(entries), size_bytes))
+        after = page[-1][0]

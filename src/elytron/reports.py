@@ -199,3 +199,20 @@ class Alarm:
     level: str
     used: float
     maximum: float
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerUsage:
+    """
+    The worker process that holds graphs open, as this process has it.
+
+    `starts` counts how often it was started, `last_error` says why it was last replaced.
+    """
+
+    running: bool = False
+    pid: int | None = None
+    rss_bytes: int = 0
+    open_graphs: int = 0
+    starts: int = 0
+    last_error: str | None = None
+    engine_version: str | None = None

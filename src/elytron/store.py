@@ -13,6 +13,7 @@ import apsw
 
 from elytron import config as configuration
 from elytron.agent import Agent
+from elytron.concepts.extraction import Extract
 from elytron.config import Config
 from elytron.errors import InvalidArgument
 from elytron.ledger import files
@@ -29,6 +30,8 @@ from elytron.write.admission import IdClock
 def open(  # noqa: A001 - `elytron.open` is the public name
     path: str | os.PathLike[str],
     config: str | Path | Mapping[str, Any] | Config | None = None,
+    *,
+    extract: Extract | None = None,
     **settings: Any,
 ) -> "Store":
     """
@@ -37,6 +40,8 @@ def open(  # noqa: A001 - `elytron.open` is the public name
     Args:
         path: a folder on a local disk, made on the first write.
         config: a YAML file, a mapping, or a `Config`.
+        extract: called with the text of each message, in the background, for those who have a
+            model for it: returns the concepts and relations that it read there, see docs/graph.md.
         settings: any setting by its name, as `queue_max=100`; see docs/settings.md. They win
             over `ELYTRON_*` in the environment, which wins over *config*.
 
@@ -46,7 +51,7 @@ def open(  # noqa: A001 - `elytron.open` is the public name
 
     Use it in a `with` block, or `close` it. Any number of processes may open one store.
     """
-    return Store(path, configuration.load(config, settings, os.environ))
+    return Store(path, configuration.load(config, settings, os.environ), extract=extract)
 
 
 def _descriptors(process: Any) -> int:
@@ -62,6 +67,7 @@ class Store:
         path: str | os.PathLike[str],
         config: Config,
         *,
+        extract: Extract | None = None,
         vfs: str | None = None,
         clock: Clock | None = None,
     ) -> None:
@@ -69,6 +75,7 @@ class Store:
         Use `elytron.open`.
 
         Args:
+            extract: see `elytron.open`.
             vfs: names an SQLite file layer, for tests that make it fail.
             clock: by which messages grow old, for tests that make time pass.
         """
@@ -78,10 +85,14 @@ class Store:
             raise InvalidArgument(f"the store's path must be a path; got {path!r:.50}") from error
         self.config = config
         files.check_store_path(self.path, allow_network=config.allow_network_path)
+        if extract is not None and not callable(extract):
+            raise InvalidArgument(f"extract must be callable; got {extract!r:.50}")
         self._analyzer = Analyzer(config.languages)
         self._ids = IdClock()
         self._upkeep = Housekeeping(self.path, config, self._analyzer, vfs=vfs, clock=clock)
-        self._agents = OpenAgents(self.path, config, self._upkeep, vfs=vfs)
+        self._agents = OpenAgents(
+            self.path, config, self._upkeep, analyzer=self._analyzer, extract=extract, vfs=vfs
+        )
 
     def agent(self, name: str) -> Agent:
         """
@@ -154,6 +165,7 @@ class Store:
                 reserve_bytes=reserve_bytes,
                 limit_bytes=self.config.max_total_bytes,
                 janitor=self._upkeep.janitor.usage(),
+                worker=self._upkeep.graphs.worker(),
             )
 
     def close(self) -> None:

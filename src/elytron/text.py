@@ -108,6 +108,16 @@ def folded_words(text: str) -> list[str]:
     return split_words(fold(text))
 
 
+def is_unspaced(word: str) -> bool:
+    """Whether a word begins in a script that is written without spaces, or glued together."""
+    return _IS_UNSPACED.match(word) is not None
+
+
+def is_stop_word(word: str) -> bool:
+    """Whether a folded word is a stop word of any language that has some here."""
+    return word in _FOLDED_STOP_WORDS
+
+
 def hash_term(term: str) -> bytes:
     """
     A term in 3 bytes, as kept beside each message.
@@ -116,6 +126,9 @@ def hash_term(term: str) -> bytes:
     five million comparisons (three windows of 3 bytes a word), which moves a score a little.
     """
     return (zlib.crc32(term.encode()) & 0xFFFFFF).to_bytes(HASH_BYTES, "big")
+
+
+_FOLDED_STOP_WORDS = frozenset(fold(word) for words in _STOP_WORDS.values() for word in words)
 
 
 @dataclass(frozen=True, slots=True)

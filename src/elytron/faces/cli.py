@@ -1,9 +1,9 @@
 """
 Command line: the program, its commands, and the one way out of it.
 
-`writing.py`, `reading.py`, `keeping.py`, `forgetting.py` and `watching.py` hold the commands, each
-a verb of the library; `options.py` reads values, `documents.py` and the modules of tables lay out
-what is printed, `exits.py` ends.
+The commands are the verbs of the library: `writing.py`, `reading.py`, `learning.py`, `graph.py`,
+`migrating.py`, `keeping.py`, `forgetting.py` and `watching.py` hold them. `options.py` reads
+values, `documents.py` and the modules of tables lay out what is printed, `exits.py` ends.
 """
 
 import os
@@ -15,7 +15,17 @@ from typing import Any, NoReturn
 import click
 
 import elytron
-from elytron.faces import exits, forgetting, keeping, reading, watching, writing
+from elytron.faces import (
+    exits,
+    forgetting,
+    graph,
+    keeping,
+    learning,
+    migrating,
+    reading,
+    watching,
+    writing,
+)
 
 _EPILOG = "\b\nExit codes:\n" + "\n".join(
     f"  {row.number:>3}  {row.meaning}" for row in exits.EXITS
@@ -74,11 +84,23 @@ def main() -> None:
 for command in (
     writing.demo,
     writing.import_,
+    migrating.migrate,
     writing.save,
     reading.history,
     reading.sessions,
     reading.recall,
     reading.context,
+    learning.remember,
+    learning.memories,
+    learning.relate,
+    learning.unrelate,
+    learning.relations,
+    learning.concepts,
+    learning.concept,
+    graph.related,
+    graph.path,
+    graph.cypher,
+    graph.graph,
     reading.usage,
     watching.watch,
     reading.agents,

@@ -14,9 +14,11 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
-from elytron.faces import costs, documents
+from elytron.faces import costs, demo_graph, documents
 from elytron.faces.asking import Asked, Question, ask, shown
+from elytron.faces.demo_graph import GraphAsked
 from elytron.faces.options import Place
 from elytron.faces.output import say
 from elytron.faces.pouring import Poured, carried_questions, pour
@@ -26,6 +28,15 @@ AGENT = "Bob"
 QUESTIONS = 5
 _HITS_SHOWN = 3
 _KEPT_STORE = "data/demo"  # proposed to those who want to keep what they saw
+
+
+class _Seen(NamedTuple):
+    """All that the demo has to show."""
+
+    poured: Poured
+    answers: list[Asked]
+    graph: GraphAsked | None
+    costs: costs.Costs
 
 
 def run(place: Place, file: Path | None) -> None:
@@ -39,11 +50,13 @@ def run(place: Place, file: Path | None) -> None:
             poured = _pour(place, store, file, agent=None)
             questions = carried_questions(file, QUESTIONS)
         answers = ask(store, questions)
+        graph = demo_graph.ask(store, poured.agents[0].agent, silent=place.as_json)
         found = costs.read(store, [report.agent for report in poured.agents])
+        seen = _Seen(poured, answers, graph, found)
         if place.as_json:
-            _write_document(place, store, poured, answers, found)
+            _write_document(place, store, seen)
         else:
-            _show(place, store, file, poured, answers, found)
+            _show(place, store, file, seen)
 
 
 @contextlib.contextmanager
@@ -73,48 +86,44 @@ def _pour(place: Place, store: Store, path: Path, *, agent: str | None) -> Poure
     return pour(store, path, agent=agent, silent=place.as_json)
 
 
-def _write_document(
-    place: Place, store: Store, poured: Poured, answers: list[Asked], found: costs.Costs
-) -> None:
+def _write_document(place: Place, store: Store, seen: _Seen) -> None:
     documents.write(
         {
             "store": store.path,
             "kept": place.path is not None,
-            "import": poured,
-            "questions": answers,
-            "usage": found,
+            "import": seen.poured,
+            "questions": seen.answers,
+            "graph": seen.graph,
+            "usage": seen.costs,
         }
     )
 
 
-def _show(
-    place: Place,
-    store: Store,
-    file: Path | None,
-    poured: Poured,
-    answers: list[Asked],
-    found: costs.Costs,
-) -> None:
+def _show(place: Place, store: Store, file: Path | None, seen: _Seen) -> None:
     from elytron.faces import tables, usage_tables
     from elytron.faces.terminal import show
 
     show(
         tables.title("Poured in"),
-        tables.imports(poured.agents),
-        *tables.bad_lines(poured.agents),
+        tables.imports(seen.poured.agents),
+        *tables.bad_lines(seen.poured.agents),
         "",
-        speed(poured, store.path),
+        speed(seen.poured, store.path),
         "",
-        tables.title("Asked" if answers else "This file brings no questions"),
-        *shown(answers, hits_max=_HITS_SHOWN, languages=store.config.languages),
+        tables.title("Asked" if seen.answers else "This file brings no questions"),
+        *shown(seen.answers, hits_max=_HITS_SHOWN, languages=store.config.languages),
         "",
+    )
+    if seen.graph is not None:
+        show(tables.title("Asked in Cypher"), *demo_graph.shown(seen.graph), "")
+    show(
         tables.title("What it costs"),
-        usage_tables.usages(found),
+        usage_tables.usages(seen.costs),
         "",
         tables.title("Try next"),
     )
     # Not wrapped: a command has to stay in one piece to be copied.
-    for command in _try_next(store, file, poured, answers, kept=place.path is not None):
+    for command in _try_next(store, file, seen, kept=place.path is not None):
         say(f"  {command}")
     if place.path is None:
         say("\nThis memory was temporary and is removed now.")
@@ -149,14 +158,12 @@ def memory_type(place: Path) -> str | None:
     return kind if kind in ("tmpfs", "ramfs") else None
 
 
-def _try_next(
-    store: Store, file: Path | None, poured: Poured, answers: list[Asked], *, kept: bool
-) -> list[str]:
+def _try_next(store: Store, file: Path | None, seen: _Seen, *, kept: bool) -> list[str]:
     """Commands that work as they stand, one after the other."""
     place = shlex.quote(str(store.path) if kept else _KEPT_STORE)
-    answered = [asked for asked in answers if asked.hits]
+    answered = [asked for asked in seen.answers if asked.hits]
     shortest = min(answered, key=lambda asked: len(asked.question), default=None)
-    agent = shlex.quote(poured.agents[0].agent if shortest is None else shortest.agent)
+    agent = shlex.quote(seen.poured.agents[0].agent if shortest is None else shortest.agent)
     if kept:
         first = f"history {agent} --limit 20"
     else:
@@ -165,8 +172,10 @@ def _try_next(
         second = f"sessions {agent}"
     else:
         second = f"recall {agent} {shlex.quote(shortest.question)} --why"
+    third = [] if seen.graph is None else [f"concepts {shlex.quote(seen.graph.agent)}"]
     program = _program()
-    return [f"{program} {line} --store {place}" for line in (first, second, f"usage {agent}")]
+    lines = (first, second, *third, f"usage {agent}")
+    return [f"{program} {line} --store {place}" for line in lines]
 
 
 def _program() -> str:

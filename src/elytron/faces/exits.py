@@ -7,6 +7,7 @@ The core knows nothing of exit codes; an error's `code` is all that is read here
 import errno
 import json
 import os
+import re
 import sys
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -14,7 +15,7 @@ from typing import Any, NamedTuple
 import click
 
 from elytron.errors import DiskFull, ElytronError, InvalidArgument, Unavailable
-from elytron.faces.visible import json_safe, one_line
+from elytron.faces.visible import json_safe, one_line, visible
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 CLOSED_PIPE = 141  # 128 + SIGPIPE
@@ -40,9 +41,14 @@ EXITS = (
     Exit(8, ("corrupt",), "stored data is damaged; it was left as it is"),
     Exit(9, ("outcome-unknown",), "the disk failed; save again with the same id"),
     Exit(10, ("closed", "forked"), "the store was closed, or the process forked"),
+    Exit(11, ("graph-unavailable",), "the graph cannot answer; everything else works"),
+    Exit(12, ("deadline-exceeded",), "a question took too long, or too much memory"),
     Exit(INTERRUPTED, ("interrupted",), "stopped by Ctrl-C"),
     Exit(CLOSED_PIPE, (), "whoever read the output went away"),
 )
+# How a graph engine's complaint ends: the line of the query that is wrong, in quotes, and marks
+# under the place.
+_MARKED = re.compile(r'\n"[^\n]*\n *\^+ *$')
 _NUMBERS = {code: row.number for row in EXITS for code in row.codes}
 
 
@@ -76,7 +82,7 @@ def run(program: Callable[[], Any], *, as_json: bool) -> int:
 
 
 def _tell(code: str, message: str, *, as_json: bool) -> int:
-    lines = [f"elytron: {one_line(message)}"]
+    lines = [f"elytron: {_shown(message)}"]
     if as_json:
         lines.append(json_safe(json.dumps({"error": code, "message": message})))
     try:
@@ -84,6 +90,13 @@ def _tell(code: str, message: str, *, as_json: bool) -> int:
     except BrokenPipeError:
         _end_quietly()
     return number(code)
+
+
+def _shown(message: str) -> str:
+    """A message on one line, unless it ends with marks under a place, as for a wrong query."""
+    if not _MARKED.search(message):
+        return one_line(message)
+    return visible(message.replace("\t", " "))  # one column each, so that the marks stay in place
 
 
 def _tell_os_error(error: OSError, *, as_json: bool) -> int:

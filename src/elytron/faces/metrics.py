@@ -73,6 +73,7 @@ class _StoreCollector:
         if found.usage is not None:
             yield from _store_gauges(found.usage)
             yield from _janitor_gauges(found.usage)
+            yield from _worker_gauges(found.usage)
 
 
 def _gauge(
@@ -86,10 +87,12 @@ def _gauge(
     return family
 
 
-def _counter(name: str, doc: str, samples: Iterable[_Sample]) -> "Metric":
+def _counter(
+    name: str, doc: str, samples: Iterable[_Sample], labels: Sequence[str] = ("agent",)
+) -> "Metric":
     from prometheus_client.core import CounterMetricFamily
 
-    family = CounterMetricFamily(f"elytron_{name}", doc, labels=("agent",))
+    family = CounterMetricFamily(f"elytron_{name}", doc, labels=labels)
     for values, value in samples:
         family.add_metric(values, value)
     return family
@@ -122,6 +125,10 @@ def _agent_gauges(usages: Sequence[Usage], archive_limit_bytes: int) -> Iterator
     yield each("agent_archived_messages", doc, [u.archived for u in usages])
     doc = "Messages that never leave for the archive."
     yield each("agent_pinned_messages", doc, [u.pinned for u in usages])
+    yield each("agent_memories", "Memories held.", [u.memories for u in usages])
+    yield each("agent_concepts", "Concepts held.", [u.concepts for u in usages])
+    doc = "Relations, and mentions of concepts."
+    yield each("agent_links", doc, [u.edges for u in usages])
     doc = "Writes of this process that wait."
     yield each("agent_queued_writes", doc, [u.queued for u in usages])
     forecasts = [
@@ -170,6 +177,15 @@ def _janitor_gauges(usage: StoreUsage) -> Iterator["Metric"]:
     last, next_ = _timestamp(janitor.last_run), _timestamp(janitor.next_run)
     yield _one("janitor_last_run_timestamp_seconds", "When it last cleaned up.", last)
     yield _one("janitor_next_run_timestamp_seconds", "When it will clean up next.", next_)
+
+
+def _worker_gauges(usage: StoreUsage) -> Iterator["Metric"]:
+    worker = usage.worker
+    yield _one("graph_worker_running", "Whether this process has a worker.", float(worker.running))
+    yield _one("graph_worker_memory_bytes", "Memory of the worker.", worker.rss_bytes)
+    yield _one("graph_worker_open_graphs", "Graphs that the worker has open.", worker.open_graphs)
+    doc = "Starts of the worker by this process; all but the first were after its end."
+    yield _counter("graph_worker_starts", doc, [((), float(worker.starts))], ())
 
 
 def _timestamp(at: datetime | None) -> float | None:

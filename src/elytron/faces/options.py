@@ -84,7 +84,7 @@ def _common(command: Command, *, default_store: str | None) -> Command:
         "settings",
         metavar="NAME=VALUE",
         multiple=True,
-        callback=_pairs,
+        callback=read_pairs,
         help="One setting, such as max_db_size_mb=50; may be repeated.",
     )
     @click.option("--json", "as_json", is_flag=True, help="Print for programs.")
@@ -232,9 +232,10 @@ def _store_path(_ctx: click.Context, _param: click.Parameter, value: str | None)
     return Path(value)
 
 
-def _pairs(
+def read_pairs(
     _ctx: click.Context, _param: click.Parameter, values: tuple[str, ...]
 ) -> Mapping[str, str]:
+    """The values of an option that is repeated, each `NAME=VALUE`."""
     pairs = {}
     for pair in values:
         name, equals, value = pair.partition("=")

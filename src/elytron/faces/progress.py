@@ -5,12 +5,14 @@ Rich is imported only where a bar is shown.
 """
 
 import contextlib
+import threading
 from collections.abc import Callable, Iterator
 
 from elytron.agent import Agent
 from elytron.faces.visible import clip_name
 
 _NAME_SHOWN = 30  # characters of a name beside a bar
+_PATIENCE_S = 1.0  # a verb that is over by then needs no bar
 
 OnStep = Callable[[int, int | None], None]
 
@@ -40,3 +42,25 @@ def counting(
         usage = memory.usage()
         total = usage.messages + (usage.archived if archived else 0)
         yield lambda done: on_progress(done, total)
+
+
+@contextlib.contextmanager
+def waiting(memory: Agent, doing: str, *, silent: bool) -> Iterator[None]:
+    """A bar that only moves, for a verb that says nothing of itself; none if it is over soon."""
+    if silent:
+        yield
+        return
+    over = threading.Event()
+
+    def show_later() -> None:
+        if not over.wait(_PATIENCE_S):
+            with stepping(memory, doing, silent=False):
+                over.wait()
+
+    bar = threading.Thread(target=show_later, name="elytron-progress")
+    bar.start()
+    try:
+        yield
+    finally:
+        over.set()
+        bar.join()

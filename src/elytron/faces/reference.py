@@ -49,7 +49,8 @@ names in it are those of the Python library's records and do not change.
 
 ## Errors and exit codes
 
-An error is one line on stderr, `elytron: message`. With `--json` a second line follows it,
+An error is one line on stderr, `elytron: message`; under that of a Cypher query that is wrong stand
+its line and marks at the place. With `--json` a last line follows,
 `{{"error": code, "message": ...}}`.
 
 | exit code | errors | meaning |

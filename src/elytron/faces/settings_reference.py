@@ -72,6 +72,8 @@ def markdown() -> str:
             shown = "off"
         elif isinstance(default, bool):
             shown = str(default).lower()
+        elif isinstance(default, str):
+            shown = default
         else:
             shown = _number(default)
         low_high = field.metadata.get("range")

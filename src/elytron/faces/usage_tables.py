@@ -13,8 +13,8 @@ from elytron.faces.columns import DIM, NARROW, ROOMY, USUAL, Bar, Columns, Head
 from elytron.faces.costs import Costs, Unreadable, nearest_limit, share_of
 from elytron.faces.tables import day, moment, name_of
 from elytron.faces.visible import clip_name, counted, human_bytes, one_line
-from elytron.records import StoreUsage, Usage
-from elytron.reports import Forecast, JanitorUsage
+from elytron.records import GraphUsage, StoreUsage, Usage
+from elytron.reports import Forecast, JanitorUsage, WorkerUsage
 
 # What a limit bounds, in a word; a setting's own name is long.
 _BOUNDED = {
@@ -130,7 +130,7 @@ def details(usage: Usage | Unreadable, *, archive_limit_bytes: int) -> Renderabl
         (usage.users, "user", "users"),
         (usage.memories, "memory", "memories"),
         (usage.concepts, "concept", "concepts"),
-        (usage.edges, "relation", "relations"),
+        (usage.edges, "link", "links"),
     )
     parts = [counted(count, one, many) for count, one, many in held if count]
     table.add_row("holds", ", ".join(parts) or "nothing")
@@ -146,6 +146,8 @@ def details(usage: Usage | Unreadable, *, archive_limit_bytes: int) -> Renderabl
     table.add_row("WAL", human_bytes(size.wal))
     indexes = f"{human_bytes(size.words)} words, {human_bytes(size.vectors)} vectors"
     table.add_row("indexes", f"{indexes}, {human_bytes(size.graph)} graph")
+    if usage.graph.bytes:
+        table.add_row("graph", _graph(usage.graph))
     table.add_row("archive", _archive(usage, archive_limit_bytes))
     if usage.archive.dropped:
         gone = counted(usage.archive.dropped, "message", "messages")
@@ -155,6 +157,18 @@ def details(usage: Usage | Unreadable, *, archive_limit_bytes: int) -> Renderabl
     if usage.queued or usage.failed_writes:
         table.add_row("writes", f"{usage.queued:,} waiting, {usage.failed_writes:,} failed")
     return table
+
+
+def _graph(graph: GraphUsage) -> Text:
+    """A graph's engine, when it was built and why, and what was set aside as damaged."""
+    parts = [one_line(graph.engine or "being built")]
+    if graph.built_at is not None:
+        why = f" ({one_line(graph.built_because)})" if graph.built_because else ""
+        parts.append(f"built {_clock(graph.built_at)}{why}")
+    text = Text(", ".join(parts))
+    if graph.damaged:
+        text.append(f"; {one_line(graph.damaged)} was set aside as damaged", "yellow")
+    return text
 
 
 def _archive(usage: Usage, limit_bytes: int) -> str:
@@ -199,7 +213,21 @@ def store_details(usage: StoreUsage) -> RenderableType:
     waiting = counted(usage.queued, "write", "writes")
     table.add_row("queue", f"{waiting} waiting, {human_bytes(usage.queued_bytes)}")
     table.add_row("clean-up", janitor(usage.janitor))
+    if usage.worker.starts:
+        table.add_row("graphs", worker(usage.worker))
     return table
+
+
+def worker(usage: WorkerUsage) -> Text:
+    """The process that has the graphs open, and why it was last replaced."""
+    if usage.running:
+        memory, graphs = human_bytes(usage.rss_bytes), counted(usage.open_graphs, "graph", "graphs")
+        text = Text(f"worker {usage.pid}: {graphs} open, {memory} memory")
+    else:
+        text = Text("the worker is not running")
+    if usage.last_error:
+        text.append(f"; started {usage.starts:,} times: {one_line(usage.last_error)}", "yellow")
+    return text
 
 
 def janitor(usage: JanitorUsage) -> Text:

@@ -36,14 +36,15 @@ EXPORT_FORMATS = ("auto", "jsonl", "parquet")
 def demo(place: Place, file: Path | None) -> None:
     """Show a memory at work, on a conversation.
 
-    Pours it in, asks five questions, and shows what it costs.
+    Pours it in, asks five questions and one in Cypher, and shows what it costs.
 
     With FILE, that file; without, a conversation of some 450 messages that comes with Elytron.
     The memory is temporary and removed at the end, unless --store says where to keep it
     (ELYTRON_STORE is not used, so that a real store is not filled by accident).
 
     JSON: store, kept, import (as in `import`), questions (each with question, answer,
-    evidence, rank, milliseconds and hits) and usage (as in `usage`).
+    evidence, rank, milliseconds and hits), graph (agent, query, rows, seconds and bytes, or null)
+    and usage (as in `usage`).
     """
     from elytron.faces import demo as show
 
@@ -215,15 +216,23 @@ def reindex(place: Place, agent: str) -> None:
 @click.argument("agent")
 @click.argument("id", required=False)
 @click.option("--session", metavar="SESSION", help="A whole session instead.")
-def delete(place: Place, agent: str, id: str | None, session: str | None) -> None:
-    """Remove a message or a session for good.
+@click.option(
+    "--memory", "memory_id", metavar="ID", help="What was remembered under this id instead."
+)
+def delete(
+    place: Place, agent: str, id: str | None, session: str | None, memory_id: str | None
+) -> None:
+    """Remove a message, a session or a memory for good.
 
     The message with this ID, or with --session all messages of that session.
 
-    JSON: messages, the number of those that were deleted.
+    JSON: messages, the number of those that were deleted; with --memory, memories.
     """
-    if (id is None) == (session is None):
-        raise InvalidArgument("name either the ID of a message or a --session to delete")
+    if sum(named is not None for named in (id, session, memory_id)) != 1:
+        raise InvalidArgument("name the ID of a message, a --session or a --memory to delete")
+    if memory_id is not None:
+        _delete_memory(place, agent, memory_id)
+        return
     with place.open() as store:
         memory = held_agent(store, agent)
         count = int(memory.delete(id)) if id is not None else memory.delete_session(session or "")
@@ -234,3 +243,13 @@ def delete(place: Place, agent: str, id: str | None, session: str | None) -> Non
         documents.write({"messages": count})
         return
     say(f"deleted {counted(count, 'message', 'messages')}")
+
+
+def _delete_memory(place: Place, agent: str, id: str) -> None:
+    with place.open() as store:
+        if not held_agent(store, agent).delete_memory(id):
+            raise NotFound(f"nothing remembered by {quoted(agent)} has the id {quoted(id)}")
+    if place.as_json:
+        documents.write({"memories": 1})
+        return
+    say(f"deleted {counted(1, 'memory', 'memories')}")

@@ -9,9 +9,10 @@ waiting for that would hang the child. The store itself refuses every verb there
 
 import os
 import weakref
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-import apsw
+if TYPE_CHECKING:
+    import apsw
 
 
 class _Closable(Protocol):
@@ -23,7 +24,7 @@ _locks: "weakref.WeakSet[_Closable]" = weakref.WeakSet()
 _registered = False
 
 
-def guard_connection(db: apsw.Connection) -> None:
+def guard_connection(db: "apsw.Connection") -> None:
     """Keep *db* from being closed in a forked child."""
     _register()
     _connections.add(db)

@@ -72,6 +72,10 @@ class FileLock:
                 )
             time.sleep(_POLL_S * (0.5 + random.random()))
 
+    def try_acquire(self) -> bool:
+        """Take the lock if nobody holds it; whether it was taken."""
+        return _try_lock(self._descriptor)
+
     def stat(self) -> os.stat_result:
         """Of the file that is locked, whatever has its name now."""
         return os.fstat(self._descriptor)

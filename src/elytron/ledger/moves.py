@@ -13,7 +13,7 @@ import apsw
 from elytron.errors import Conflict
 from elytron.ledger import rows, words
 from elytron.ledger.ops import (
-    ClearLearned,
+    AllowGraph,
     Grant,
     MergeWords,
     Move,
@@ -28,7 +28,7 @@ from elytron.ledger.ops import (
     Tidy,
     Vacuum,
 )
-from elytron.ledger.schema import DELETE, MEMORY, MESSAGE, SAVE, SESSION, USER
+from elytron.ledger.schema import DELETE, MESSAGE, SAVE, SESSION, USER
 from elytron.records import Draft
 
 _KEYS = "(SELECT value FROM carray(?))"
@@ -41,6 +41,7 @@ class Transaction(Protocol):
     source: object
     messages: int
     granted_bytes: int | None
+    graph_bytes: int
 
     def add_change(self, op: int, kind: int, key: int | None = None) -> int: ...
     def add_changes(
@@ -54,15 +55,13 @@ class Transaction(Protocol):
 
 class Taken(NamedTuple):
     """
-    What a `Remove` took: messages, and with its *learned* memories and concepts.
+    What a `Remove` took.
 
     `keys` are those of the messages: of two who archive the same, and of who archives beside one
     who edits or deletes, each has to know what left by its own hand.
     """
 
     messages: int = 0
-    memories: int = 0
-    concepts: int = 0
     keys: tuple[int, ...] = ()
 
 
@@ -99,14 +98,15 @@ class Moves:
         match op:
             case ResetWords():
                 self._reset_words()
-            case ClearLearned():
-                return self._clear_learned()
             case Vacuum(pages):
                 return self._vacuum(pages)
             case MergeWords(pages, _, begin):
                 return words.merge(self._db, -pages if begin else pages)
             case Grant(granted_bytes):
                 self._grant(granted_bytes)
+            case AllowGraph(graph_bytes):
+                self._db.execute("REPLACE INTO meta VALUES('graph_bytes', ?)", (str(graph_bytes),))
+                self._writes.graph_bytes = graph_bytes
         return None
 
     def _move(self, segments: Sequence[str], run: str) -> None:
@@ -160,11 +160,8 @@ class Moves:
             for key, checksum in op.rows
             if key in held and (checksum is None or held[key] == checksum)
         ]
-        memories, concepts = 0, 0
-        if op.learned is not None:
-            memories, concepts = self._drop_learned(leaving, op.learned)
         self._drop(leaving)
-        return Taken(len(leaving), memories, concepts, tuple(leaving))
+        return Taken(len(leaving), tuple(leaving))
 
     def _ended(self) -> Conflict:
         return Conflict(
@@ -192,49 +189,13 @@ class Moves:
         self._drop_beside(leaving)
 
     def _drop_beside(self, gone: list[int]) -> None:
-        """Remove what stands beside messages or memories: words, vectors, marks, edges."""
+        """Remove what stands beside messages: words, vectors, marks, mentions."""
         for key in gone:
             self._writes.replace_words(key, None)
         keys = integers(gone)
         for table in ("vectors", "marks", "uses"):
             self._db.execute(f"DELETE FROM {table} WHERE key IN {_KEYS}", (keys,))
-        self._db.execute(f"DELETE FROM edges WHERE source IN {_KEYS}", (keys,))
-        self._db.execute(f"DELETE FROM edges WHERE target IN {_KEYS}", (keys,))
-
-    def _drop_learned(self, leaving: list[int], sessions: Sequence[int]) -> tuple[int, int]:
-        """Remove the memories of *sessions*, and the concepts that only what leaves names."""
-        memories = self._keys(
-            f"SELECT key FROM memories WHERE session IN {_KEYS}", integers(sessions)
-        )
-        sources = integers([*leaving, *memories])
-        named = self._keys(
-            f"SELECT DISTINCT target FROM edges WHERE source IN {_KEYS}"
-            " AND target IN (SELECT key FROM concepts)",
-            sources,
-        )
-        if memories:
-            self._writes.add_changes(DELETE, MEMORY, memories)
-            self._db.execute(f"DELETE FROM memories WHERE key IN {_KEYS}", (integers(memories),))
-        self._drop_beside([*leaving, *memories])
-        orphans = self._keys(
-            f"SELECT key FROM concepts c WHERE key IN {_KEYS} AND NOT EXISTS"
-            " (SELECT 1 FROM edges WHERE target = c.key) AND NOT EXISTS"
-            " (SELECT 1 FROM edges WHERE source = c.key)",
-            integers(named),
-        )
-        if orphans:
-            self._db.execute(f"DELETE FROM concepts WHERE key IN {_KEYS}", (integers(orphans),))
-        return len(memories), len(orphans)
-
-    def _clear_learned(self) -> tuple[int, int]:
-        memories = self._keys("SELECT key FROM memories LIMIT ?", -1)
-        concepts = self._keys("SELECT key FROM concepts LIMIT ?", -1)
-        if memories:
-            self._writes.add_changes(DELETE, MEMORY, memories)
-        self._drop_beside(memories)
-        for table in ("memories", "concepts", "edges"):
-            self._db.execute(f"DELETE FROM {table}")
-        return len(memories), len(concepts)
+        self._db.execute(f"DELETE FROM mentions WHERE source IN {_KEYS}", (keys,))
 
     def _restore(self, returning: Returning) -> int:
         """Bring one message back to its key and place; 0 if its id, or its key, is held."""

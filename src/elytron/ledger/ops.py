@@ -4,6 +4,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from elytron.ledger.learned import (
+    ClearLearned,
+    DeleteConcept,
+    DeleteMemory,
+    ForgetHeard,
+    ForgetLearned,
+    LearnedOp,
+    SweepLearned,
+)
 from elytron.records import Draft
 
 # What deleting a message may write besides its text, which is overwritten: pages that it shares
@@ -148,26 +157,13 @@ class Remove:
     Remove messages, (key, checksum), that are the same as when they were read.
 
     One that was edited in the meantime stays; a checksum of None takes any. All *segments*
-    must be moving still, else `Conflict`. Result: `Removed`.
-
-    Args:
-        learned: sessions, by key, whose memories go too; and with them concepts that nothing
-            else names. Only to forget.
+    must be moving still, else `Conflict`. Result: `Taken`.
     """
 
     rows: tuple[tuple[int, int | None], ...]
     segments: tuple[str, ...]
     size_bytes: int
-    learned: tuple[int, ...] | None = None
     items: int = 1
-
-
-class Removed(NamedTuple):
-    """How many messages a `Remove` took, and with *learned* how many memories and concepts."""
-
-    messages: int
-    memories: int = 0
-    concepts: int = 0
 
 
 class Returning(NamedTuple):
@@ -219,14 +215,6 @@ class ResetWords:
 
 
 @dataclass(frozen=True, slots=True)
-class ClearLearned:
-    """Remove all memories, concepts and relations. Result: how many of the first two."""
-
-    size_bytes: int = 4 * 4096
-    items: int = 1
-
-
-@dataclass(frozen=True, slots=True)
 class Vacuum:
     """Give unused pages back to the file system, at most *pages*. Result: how many."""
 
@@ -270,6 +258,15 @@ class Grant:
 
 
 @dataclass(frozen=True, slots=True)
+class AllowGraph:
+    """Note how many bytes the graph may take beside this file, within the agent's limit."""
+
+    bytes: int
+    size_bytes: int = 4096
+    items: int = 1
+
+
+@dataclass(frozen=True, slots=True)
 class NoteUses:
     """Add what was counted of messages' uses: key -> (times, last in us). Result: None."""
 
@@ -290,10 +287,16 @@ REMOVING = (
     Remove,
     Tidy,
     ResetWords,
+    DeleteMemory,
+    DeleteConcept,
+    ForgetLearned,
+    SweepLearned,
+    ForgetHeard,
     ClearLearned,
     Vacuum,
     MergeWords,
     Grant,
+    AllowGraph,
 )
 
 Op = (
@@ -312,10 +315,11 @@ Op = (
     | Restore
     | Tidy
     | ResetWords
-    | ClearLearned
     | Vacuum
     | MergeWords
     | IndexWords
     | Grant
+    | AllowGraph
     | NoteUses
+    | LearnedOp
 )

@@ -13,7 +13,7 @@ from elytron.ledger import rows
 from elytron.ledger.connection import PAGE_BYTES
 from elytron.ledger.moves import integers
 from elytron.ledger.schema import MESSAGE, SAVE
-from elytron.records import LedgerBytes, Message, Session, Usage
+from elytron.records import GraphUsage, LedgerBytes, Message, Session, Usage
 from elytron.reports import ArchiveUsage
 
 
@@ -140,6 +140,11 @@ def messages_of(
         yield row[0], rows.to_message(row, sessions, users)
 
 
+def session_ids(db: apsw.Connection, keys: set[int], source: object) -> dict[int, str]:
+    """The ids of sessions by key, verified."""
+    return _ids(db, _SESSIONS, keys, source)
+
+
 def _ids(db: apsw.Connection, select: str, keys: set[int], source: object) -> dict[int, str]:
     """The ids of sessions or users by key, verified."""
     named = {}
@@ -174,7 +179,7 @@ def sessions(db: apsw.Connection, *, limit: int, source: object) -> list[Session
     )
     ids = _ids(db, _SESSIONS, {row[0] for row in found}, source)
     return [
-        Session(ids[key], count, _to_time(first, source), _to_time(last, source))
+        Session(ids[key], count, to_time(first, source), to_time(last, source))
         for key, count, first, last in found
     ]
 
@@ -200,7 +205,7 @@ def _to_places(found: list[tuple[Any, ...]], source: object) -> list[Place]:
     return [Place(*row) for row in found]
 
 
-def _to_time(at_us: object, source: object) -> datetime:
+def to_time(at_us: object, source: object) -> datetime:
     if type(at_us) is not int or not 0 <= at_us < _TIMES_END_US:
         raise Corrupt(f"{source}: a message's time is damaged; the file was left as it is")
     return rows.to_datetime(at_us)
@@ -330,6 +335,7 @@ def usage(
     file: int,
     wal: int,
     archive: ArchiveUsage,
+    graph: GraphUsage,
     source: object,
     **known: Any,
 ) -> Usage:
@@ -338,9 +344,12 @@ def usage(
 
     Counts rows, and reads the index and vector pages: about a millisecond per 4 MB.
     """
-    kinds = ("messages", "sessions", "users", "memories", "concepts", "edges", "changes")
-    sql = "SELECT " + ", ".join([f"(SELECT count(*) FROM {kind})" for kind in kinds])
-    counts = dict(zip(kinds, db.execute(sql).get, strict=True))
+    kinds = ("messages", "sessions", "users", "memories", "concepts", "changes")
+    edges = ("relations", "mentions")
+    sql = "SELECT " + ", ".join([f"(SELECT count(*) FROM {kind})" for kind in (*kinds, *edges)])
+    *numbers, relations, mentions = db.execute(sql).get
+    counts = dict(zip(kinds, numbers, strict=True))
+    counts["edges"] = relations + mentions
     counts["pinned"] = db.execute("SELECT count(*) FROM marks WHERE pinned").get
     counts["embedded"] = db.execute("SELECT count(*) FROM vectors").get
     first_us, last_us = db.execute("SELECT min(at_us), max(at_us) FROM messages").get
@@ -348,8 +357,8 @@ def usage(
     return Usage(
         **known,
         **counts,
-        first_at=None if first_us is None else _to_time(first_us, source),
-        last_at=None if last_us is None else _to_time(last_us, source),
+        first_at=None if first_us is None else to_time(first_us, source),
+        last_at=None if last_us is None else to_time(last_us, source),
         bytes=LedgerBytes(
             file=file,
             # Pages that are still in the WAL alone count here too.
@@ -359,8 +368,10 @@ def usage(
             words=sum([_table_bytes(db, f"words_{part}") for part in ("data", "idx", "docsize")]),
             vectors=_table_bytes(db, "vectors"),
             archive=archive.bytes,
+            graph=graph.bytes,
         ),
         archive=archive,
+        graph=graph,
     )
 
 

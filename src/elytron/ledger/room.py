@@ -68,6 +68,7 @@ class Room:
         self._name = name
         self._config = config
         self._upkeep = upkeep
+        self.graph_bytes = 0  # what the graph may take of the limit, set before each `bind`
         self.forget()
 
     def forget(self) -> None:
@@ -136,8 +137,11 @@ class Room:
             )
 
     def file_bytes(self, granted_bytes: int | None) -> int:
-        """How large the file may be: the agent's limit without its WAL, or the store's grant."""
-        own = self._config.max_db_size_bytes - self._config.wal_limit_bytes
+        """
+        How large the file may be: the agent's limit without its WAL and its graph, or the store's
+        grant.
+        """
+        own = self._config.max_db_size_bytes - self._config.wal_limit_bytes - self.graph_bytes
         if self._config.max_total_bytes is None:
             return own
         return min(own, granted_bytes or 0)
@@ -157,7 +161,7 @@ class Room:
 
     def no_bytes(self, *, held_bytes: int, need_bytes: int, granted_bytes: int | None) -> NoRoom:
         """What to say when the pages are used up."""
-        own = self._config.max_db_size_bytes - self._config.wal_limit_bytes
+        own = self._config.max_db_size_bytes - self._config.wal_limit_bytes - self.graph_bytes
         if self.file_bytes(granted_bytes) < own:
             limit = (
                 f"{granted_bytes or 0} bytes of the store's `max_total_mb`; nothing was written:"

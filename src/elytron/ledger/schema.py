@@ -9,12 +9,14 @@ kinds, so one full-text index can hold messages and memories side by side.
 APPLICATION_ID = 0x454C5954  # "ELYT"
 
 # What a row of `changes` is about. Numbers are stored: add, never renumber.
-MESSAGE, SESSION, USER, MEMORY = 1, 2, 3, 4
+MESSAGE, SESSION, USER, MEMORY, CONCEPT, RELATION = 1, 2, 3, 4, 5, 6
 # How far, in numbers of the sequence, the word index may lie behind the messages.
 UNINDEXED_MAX = 64
 
-# What was done.
-SAVE, EDIT, DELETE = 1, 2, 3
+# What was done. LINK: what a message or memory mentions was made anew.
+SAVE, EDIT, DELETE, LINK = 1, 2, 3, 4
+# How a concept came to be known.
+TOLD, EXTRACTED, PROPOSED = 0, 1, 2
 
 _FIRST = """
 CREATE TABLE meta(
@@ -179,5 +181,72 @@ CREATE TABLE gone(
 ) WITHOUT ROWID;
 """
 
-MIGRATIONS = (_FIRST, _LIMITS)
+_CONCEPTS = """
+-- Nothing could be written to these two before.
+DROP TABLE edges;
+DROP TABLE concepts;
+
+-- origin says how it came to be known: told (0), extracted (1) or proposed (2).
+CREATE TABLE concepts(
+    key INTEGER PRIMARY KEY,
+    name TEXT NOT NULL,
+    folded TEXT NOT NULL UNIQUE,
+    type TEXT,
+    description TEXT,
+    confidence REAL NOT NULL,
+    origin INTEGER NOT NULL,
+    created_us INTEGER NOT NULL,
+    checksum INTEGER NOT NULL
+);
+
+-- Which message or memory names which concept. Where nobody told it (0), it follows from the text
+-- and can be made anew.
+CREATE TABLE mentions(
+    source INTEGER NOT NULL,
+    concept INTEGER NOT NULL,
+    confidence REAL NOT NULL,
+    told INTEGER NOT NULL,
+    PRIMARY KEY (source, concept)
+) WITHOUT ROWID;
+CREATE INDEX mentions_concept ON mentions(concept, source);
+
+-- learned_from: the message that an extractor read it in.
+CREATE TABLE relations(
+    key INTEGER PRIMARY KEY,
+    source INTEGER NOT NULL,
+    relation TEXT NOT NULL,
+    target INTEGER NOT NULL,
+    strength REAL NOT NULL,
+    valid_from_us INTEGER,
+    valid_to_us INTEGER,
+    learned_from INTEGER,
+    checksum INTEGER NOT NULL
+);
+CREATE INDEX relations_source ON relations(source, relation);
+CREATE INDEX relations_target ON relations(target);
+CREATE INDEX relations_learned ON relations(learned_from) WHERE learned_from IS NOT NULL;
+CREATE INDEX memories_session ON memories(session) WHERE session IS NOT NULL;
+
+-- How far in the order of changes those have come who follow it.
+CREATE TABLE readers(
+    name TEXT PRIMARY KEY,
+    seq INTEGER NOT NULL
+) WITHOUT ROWID;
+
+-- Concepts made since, and the message from which on older ones are still to be looked through.
+CREATE TABLE unlinked(
+    concept INTEGER PRIMARY KEY,
+    key INTEGER NOT NULL
+);
+
+-- Names and quoted terms that may become concepts: how many messages had them, and the last one.
+CREATE TABLE heard(
+    folded TEXT PRIMARY KEY,
+    name TEXT NOT NULL,
+    times INTEGER NOT NULL,
+    key INTEGER NOT NULL
+) WITHOUT ROWID;
+"""
+
+MIGRATIONS = (_FIRST, _LIMITS, _CONCEPTS)
 VERSION = len(MIGRATIONS)

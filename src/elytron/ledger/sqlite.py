@@ -128,6 +128,7 @@ class Ledger:
                 source=self.path,
                 change_max=self._config.change_max,
                 wal_limit_bytes=self._config.wal_limit_bytes,
+                max_concepts=self._config.max_concepts,
             )
         except BaseException:
             db.close()
@@ -377,6 +378,7 @@ class Ledger:
         """Let the file have as many pages as it may for these ops; how many messages it has."""
         assert self._writes is not None, "set with the connection"
         self._writes.begin()
+        self._room.graph_bytes = self._writes.graph_bytes
         self._room.bind(db, ops, granted_bytes=self._writes.granted_bytes, need_bytes=need_bytes)
         return self._writes.messages
 
@@ -476,10 +478,10 @@ class Ledger:
         return self._file_bytes(), self._wal_bytes()
 
     def _file_bytes(self) -> int:
-        return _size(self.path)
+        return files.file_size(self.path)
 
     def _wal_bytes(self) -> int:
-        return _size(self._wal_path)
+        return files.file_size(self._wal_path)
 
 
 def _file_id(path: str) -> tuple[int, int] | None:
@@ -489,10 +491,3 @@ def _file_id(path: str) -> tuple[int, int] | None:
     except FileNotFoundError:
         return None
     return found.st_dev, found.st_ino
-
-
-def _size(path: Path | str) -> int:
-    try:
-        return os.stat(path).st_size
-    except FileNotFoundError:
-        return 0

@@ -174,3 +174,9 @@ def pairs(db: apsw.Connection, sql: str) -> list[tuple[int, str]]:
 def keys(db: apsw.Connection, sql: str, values: tuple[Any, ...] = ()) -> list[int]:
     """The first column of a query."""
     return [row[0] for row in rows.fetch(db, sql, values)]
+
+
+def graph_bytes(db: apsw.Connection) -> int:
+    """What the agent's graph may take on the disk beside this file."""
+    found = db.execute("SELECT value FROM meta WHERE name = 'graph_bytes'").get
+    return int(found) if str(found).isdecimal() else 0

@@ -12,7 +12,9 @@ from typing import Any
 import apsw
 
 from elytron.errors import Conflict, Corrupt, NotFound
-from elytron.ledger import rows, words
+from elytron.ledger import rows, surveys, words
+from elytron.ledger.learned import LEARNED
+from elytron.ledger.learning import Learning
 from elytron.ledger.moves import Moves
 from elytron.ledger.ops import (
     DELETED_BYTES,
@@ -27,7 +29,16 @@ from elytron.ledger.ops import (
     Save,
     SaveOne,
 )
-from elytron.ledger.schema import DELETE, EDIT, MESSAGE, SAVE, SESSION, UNINDEXED_MAX, USER
+from elytron.ledger.schema import (
+    DELETE,
+    EDIT,
+    MESSAGE,
+    RELATION,
+    SAVE,
+    SESSION,
+    UNINDEXED_MAX,
+    USER,
+)
 from elytron.records import Draft, Receipt
 from elytron.text import folded_words
 
@@ -66,15 +77,23 @@ class Writes:
     """The writing statements of one connection. *source* names the ledger in errors."""
 
     def __init__(
-        self, db: apsw.Connection, *, source: object, change_max: int, wal_limit_bytes: int
+        self,
+        db: apsw.Connection,
+        *,
+        source: object,
+        change_max: int,
+        wal_limit_bytes: int,
+        max_concepts: int,
     ) -> None:
         self._db = db
         self._execute = db.execute
         self.source = source
         self._moves = Moves(self, db)
+        self._learning = Learning(self, db, max_concepts=max_concepts)
         # Known without asking while nobody else writes; see `begin`.
         self.messages = 0
         self.granted_bytes: int | None = None
+        self.graph_bytes = 0
         self._version: int | None = None
         self._indexed: int | None = None  # the key up to which there are words
         self._newest = 0  # the key that was saved last on this connection
@@ -89,13 +108,14 @@ class Writes:
         To be called within each transaction, before anything else.
 
         Returns whether another connection has written since our last commit, so that
-        `messages` and `granted_bytes` were read anew. SQLite tells it for 30 ns.
+        `messages`, `granted_bytes` and `graph_bytes` were read anew. SQLite tells it for 30 ns.
         """
         others_wrote = self._db.data_version() != self._version
         if others_wrote:
             self.messages = self.whole(self._execute("SELECT count(*) FROM messages").get)
             granted = self._execute("SELECT value FROM meta WHERE name = 'granted_bytes'").get
             self.granted_bytes = None if granted is None else int(granted)
+            self.graph_bytes = surveys.graph_bytes(self._db)
             self._indexed = None
         self._version = None  # until this transaction has ended well
         return others_wrote
@@ -184,6 +204,8 @@ class Writes:
                 return self.index()
             case NoteUses(uses):
                 self.note_uses(uses)
+            case _ if isinstance(op, LEARNED):
+                return self._learning.apply(op)
             case _:
                 return self._moves.apply(op)
         return None
@@ -330,18 +352,26 @@ class Writes:
                 return removed, True
             self._drop_message(key)
             removed += 1
-        self._execute("DELETE FROM sessions WHERE key = ?", (session,))
-        self.add_change(DELETE, SESSION, session)
+        learned = "SELECT EXISTS (SELECT 1 FROM memories WHERE session = ?)"
+        if not self._execute(learned, (session,)).get:  # else it goes with the last of these
+            self._execute("DELETE FROM sessions WHERE key = ?", (session,))
+            self.add_change(DELETE, SESSION, session)
         return removed, False
 
     def _drop_message(self, key: int) -> None:
+        # What was read in it alone is deleted with it; an archived one keeps its facts.
+        facts = rows.fetch(self._db, "SELECT key FROM relations WHERE learned_from = ?", (key,))
+        if facts:
+            self.add_changes(DELETE, RELATION, [fact for (fact,) in facts])
+            self._execute("DELETE FROM relations WHERE learned_from = ?", (key,))
         # Noted first: the number has to lie above the key, which may be the newest.
         self.add_change(DELETE, MESSAGE, key)
         self._execute("DELETE FROM messages WHERE key = ?", (key,))
         self.replace_words(key, None)
         for table in ("vectors", "marks", "uses"):
             self._execute(f"DELETE FROM {table} WHERE key = ?", (key,))
-        self._execute("DELETE FROM edges WHERE source = ? OR target = ?", (key, key))
+        self._execute("DELETE FROM mentions WHERE source = ?", (key,))
+        self._execute("DELETE FROM heard WHERE key = ?", (key,))  # maybe its words alone
         self.messages -= 1
 
     def _mark(self, op: Mark) -> None:
@@ -370,10 +400,15 @@ class Writes:
         self._execute("REPLACE INTO marks VALUES(?, ?, ?, ?)", (*mark, rows.checksum(mark)))
 
     def note_uses(self, uses: Mapping[int, tuple[int, int]]) -> None:
-        """Add (times, last time in us) to what is counted of messages that are held."""
+        """Add (times, last time in us) to what is counted of messages and memories held."""
         self._db.executemany(
             "INSERT INTO uses SELECT key, ?2, ?3 FROM messages WHERE key = ?1"
             " ON CONFLICT(key) DO UPDATE SET uses = uses + ?2, last_us = max(last_us, ?3)",
+            [(key, times, last_us) for key, (times, last_us) in uses.items()],
+        )
+        self._db.executemany(
+            "UPDATE memories SET uses = uses + ?2,"
+            " last_used_us = max(ifnull(last_used_us, 0), ?3) WHERE key = ?1",
             [(key, times, last_us) for key, (times, last_us) in uses.items()],
         )
 

@@ -95,6 +95,7 @@ def _joined(
         total=all_total,
         mean_length=all_length / all_total,
         speakers=found.speakers if found else (),
+        reached=found.reached if found else {},
     )
 
 

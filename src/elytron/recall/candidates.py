@@ -2,15 +2,18 @@
 Candidates: the messages worth ranking for a question, with what ranking needs of each.
 
 Words find them: the best by FTS5's own BM25, and their neighbours in the session, since a
-question's words often stand in the message that the answer replies to.
+question's words often stand in the message that the answer replies to. Concepts find some more,
+see `reach.py`.
 """
 
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 import apsw
 
 from elytron.config import Config
 from elytron.ledger import reads
+from elytron.recall.reach import Reach
 from elytron.text import HASH_BYTES, QueryTerm, folded_words
 
 _RARE_ENOUGH = 1000  # messages; reading so many postings costs half a millisecond
@@ -29,6 +32,7 @@ class Candidates:
         total: messages held.
         mean_length: their mean number of terms.
         speakers: keys of the users whom the question names.
+        reached: what messages are worth for the concepts that they name, by key.
     """
 
     places: tuple[reads.Place, ...]
@@ -37,6 +41,7 @@ class Candidates:
     total: int
     mean_length: float
     speakers: tuple[int, ...]
+    reached: Mapping[int, float] = field(default_factory=dict)
 
 
 def find(
@@ -48,12 +53,14 @@ def find(
     limit: int,
     config: Config,
     source: object,
+    reach: Callable[..., Reach] | None = None,
 ) -> Candidates | None:
     """
-    Look the question's words up, in one snapshot. None if none of them is held.
+    Look the question's words up, in one snapshot. None if that leads to no message.
 
     Args:
         limit: the hits wanted; at least as many candidates are sought.
+        reach: what concepts lead to, given `total`, the number of messages held.
         source: the ledger's name, for errors.
     """
     newest = reads.unindexed(db, source)
@@ -63,11 +70,41 @@ def find(
         for term in terms
         if any(frequencies[hashed] for hashed in term.hashes)
     )
-    if not held:
-        return None
     total, length = reads.totals(db)
     total += len(newest)
     length += sum(len(place.terms) for place in newest) // HASH_BYTES
+    reached = reach(total=total) if reach else Reach({})
+    added = reached.messages(db)
+    if not held and not added:
+        return None
+    keys = _by_words(db, held, frequencies, newest, accept, total=total, limit=limit, config=config)
+    places = reads.places(db, list(dict.fromkeys(keys + added)), source)
+    accepted = reads.accepted(db, [place.key for place in places], accept)
+    return Candidates(
+        places=tuple(places),
+        accepted=frozenset(accepted),
+        terms=held,
+        total=total,
+        mean_length=length / max(1, total),
+        speakers=tuple(reads.users_named(db, _possible_names(question))),
+        reached=reached.scores(db, list(accepted)),
+    )
+
+
+def _by_words(
+    db: apsw.Connection,
+    held: tuple[tuple[QueryTerm, int], ...],
+    frequencies: dict[bytes, int],
+    newest: list[reads.Place],
+    accept: reads.Filter,
+    *,
+    total: int,
+    limit: int,
+    config: Config,
+) -> list[int]:
+    """The keys of the messages that hold the question's words best."""
+    if not held:
+        return []
     sought = _hashes(_selective(held, total=total, ratio=config.common_word_ratio), frequencies)
     wanted = max(limit, config.candidates_max)
     keys = reads.match(db, sought, accept, limit=wanted)
@@ -76,15 +113,7 @@ def find(
         sought = _hashes([term for term, _ in held], frequencies)
         keys = reads.match(db, sought, accept, limit=wanted)
     keys += [place.key for place in newest if any(hashed in place.terms for hashed in sought)]
-    places = reads.places(db, keys, source)
-    return Candidates(
-        places=tuple(places),
-        accepted=frozenset(reads.accepted(db, [place.key for place in places], accept)),
-        terms=held,
-        total=total,
-        mean_length=length / total,
-        speakers=tuple(reads.users_named(db, _possible_names(question))),
-    )
+    return keys
 
 
 def _hashes(terms: list[QueryTerm], frequencies: dict[bytes, int]) -> list[bytes]:

@@ -2,8 +2,9 @@
 Rank: from candidates to an order. Pure.
 
 BM25 on the words, with our own k1 and b (FTS5 fixes them); then structure: a share of the scores
-of the messages just before and after, and of the session's best; then the speaker whom the
-question names. On LoCoMo this adds as much as an embedding model does, see docs/performance.md.
+of the messages just before and after, and of the session's best; what the concepts that a message
+names are worth; then the speaker whom the question names. On LoCoMo structure adds as much as an
+embedding model does, see docs/performance.md.
 
 Source: BM25, Robertson and Zaragoza, "The Probabilistic Relevance Framework", 2009.
 """
@@ -52,6 +53,7 @@ def rank(found: Candidates, *, limit: int, config: Config) -> list[Ranked]:
         if p.key not in found.accepted:
             continue
         plain = words[p.key] + near[p.key] + lift[p.session]
+        plain += config.concept_weight * found.reached.get(p.key, 0.0)
         spoken = plain * (config.speaker_weight - 1) if p.user == named is not None else 0.0
         if plain > 0:
             ranked.append((plain + spoken, -p.key, p.session, spoken))
@@ -64,6 +66,7 @@ def rank(found: Candidates, *, limit: int, config: Config) -> list[Ranked]:
                 "words": words[-minus_key],
                 "neighbours": near[-minus_key],
                 "session": lift[session],
+                "concepts": config.concept_weight * found.reached.get(-minus_key, 0.0),
                 "speaker": spoken,
             },
             tuple(matched[-minus_key]),

@@ -40,6 +40,7 @@ def check(desk: Desk, *, repair: bool, on_progress: Progress | None = None) -> C
     messages, damaged = _messages(desk, on_progress)
     found += damaged
     found += _rest(desk)
+    found += [_repaired(loose, repair, lambda: desk.sweep(())) for loose in _loose(desk)]
     words = _words(desk)
     if words is not None:
         found.append(_repaired(words, repair, lambda: _reindex(desk)))
@@ -123,9 +124,39 @@ _ORPHANS = (
         "messages of users that are not there",
         "user IS NOT NULL AND user NOT IN (SELECT key FROM users)",
     ),
-    ("changes", "changes out of their order", "ordinal < 1 OR op NOT BETWEEN 1 AND 3"),
+    (
+        "memories",
+        "memories of sessions that are not there",
+        "session IS NOT NULL AND session NOT IN (SELECT key FROM sessions)",
+    ),
+    ("changes", "changes out of their order", "ordinal < 1 OR op NOT BETWEEN 1 AND 4"),
+)
+# What says nothing any more, so that taking it away is a repair.
+_LOOSE = (
+    (
+        "concepts",
+        "mentions of or by what is not there",
+        "mentions",
+        "concept NOT IN (SELECT key FROM concepts) OR (source NOT IN (SELECT key FROM messages)"
+        " AND source NOT IN (SELECT key FROM memories))",
+    ),
+    (
+        "relations",
+        "relations of concepts that are not there",
+        "relations",
+        "source NOT IN (SELECT key FROM concepts) OR target NOT IN (SELECT key FROM concepts)",
+    ),
 )
 _CHECKSUMMED = {
+    "memories": (
+        "key, id, content, kind, importance, pinned, session, valid_from_us, valid_to_us,"
+        " created_us, metadata, checksum"
+    ),
+    "concepts": "key, name, folded, type, description, confidence, origin, created_us, checksum",
+    "relations": (
+        "key, source, relation, target, strength, valid_from_us, valid_to_us, learned_from,"
+        " checksum"
+    ),
     "users": "key, id, folded, created_us, checksum",
     "sessions": "key, id, created_us, checksum",
     "marks": "key, importance, pinned, checksum",
@@ -148,6 +179,20 @@ def _rest(desk: Desk) -> list[Finding]:
             for *values, checksum in db.execute(f"SELECT {columns} FROM {table}"):
                 if rows.checksum(tuple(values)) != checksum:
                     found.append(Finding(table, f"row {values[0]} is not what was written"))
+        return found
+
+    return desk.read(look)
+
+
+def _loose(desk: Desk) -> list[Finding]:
+    """Mentions and relations that lost an end, by a deletion that was cut short or by damage."""
+
+    def look(db: apsw.Connection) -> list[Finding]:
+        found = []
+        for part, what, table, where in _LOOSE:
+            count = db.execute(f"SELECT count(*) FROM {table} WHERE {where}").get
+            if count:
+                found.append(Finding(part, f"{count} {what}", repairable=True))
         return found
 
     return desk.read(look)

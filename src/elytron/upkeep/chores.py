@@ -6,24 +6,31 @@ What leaves is decided in `retention.py`; the doing is in `archiving.py`, `recla
 """
 
 import dataclasses
+import logging
+import time
 from collections.abc import Callable, Sequence
 
 from elytron.archive import Archived
 from elytron.config import RetentionRule
-from elytron.errors import DiskFull
-from elytron.ledger import surveys
+from elytron.errors import Busy, DiskFull, GraphUnavailable, OverBudget, Unavailable
+from elytron.ledger import ops, surveys
+from elytron.ledger.learned import ForgetLearned
 from elytron.ledger.room import NoRoom, Room
 from elytron.reports import Checked, Cleanup, Erased, Reclaimed, Restored
 from elytron.upkeep import archiving, checking, erasing, reclaiming, restoring
 from elytron.upkeep.desk import Desk
+from elytron.upkeep.graphs import Graphs
 from elytron.upkeep.reserve import Reserve
 from elytron.upkeep.retention import Bounds, Plan
 
+_log = logging.getLogger("elytron.upkeep")
 _DAY_US = 86_400_000_000
 # Where the file is so full, a clean-up takes it down to that.
 NEAR, DOWN_TO = 0.95, 0.9
 _ROUNDS_MAX = 4  # what is freed is estimated, so it is measured and done again
 _LEAST_BYTES = 40 * 4096  # a ledger of a few messages: to ask that to give would gain nothing
+_GRAPH_STEP_BYTES = 1 << 20  # by which the graph is allowed to grow
+_DROP_WAIT_S = 2.0  # for another process that has the graph
 _DEAD_MIN_BYTES = 1 << 18  # unused, before a clean-up gives them back by itself
 
 Progress = Callable[[int, int], None]
@@ -32,8 +39,9 @@ Progress = Callable[[int, int], None]
 class Chores:
     """One agent's chores. Got from `Housekeeping.chores`, for the length of a block."""
 
-    def __init__(self, desk: Desk, reserve: Reserve) -> None:
+    def __init__(self, desk: Desk, reserve: Reserve, graphs: Graphs) -> None:
         self.desk = desk
+        self._graphs = graphs
         self._config = desk.config
         self._reserve = reserve
 
@@ -105,17 +113,29 @@ class Chores:
         return checking.check(self.desk, repair=repair, on_progress=on_progress)
 
     def delete_archived(self, *, ids: Sequence[str] | None, session: str | None) -> int:
-        """Take these ids, or this session, out of the archive; returns how many there were."""
+        """
+        Take these ids, or this session, out of the archive, with the facts that were read in them;
+        returns how many there were.
+        """
         archive, names = self.desk.archive, None
         wanted = frozenset(ids or ())
         if ids is not None:
             names = {entry.name for found in archive.holding(ids).values() for entry in found}
             if not names:
                 return 0
-        return archive.rewrite(
-            lambda archived: archived.message.id in wanted or archived.message.session == session,
-            names=names,
-        ).removed
+        keys = set[int]()
+
+        def meant(archived: Archived) -> bool:
+            leaves = archived.message.id in wanted or archived.message.session == session
+            if leaves:
+                keys.add(archived.key)
+            return leaves
+
+        removed = archive.rewrite(meant, names=names).removed
+        if keys:
+            step_bytes = self._config.wal_limit_bytes // 2
+            self.desk.repeat(ForgetLearned(tuple(sorted(keys)), (), step_bytes))
+        return removed
 
     def drop_copies(self, ids: Sequence[str]) -> set[str]:
         """
@@ -141,19 +161,25 @@ class Chores:
         return dropped
 
     def forget(self, *, user: str | None, session: str | None, replies: bool) -> Erased:
-        """Erase a user or a session."""
-        return erasing.forget(self.desk, user=user, session=session, replies=replies)
+        """Erase a user or a session. The graph goes first: it is built anew without them."""
+        self.drop_graph()
+        report = erasing.forget(self.desk, user=user, session=session, replies=replies)
+        return self._without_graph(report)
 
     def clear(self) -> Erased:
         """Erase all."""
-        return erasing.clear(self.desk)
+        self.drop_graph()
+        return self._without_graph(erasing.clear(self.desk))
 
     def make_room(self, short: NoRoom) -> bool:
         """
-        Archive so that a write that met *short* fits; whether it does now.
+        Make a write that met *short* fit; whether it does now. The graph goes first, since it can
+        be made anew; then messages are archived.
 
         Nothing leaves where all that may leave would not be enough.
         """
+        if short.bytes and self._drop_graph():
+            return True
         room_bytes = self.room_bytes
         enough_bytes = int((1 - NEAR) * room_bytes)  # free, beyond what is asked for
         for _ in range(_ROUNDS_MAX):
@@ -178,11 +204,13 @@ class Chores:
     def give(self, wanted_bytes: int) -> None:
         """
         Make the agent's files smaller by *wanted_bytes*, as far as that goes: unused pages first,
-        then the least valuable messages into the archive, then the archive's oldest.
+        then the graph, then the least valuable messages into the archive, then the oldest of that.
         """
         goal = max(_LEAST_BYTES, self.used_bytes - wanted_bytes)
         reclaiming.vacuum(self.desk)
         reclaiming.empty_wal(self.desk)
+        if self.used_bytes > goal:
+            self._drop_graph()
         for _ in range(_ROUNDS_MAX):
             over_bytes = self.used_bytes - goal
             if over_bytes <= 0:
@@ -206,14 +234,80 @@ class Chores:
         return self.desk.archive.usage().bytes if self.desk.archive.exists() else 0
 
     @property
+    def graph_bytes(self) -> int:
+        """What the graph may take; it is noted in the ledger before it takes it."""
+        return self.desk.read(surveys.graph_bytes)
+
+    @property
+    def beside_bytes(self) -> int:
+        """What lies beside the ledger's file: the archive, and what the graph may take."""
+        return self.archive_bytes + self.graph_bytes
+
+    @property
     def used_bytes(self) -> int:
-        """What the ledger's file and the archive take."""
-        return self.desk.ledger.file_sizes()[0] + self.archive_bytes
+        """What the ledger's file, the archive and the graph take."""
+        return self.desk.ledger.file_sizes()[0] + self.beside_bytes
+
+    def more_for_graph(self, size_bytes: int) -> int:
+        """
+        How much more the graph would be allowed, to grow to *size_bytes*.
+
+        Raises:
+            OverBudget: the agent's own limit has no room for that.
+        """
+        allowed_bytes = self.graph_bytes
+        size_bytes = _graph_step(size_bytes)
+        own = self._config.max_db_size_bytes - self._config.wal_limit_bytes
+        if self.desk.pages().live_bytes + size_bytes > NEAR * own:
+            raise self.no_graph(size_bytes, "max_db_size_mb")
+        return max(0, size_bytes - allowed_bytes)
+
+    def allow_graph(self, size_bytes: int) -> None:
+        """Note in the ledger that the graph may grow to *size_bytes*."""
+        reclaiming.vacuum(self.desk)  # the file gives up the pages that the graph may take now
+        self.desk.commit(ops.AllowGraph(_graph_step(size_bytes)))
+
+    def no_graph(self, size_bytes: int, setting: str) -> OverBudget:
+        """What to say where a limit has no room for a graph."""
+        return OverBudget(
+            f"a graph of {self.desk.name!r} takes {size_bytes} bytes, and beside its"
+            f" {self.desk.pages().live_bytes} bytes of messages `{setting}` leaves no room for it:"
+            f" archive or delete something, or raise `{setting}`"
+        )
+
+    def _drop_graph(self) -> bool:
+        """Delete the graph, if there is one and nobody else has it; whether that gave room."""
+        allowed_bytes = self.graph_bytes
+        if not allowed_bytes:
+            return False
+        try:
+            self._graphs.drop(self.desk.name, deadline=time.monotonic() + _DROP_WAIT_S)
+        except (Busy, GraphUnavailable) as error:
+            _log.info("the graph of %r stays: %s", self.desk.name, error)
+            return False
+        self.desk.commit(ops.AllowGraph(0))
+        return True
 
     @property
     def room_bytes(self) -> int:
         """How large the file may get by saving, by the agent's own limit."""
         return Room(self.desk.name, self._config, upkeep=False).own_bytes
+
+    def drop_graph(self) -> int:
+        """Delete the graph and what it was allowed; returns the bytes that it had."""
+        dropped_bytes = self._graphs.drop(self.desk.name)
+        if self.graph_bytes:
+            self.desk.commit(ops.AllowGraph(0))
+        return dropped_bytes
+
+    def _without_graph(self, report: Erased) -> Erased:
+        """Delete what another process may have built while we erased."""
+        try:
+            self.drop_graph()
+        except (Busy, GraphUnavailable, Unavailable) as error:
+            left = f"the graph, which could not be deleted: {error}"
+            return dataclasses.replace(report, remaining=(left, *report.remaining))
+        return report
 
     def _room_bounds(self, short: NoRoom, room_bytes: int, live_bytes: int) -> Bounds:
         target_bytes = min(int(DOWN_TO * room_bytes), room_bytes - short.bytes)
@@ -288,3 +382,7 @@ class Chores:
                 for rule in self._config.retention_rules
             ]
         )
+
+
+def _graph_step(size_bytes: int) -> int:
+    return -(-size_bytes // _GRAPH_STEP_BYTES) * _GRAPH_STEP_BYTES

@@ -16,7 +16,10 @@ from elytron.archive import Archive
 from elytron.config import Config
 from elytron.errors import ElytronError
 from elytron.ledger import ops, surveys
+from elytron.ledger.connection import PAGE_BYTES
+from elytron.ledger.learned import Forgotten, SweepLearned
 from elytron.ledger.moves import Taken
+from elytron.ledger.schema import PROPOSED
 from elytron.ledger.sqlite import Ledger
 from elytron.ledger.uses import Uses
 from elytron.text import Analyzer
@@ -71,17 +74,9 @@ class Desk:
         found: Sequence[tuple[int, int | None]],
         *,
         sizes: dict[int, int],
-        learned: tuple[int, ...] | None = None,
-    ) -> ops.Removed:
+    ) -> int:
         """Remove messages from the ledger; returns how many went. Arguments as in `removing`."""
-        removed = ops.Removed(0)
-        for _, step in self.removing(found, sizes=sizes, learned=learned):
-            removed = ops.Removed(
-                removed.messages + step.messages,
-                removed.memories + step.memories,
-                removed.concepts + step.concepts,
-            )
-        return removed
+        return sum([step.messages for _, step in self.removing(found, sizes=sizes)])
 
     def removing(
         self,
@@ -89,7 +84,6 @@ class Desk:
         *,
         segments: tuple[str, ...] = (),
         sizes: dict[int, int],
-        learned: tuple[int, ...] | None = None,
     ) -> Iterator[tuple[int, Taken]]:
         """
         Remove messages in commits that fit into the WAL.
@@ -101,11 +95,9 @@ class Desk:
         Yields:
             After each commit how many messages it was about, and what it took.
         """
-        # What was learned goes even where no message is left of its session.
-        groups = self._groups(found, sizes) if found or not learned else [[]]
-        for group in groups:
+        for group in self._groups(found, sizes):
             size_bytes = sum([_removal_bytes(sizes.get(key, 0)) for key, _ in group])
-            step = self.commit(ops.Remove(tuple(group), segments, size_bytes, learned))
+            step = self.commit(ops.Remove(tuple(group), segments, size_bytes))
             yield len(group), step
 
     def _groups(
@@ -125,12 +117,37 @@ class Desk:
             yield group
 
     def tidy(self) -> None:
-        """Remove sessions and users that no message is left of."""
+        """
+        Remove sessions and users that no message is left of, and concepts that were only proposed
+        and nothing names any more.
+        """
+        self.sweep((PROPOSED,))
         at_once = max(1, min(64, self.config.wal_limit_bytes // 4 // ops.TIDIED_BYTES // 2))
         names = self.read(lambda db: surveys.counts(db, ("sessions", "users")))
         for _ in range(1 + sum(names.values())):  # in a damaged file a row may refuse to go
             if not self.commit(ops.Tidy(at_once)):
                 return
+
+    def sweep(self, origins: tuple[int, ...], *, unlooked: bool = False) -> Forgotten:
+        """Remove what `SweepLearned` finds, in commits that fit into the WAL."""
+        at_once = max(1, min(500, self.config.commit_bytes // (8 * PAGE_BYTES)))
+        return self.repeat(SweepLearned(origins, at_once, unlooked))
+
+    def repeat(self, op: ops.Op) -> Forgotten:
+        """Do a step that forgets until there is no more to do; what went in all."""
+        total = Forgotten()
+        tables = ("memories", "concepts", "relations", "mentions")
+        held = self.read(lambda db: surveys.counts(db, tables))
+        for _ in range(1 + sum(held.values())):  # in a damaged file a row may refuse to go
+            step: Forgotten = self.commit(op)
+            total = Forgotten(
+                total.memories + step.memories,
+                total.concepts + step.concepts,
+                total.relations + step.relations,
+            )
+            if not step.more:
+                break
+        return total
 
 
 def _removal_bytes(size_bytes: int) -> int:

@@ -1,8 +1,9 @@
 """
 Erasing: a user, a session or everything, out of the ledger and out of the archive.
 
-First the archive, then the ledger, then what deletion leaves behind: index entries, unused
-pages, the WAL. Cut short anywhere, it has forgotten a part; run again, it forgets the rest.
+First what was learned, then the archive, then the messages, then what deletion leaves behind: index
+entries, unused pages, the WAL. Cut short anywhere, it has forgotten a part; run again, it forgets
+the rest.
 """
 
 from collections.abc import Collection, Iterable
@@ -15,6 +16,8 @@ from elytron.archive.durable import PART
 from elytron.archive.listing import PART_MAX_AGE_S
 from elytron.errors import Busy, Corrupt, DiskFull
 from elytron.ledger import ops, rows, surveys
+from elytron.ledger.learned import ClearLearned, ForgetHeard, ForgetLearned
+from elytron.ledger.schema import EXTRACTED, PROPOSED
 from elytron.reports import Erased
 from elytron.upkeep import reclaiming
 from elytron.upkeep.archiving import heal
@@ -77,7 +80,8 @@ def forget(desk: Desk, *, user: str | None, session: str | None, replies: bool) 
             gone = reach(said, replies=replies)
         if not gone and total.messages + total.archived:
             break
-        total = _erase(desk, gone, said, before=total, damaged=damaged)
+        emptied = _emptied(said, gone) if session is None else {session}
+        total = _erase(desk, gone, emptied, before=total, damaged=damaged)
         if not gone:
             break
     return total
@@ -88,7 +92,7 @@ def clear(desk: Desk) -> Erased:
     said, damaged = _said(desk, None)
     gone = {one.key for one in said}
     before = Erased(desk.name, 0, 0, 0, 0, 0, 0)
-    return _erase(desk, gone, said, before=before, damaged=damaged, everything=True)
+    return _erase(desk, gone, set(), before=before, damaged=damaged, everything=True)
 
 
 def _said(desk: Desk, user: str | None) -> tuple[list[Said], list[str]]:
@@ -163,25 +167,25 @@ def _archived(archived: Archived, user: str | None) -> Said:
 def _erase(
     desk: Desk,
     gone: Collection[int],
-    said: list[Said],
+    emptied: Collection[str],
     *,
     before: Erased,
     damaged: list[str],
     everything: bool = False,
 ) -> Erased:
+    forget = _forget_op(desk, gone, emptied, everything=everything)
+    # While the messages are there it is known what they were and which sessions they leave empty.
+    learned = [desk.repeat(forget)]
     archived = _erase_archived(desk, gone)
     _note_gone(desk, gone)
     counted = desk.read(lambda db: surveys.counts(db, ("sessions", "users")))
     held = [key for key in _held(desk) if key in gone]
     sizes = {worth.key: worth.bytes for worth in desk.read(surveys.worths)}
-    emptied = _emptied(said, gone)
-    learned = tuple([key for key, name in _sessions(desk) if everything or name in emptied])
-    removed = desk.remove([(key, None) for key in held], sizes=sizes, learned=learned)
-    if everything:
-        memories, concepts = desk.commit(ops.ClearLearned())
-        removed = ops.Removed(
-            removed.messages, removed.memories + memories, removed.concepts + concepts
-        )
+    messages = desk.remove([(key, None) for key in held], sizes=sizes)
+    # Once more: until now more may have been read in them, and written down.
+    learned.append(desk.repeat(forget))
+    learned.append(desk.sweep((EXTRACTED, PROPOSED), unlooked=True))
+    desk.commit(ForgetHeard())
     desk.tidy()  # the memories of emptied sessions are gone, so those go too
     left = desk.read(lambda db: surveys.counts(db, ("sessions", "users")))
     # Deleted bytes are overwritten, but what moved between pages may have left a copy in a
@@ -199,14 +203,24 @@ def _erase(
         remaining += [what for what in damaged if "archive" in what]
     return Erased(
         desk.name,
-        before.messages + removed.messages,
+        before.messages + messages,
         before.archived + archived,
-        before.memories + removed.memories,
-        before.concepts + removed.concepts,
+        before.memories + sum([one.memories for one in learned]),
+        before.concepts + sum([one.concepts for one in learned]),
         before.sessions + counted["sessions"] - left["sessions"],
         before.users + counted["users"] - left["users"],
         (*remaining, _BACKUPS),
     )
+
+
+def _forget_op(
+    desk: Desk, gone: Collection[int], emptied: Collection[str], *, everything: bool
+) -> ops.Op:
+    """One step of forgetting what was learned from messages, and in sessions."""
+    if everything:
+        return ClearLearned(desk.config.wal_limit_bytes // 2)
+    sessions = tuple([key for key, name in _sessions(desk) if name in emptied])
+    return ForgetLearned(tuple(sorted(gone)), sessions, desk.config.wal_limit_bytes // 2)
 
 
 def _erase_archived(desk: Desk, gone: Collection[int]) -> int:
@@ -229,7 +243,9 @@ def _rebuild(desk: Desk) -> list[str]:
     except (Busy, DiskFull) as error:
         left = [] if reclaiming.empty_wal(desk) else [_READER]
         return [f"unused parts of the file's pages: {error}", *left]
-    return [] if done.put_off is None else [_READER]
+    if done.put_off is None:
+        return []
+    return [_READER if reclaiming.READER in done.put_off else done.put_off]
 
 
 def _held(desk: Desk) -> list[int]:

@@ -25,6 +25,7 @@ from elytron.upkeep.alarms import Alarms
 from elytron.upkeep.chores import NEAR, Chores
 from elytron.upkeep.clock import Clock
 from elytron.upkeep.desk import Desk
+from elytron.upkeep.graphs import Graphs
 from elytron.upkeep.janitor import Janitor
 from elytron.upkeep.reserve import Reserve
 from elytron.upkeep.runs import Run
@@ -52,6 +53,7 @@ class Housekeeping:
         self.clock = clock or Clock()
         self.reserve = Reserve(store, size_bytes=config.reserve_bytes)
         self.alarms = Alarms(config)
+        self.graphs = Graphs(store, config, allow=self._allow_graph)
         self._store = store
         self._config = config
         self._analyzer = analyzer
@@ -128,7 +130,7 @@ class Housekeeping:
                 if desk is None:
                     yield None
                     return
-                chores = Chores(desk, self.reserve)
+                chores = Chores(desk, self.reserve, self.graphs)
                 if self.sharing is None or lent:
                     yield chores
                     return
@@ -215,6 +217,23 @@ class Housekeeping:
         """Whether it is the store's budget that is short, and not the agent's own."""
         return chores.desk.pages().live_bytes + short.bytes < NEAR * chores.room_bytes
 
+    def _allow_graph(self, name: str, size_bytes: int) -> None:
+        """
+        Let an agent's graph grow to *size_bytes*.
+
+        Raises:
+            OverBudget: there is no room for that under `max_db_size_mb` or `max_total_mb`.
+        """
+        deadline = time.monotonic() + self._config.save_timeout_s
+        with self.chores(name, deadline=deadline, lent=True) as chores:
+            assert chores is not None, "an agent whose graph is built is there"
+            more_bytes = chores.more_for_graph(size_bytes)
+            if self.sharing is not None and not self.sharing.grow_beside(
+                chores, more_bytes, deadline
+            ):
+                raise chores.no_graph(size_bytes, "max_total_mb")
+            chores.allow_graph(size_bytes)
+
     def near(self, name: str) -> None:
         """Have the janitor look after an agent that is near a limit; not too often."""
         now_s = time.monotonic()
@@ -254,8 +273,12 @@ class Housekeeping:
         """End the janitor. Idempotent."""
         self.janitor.stop(self._config.save_timeout_s)
 
-    def close_budget(self) -> None:
-        """Give the process's part of the store's budget back, once all agents are closed."""
+    def finish(self) -> None:
+        """
+        Once all agents are closed: end the graphs' worker, and give the process's part of the
+        store's budget back.
+        """
+        self.graphs.close()
         if self.sharing is not None:
             self.sharing.close()
 

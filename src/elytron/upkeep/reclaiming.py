@@ -11,9 +11,11 @@ import time
 from elytron.errors import Busy, DiskFull
 from elytron.ledger import ops, words
 from elytron.ledger.connection import PAGE_BYTES
+from elytron.ledger.room import NoRoom
 from elytron.reports import Reclaimed
 from elytron.upkeep.desk import Desk
 
+READER = "a reader keeps the WAL; it is emptied when that has ended"
 _log = logging.getLogger("elytron.upkeep")
 _STEP_PAGES = 64  # a quarter of a megabyte: saves wait for one step at most
 _MERGE_STEPS_MAX = 2_000
@@ -31,10 +33,16 @@ def reclaim(desk: Desk, *, full: bool = False, merge: bool = False) -> Reclaimed
         merge: merge the whole word index, so that no deleted entry is left in it.
     """
     before = sum(desk.ledger.file_sizes())
-    if merge or full:
-        merge_words(desk)
-    vacuum(desk)
     put_off, rebuilt = None, False
+    if merge or full:
+        try:
+            merge_words(desk)
+        except (
+            NoRoom
+        ) as error:  # it writes before it frees; the rest can be given back all the same
+            put_off = f"merging the word index: {error}"
+            _log.info("merging the words of %s is put off: %s", desk.ledger.path, error)
+    vacuum(desk)
     pages = desk.pages(unused=True)
     worth_it = (
         pages.live_bytes >= _REBUILD_MIN_BYTES
@@ -47,10 +55,10 @@ def reclaim(desk: Desk, *, full: bool = False, merge: bool = False) -> Reclaimed
         except (Busy, DiskFull) as error:
             if full:
                 raise
-            put_off = str(error)
+            put_off = put_off or str(error)
             _log.info("rebuilding %s is put off: %s", desk.ledger.path, error)
     if not empty_wal(desk):
-        put_off = put_off or "a reader keeps the WAL; it is emptied when that has ended"
+        put_off = put_off or READER
     after = sum(desk.ledger.file_sizes())
     return Reclaimed(desk.name, before, after, rebuilt, put_off)
 

@@ -2,9 +2,9 @@
 Sharing: the bytes of a store among its agents (`max_total_mb`), so that no chatty one pushes out
 another's memory.
 
-Each agent has a grant for its file and its archive, and each that is open a reserve for its WAL;
-together they are never more than the total. The grant for the file stands in the agent's own
-ledger too, where it bounds every commit of every process at no cost. Who needs more asks; when
+Each agent has a grant for its file, its archive and its graph, and each that is open a reserve for
+its WAL; together they are never more than the total. The grant for the file stands in the agent's
+own ledger too, where it bounds every commit of every process at no cost. Who needs more asks; when
 nothing is free, the agent furthest over its fair share gives (`shares.py`).
 
 A grant is raised in the budget first and in the ledger then, and lowered the other way round: cut
@@ -90,11 +90,22 @@ class Sharing:
         Let an agent's file grow by *need_bytes*; False if nobody is over its share but itself and
         it has nothing to give.
         """
+
+        def wanted_bytes() -> int:  # anew each time: it may be this agent that gave
+            file_bytes = needed_file_bytes(chores.desk.pages().live_bytes + need_bytes)
+            return file_bytes + chores.beside_bytes
+
+        return self._grow(chores, wanted_bytes, deadline)
+
+    def grow_beside(self, chores: Chores, need_bytes: int, deadline: float) -> bool:
+        """The same for what lies beside an agent's file, as its graph."""
+        return self._grow(chores, lambda: chores.used_bytes + need_bytes, deadline)
+
+    def _grow(self, chores: Chores, wanted_bytes: Callable[[], int], deadline: float) -> bool:
         folder = files.folder_name(chores.desk.name)
 
-        def missing_bytes() -> int:  # anew each time: it may be this agent that gave
-            file_bytes = needed_file_bytes(chores.desk.pages().live_bytes + need_bytes)
-            return max(1, file_bytes + chores.archive_bytes - self._budget.grant(folder))
+        def missing_bytes() -> int:
+            return max(1, wanted_bytes() - self._budget.grant(folder))
 
         try:
             self._obtain(
@@ -128,7 +139,7 @@ class Sharing:
         if granted:
             kept = min(granted, chores.used_bytes + self._step_bytes())
             # First in its ledger, so that nobody writes by the old grant any more.
-            chores.desk.commit(ops.Grant(max(0, kept - chores.archive_bytes)))
+            chores.desk.commit(ops.Grant(max(0, kept - chores.beside_bytes)))
             self._budget.settle(folder, kept)
 
     def close(self) -> None:
@@ -148,7 +159,7 @@ class Sharing:
     def _note_grant(self, chores: Chores) -> None:
         """Write into the ledger how large its file may be by the agent's grant."""
         granted = self._budget.grant(files.folder_name(chores.desk.name))
-        chores.desk.commit(ops.Grant(max(0, granted - chores.archive_bytes)))
+        chores.desk.commit(ops.Grant(max(0, granted - chores.beside_bytes)))
 
     def _obtain(
         self,
@@ -225,7 +236,7 @@ class Sharing:
         chores.give(max(give_bytes, self._step_bytes()))
         # First in its ledger, so that nobody writes by the old grant any more.
         used = chores.used_bytes
-        chores.desk.commit(ops.Grant(max(0, used - chores.archive_bytes)))
+        chores.desk.commit(ops.Grant(max(0, used - chores.beside_bytes)))
         self._budget.settle(giver, used)
         _log.info("%r gave %d bytes of the store's budget", chores.desk.name, before - used)
         return bool(before > used)
@@ -255,18 +266,11 @@ class Sharing:
         self._counted = True
 
     def _wal_bytes(self, folder: str) -> int:
-        return _file_size(self._store / "agents" / folder / f"{files.LEDGER}-wal")
+        return files.file_size(self._store / "agents" / folder / f"{files.LEDGER}-wal")
 
 
 def _size(folder: Path) -> int:
-    """What an agent's file and archive take. By their names: nothing is opened."""
-    archive = folder / "archive"
-    inside = archive.iterdir() if archive.is_dir() else ()
-    return _file_size(folder / files.LEDGER) + sum([_file_size(path) for path in inside])
-
-
-def _file_size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except FileNotFoundError:
-        return 0
+    """What an agent's file, archive and graph take. By their names: nothing is opened."""
+    beside = [folder / "archive", folder / "graph"]
+    inside = [path for place in beside if place.is_dir() for path in place.iterdir()]
+    return files.file_size(folder / files.LEDGER) + sum([files.file_size(path) for path in inside])

@@ -27,6 +27,7 @@ class Verbs:
         self.name = name
         self._agents = agents
         self._analyzer = analyzer
+        self._ids = ids
         self._languages = ",".join(analyzer.names)
         self._admit = partial(admit, config=agents.config, analyzer=analyzer, ids=ids)
         self._admit_many = partial(admit_many, config=agents.config, analyzer=analyzer, ids=ids)

@@ -3,12 +3,14 @@ Keeping: the verbs of limits: what leaves, what comes back, what is given back a
 """
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from datetime import datetime
 from typing import TypeVar
 
 from elytron.errors import InvalidArgument
 from elytron.ledger import ops, rows
 from elytron.reports import Checked, Cleanup, Erased, Reclaimed, Restored
+from elytron.upkeep import comparing
 from elytron.upkeep.chores import Chores
 from elytron.verbs.base import Verbs
 from elytron.write.admission import check_aware, check_id, check_importance
@@ -168,17 +170,25 @@ class Keeping(Verbs):
     ) -> Checked:
         """
         Look at everything: each row's checksum, orphans, words against rows, the change list,
-        each archive segment, and what was left half done.
+        each archive segment, what was left half done, and the graph if there is one.
 
         Args:
             repair: put right what can be made anew from what is whole.
 
         Reads the whole file and the whole archive: some 20,000 messages a second.
         """
-        return self._chore(
+        report = self._chore(
             lambda chores: chores.check(repair=repair, on_progress=on_progress),
             none=Checked(self.name, 0, 0),
         )
+        graphs = self._agents.upkeep.graphs
+        if not graphs.folder(self.name).exists():
+            return report
+        with self._agents.use(self.name, create=False) as agent:
+            if agent is None:
+                return report
+            found = comparing.findings(graphs, self.name, agent.ledger, repair=repair)
+            return replace(report, findings=(*report.findings, *found))
 
     def forget(
         self, *, user: str | None = None, session: str | None = None, replies: bool = True

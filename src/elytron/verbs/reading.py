@@ -123,6 +123,7 @@ class Reading(Verbs):
                 config=self._config,
                 analyzer=self._analyzer,
                 archive=agent.archive if archived else None,
+                known=agent.known,
             )
 
     def context(
@@ -172,6 +173,7 @@ class Reading(Verbs):
                     agent=self.name,
                     limit_bytes=limit,
                     max_messages=self._config.max_messages_per_agent,
+                    graph=self._agents.upkeep.graphs.usage(self.name),
                     queued=agent.writer.queued,
                     failed_writes=agent.writer.failed,
                 )

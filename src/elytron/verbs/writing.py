@@ -2,6 +2,7 @@
 Writing: the verbs that put messages in, change them, or take single ones out.
 """
 
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from datetime import datetime
@@ -9,12 +10,13 @@ from typing import Any
 
 from elytron.errors import Busy, Conflict, ElytronError, NotFound
 from elytron.import_run import ImportRun
-from elytron.ledger import ops
-from elytron.records import Draft, ImportReport, Message, Receipt
-from elytron.reindex_run import reindex_all
+from elytron.ledger import knowledge, ops
+from elytron.records import Draft, ImportReport, Memory, Message, Receipt
+from elytron.reindex_run import reindex_all, reindex_memories
 from elytron.verbs.reading import Reading
 from elytron.write.admission import check_content, check_id, check_timeout, is_same
 
+_MEMORIES = 100  # read at once
 _LOOKS_MAX = 3  # for a message that may be on its way between ledger and archive
 
 
@@ -135,20 +137,26 @@ class Writing(Reading):
 
     def flush(self, *, timeout_s: float | None = None) -> None:
         """
-        Wait until everything submitted so far is settled.
+        Wait until everything submitted so far is settled, and linked to the concepts it names.
 
         Args:
             timeout_s: how long to wait at most; `save_timeout_s` if None.
 
         Raises:
-            Busy: not settled in that time. Nothing is lost; flush again.
+            Busy: not done in that time. Nothing is lost; flush again.
+            OverBudget: a limit leaves no room for links. What was saved is durable.
         """
         limit_s = self._config.save_timeout_s if timeout_s is None else check_timeout(timeout_s)
+        deadline = time.monotonic() + limit_s
         if not self._agents.wait_submitted(self.name, limit_s):
             raise Busy(
                 f"what was submitted to {self.name!r} is not settled after {limit_s:g} s;"
                 " flush again"
             )
+        with self._agents.use(self.name, create=False) as agent:
+            if agent is not None:
+                rest_s = max(0.0, deadline - time.monotonic())
+                self._agents.link(self.name, agent, timeout_s=rest_s)
 
     def edit(self, id: str, content: str) -> None:
         """
@@ -258,6 +266,14 @@ class Writing(Reading):
         )
         return run.run(self.name, messages)
 
+    def _memory_page(self, after_key: int) -> list[tuple[int, Memory]]:
+        return self._read(
+            lambda db, source: knowledge.memory_page(
+                db, after_key=after_key, limit=_MEMORIES, source=source
+            ),
+            default=[],
+        )
+
     def _save_drafts(self, drafts: tuple[Draft, ...]) -> list[Receipt]:
         """Save drafts in one commit, but for those that are in the archive already."""
         archived = self._archived(drafts)
@@ -322,6 +338,12 @@ class Writing(Reading):
         """
         if not self.exists():
             return 0
+        reindex_memories(
+            read=self._memory_page,
+            write=lambda op: self._write(op, other_languages=True),
+            analyzer=self._analyzer,
+            commit_max_bytes=self._config.commit_bytes,
+        )
         return reindex_all(
             read=self._page,
             write=lambda op: self._write(op, other_languages=True),

@@ -91,9 +91,9 @@ def admit(
     else:
         at_us, offset_min = _check_time(at, arrived_us, config)
         at_given = True
-    stored_metadata = None if metadata is None else _check_metadata(metadata)
+    stored_metadata = None if metadata is None else check_metadata(metadata)
     if stored_metadata is not None:
-        text_bytes += _utf8_bytes(stored_metadata, "metadata")
+        text_bytes += utf8_bytes(stored_metadata, "metadata")
         _check_size(text_bytes, "content and metadata together", config)
     terms = analyzer.document(content, speaker=user or role, at=at)
     return Draft(
@@ -205,7 +205,7 @@ def check_content(content: object, config: Config) -> int:
         raise InvalidArgument("content is empty")
     if "\0" in content:
         raise InvalidArgument(f"content has a NUL character at {content.index(chr(0))}; remove it")
-    size_bytes = _utf8_bytes(content, "content")
+    size_bytes = utf8_bytes(content, "content")
     _check_size(size_bytes, "content", config)
     return size_bytes
 
@@ -292,8 +292,8 @@ def _check_time(at: object, now_us: int, config: Config) -> tuple[int, int]:
     return at_us, int(offset.total_seconds() / 60)
 
 
-def _check_metadata(metadata: object) -> str | None:
-    """The metadata as JSON; None if there is nothing in it."""
+def check_metadata(metadata: object) -> str | None:
+    """Metadata as JSON; None if there is nothing in it."""
     if not isinstance(metadata, Mapping):
         raise InvalidArgument(f"metadata must be a mapping; got {type(metadata).__name__}")
     if not metadata:
@@ -334,7 +334,8 @@ def _depth_exceeds(value: object, levels: int) -> bool:
     return True
 
 
-def _utf8_bytes(text: str, what: str) -> int:
+def utf8_bytes(text: str, what: str) -> int:
+    """How many bytes a text has, which must be one that can be written."""
     try:
         return len(text) if text.isascii() else len(text.encode())
     except UnicodeEncodeError as error:

@@ -147,11 +147,13 @@ class Writer:
         timeout_s: float,
         run_soon: Callable[[Callable[[], None]], bool],
         make_room: Callable[[NoRoom, float], bool] = lambda _short, _deadline: False,
+        on_written: Callable[[], None] = lambda: None,
     ) -> None:
         """
         Args:
             make_room: asked when a limit is reached, with a deadline on the monotonic clock;
                 whether there is room now. What is waiting waits for it, so order is kept.
+            on_written: called after each commit. Must return at once.
             run_soon: has a function called on a thread of the store's pool; False if there is
                 none any more, at the interpreter's end.
         """
@@ -162,6 +164,7 @@ class Writer:
         self._timeout_s = timeout_s
         self._run_soon = run_soon
         self._make_room = make_room
+        self._on_written = on_written
         self._mutex = threading.Lock()
         self._queue: deque[_Item] = deque()
         self._leader: object | None = None  # an item whose caller leads, or a token of the pool
@@ -368,6 +371,7 @@ class Writer:
             raise
         finally:
             self._batch = []
+        self._on_written()
         if self._ledger.checkpoint_due():
             self._ledger.checkpoint()
 

@@ -18,9 +18,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self, TypeVar
 
-from elytron import agent as synchronous
 from elytron import config as configuration
 from elytron import store as stores
+from elytron.aio.base import call
+from elytron.aio.learning import AsyncLearning
+from elytron.concepts.extraction import Extract
 from elytron.config import Config
 from elytron.records import (
     Context,
@@ -42,17 +44,25 @@ _LONG = 4096  # characters; to index so many takes more than a millisecond of th
 def open(  # noqa: A001 - `elytron.aio.open` is the public name
     path: str | os.PathLike[str],
     config: str | Path | Mapping[str, Any] | Config | None = None,
+    *,
+    extract: Extract | None = None,
     **settings: Any,
 ) -> "AsyncStore":
     """`elytron.open` for asyncio; use it in an `async with` block."""
-    return AsyncStore(path, configuration.load(config, settings, os.environ))
+    return AsyncStore(path, configuration.load(config, settings, os.environ), extract=extract)
 
 
 class AsyncStore:
     """`Store` for asyncio: the same verbs, awaited."""
 
-    def __init__(self, path: str | os.PathLike[str], config: Config) -> None:
-        self._store = stores.Store(path, config)
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        config: Config,
+        *,
+        extract: Extract | None = None,
+    ) -> None:
+        self._store = stores.Store(path, config, extract=extract)
         self._pool = ThreadPoolExecutor(config.async_threads, thread_name_prefix="elytron-async")
 
     @property
@@ -88,15 +98,15 @@ class AsyncStore:
         # Not on our pool, which it ends; a thread of its own ends with it.
         closer = ThreadPoolExecutor(1, thread_name_prefix="elytron-close")
         try:
-            await _call(closer, self._store.close)
-            await _call(closer, self._pool.shutdown)
+            await call(closer, self._store.close)
+            await call(closer, self._pool.shutdown)
             closer.shutdown(wait=True)  # it has ended all but its thread
         finally:
             closer.shutdown(wait=False)  # cancelled, it goes on without the loop
 
     async def _call(self, function: Callable[[], _T]) -> _T:
         self._store._agents.check_usable()  # a pool that was shut down would say it less well
-        return await _call(self._pool, function)
+        return await call(self._pool, function)
 
     async def __aenter__(self) -> Self:
         return self
@@ -110,16 +120,8 @@ class AsyncStore:
         await self.close()
 
 
-class AsyncAgent:
+class AsyncAgent(AsyncLearning):
     """`Agent` for asyncio: the same verbs, awaited. Each is described there."""
-
-    def __init__(self, agent: synchronous.Agent, pool: ThreadPoolExecutor) -> None:
-        self._agent = agent
-        self._pool = pool
-
-    @property
-    def name(self) -> str:
-        return self._agent.name
 
     async def save(
         self,
@@ -424,18 +426,3 @@ class AsyncAgent:
     async def clear(self) -> Erased:
         """See `Agent.clear`."""
         return await self._call_writing(self._agent.clear)
-
-    async def _call(self, function: Callable[[], _T]) -> _T:
-        self._agent._agents.check_usable()
-        return await _call(self._pool, function)
-
-    async def _call_writing(self, function: Callable[[], _T]) -> _T:
-        """A call that goes on when its awaiting is cancelled; `flush` and `close` wait for it."""
-        self._agent._agents.check_usable()
-        future = self._pool.submit(function)
-        self._agent._agents.track(self.name, future)
-        return await asyncio.shield(asyncio.wrap_future(future))
-
-
-async def _call(pool: ThreadPoolExecutor, function: Callable[[], _T]) -> _T:
-    return await asyncio.get_running_loop().run_in_executor(pool, function)

@@ -1,0 +1,1 @@
+"""Adapters: Elytron under the names that other programs call, a module for each."""

@@ -1,0 +1,1 @@
+"""The graph: a projection of the ledger, in a worker process that may die at any time."""

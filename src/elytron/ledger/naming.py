@@ -1,0 +1,234 @@
+"""
+Naming: concepts as rows: found by their folded names, made, confirmed, changed, removed.
+
+All within the caller's transaction. Which names are acceptable is decided by admission; that two
+spellings are one name, by whoever folds them.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import apsw
+
+from elytron.errors import Conflict, Corrupt, NotFound, OverBudget
+from elytron.ledger import rows
+from elytron.ledger.learned import BY_EXTRACTOR, Name, NewConcept, SetConcept
+from elytron.ledger.moves import integers
+from elytron.ledger.schema import CONCEPT, DELETE, EDIT, EXTRACTED, SAVE, TOLD
+
+CONCEPT_COLUMNS = (
+    "c.key, c.name, c.folded, c.type, c.description, c.confidence, c.origin, c.created_us,"
+    " c.checksum"
+)
+_FIND = f"SELECT {CONCEPT_COLUMNS} FROM concepts c WHERE c.folded = ?"
+_KEYS = "(SELECT value FROM carray(?))"
+
+
+class Notes(Protocol):
+    """What is needed of the writes that this is a part of."""
+
+    source: object
+
+    def add_change(self, op: int, kind: int, key: int | None = None) -> int: ...
+    def add_changes(
+        self, op: int, kind: int, keys: Sequence[int | None], *, above: int = 0
+    ) -> int: ...
+    def damaged(self, what: str) -> Corrupt: ...
+
+
+class ConceptRow(NamedTuple):
+    """A row of `concepts` but its checksum."""
+
+    key: int
+    name: str
+    folded: str
+    type: str | None
+    description: str | None
+    confidence: float
+    origin: int
+    created_us: int
+
+
+class Concepts:
+    """The concepts of one connection. *max_concepts* of them at most are made."""
+
+    def __init__(self, notes: Notes, db: apsw.Connection, *, max_concepts: int) -> None:
+        self._notes = notes
+        self._db = db
+        self._max = max_concepts
+
+    def find(self, folded: str) -> ConceptRow | None:
+        """
+        Raises:
+            Corrupt: its row is not what was written.
+        """
+        found = self._db.execute(_FIND, (folded,)).get
+        if found is None:
+            return None
+        *values, checksum = found
+        if rows.checksum(tuple(values)) != checksum:
+            raise self._notes.damaged(f"concept row {values[0]}")
+        return ConceptRow(*values)
+
+    def tell(self, names: Iterable[Name], now_us: int) -> list[int]:
+        """
+        The keys of concepts that a person named, in order: made where new, else confirmed.
+
+        Raises:
+            OverBudget: there are `max_concepts` already.
+        """
+        keys = []
+        for name in names:
+            held = self.find(name.folded)
+            if held is None:
+                if not self.room:
+                    raise OverBudget(
+                        f"{self._notes.source} holds {self._max} concepts, as many as it may;"
+                        " nothing was written: delete some, or raise `max_concepts`"
+                    )
+                keys.append(self.make(NewConcept(name.shown, name.folded, TOLD), now_us))
+            else:
+                if held.origin != TOLD:
+                    self._write(held._replace(origin=TOLD, confidence=1.0))
+                keys.append(held.key)
+        return keys
+
+    @property
+    def room(self) -> int:
+        """How many more there may be."""
+        return max(0, self._max - int(self._db.execute("SELECT count(*) FROM concepts").get))
+
+    def make(self, new: NewConcept, now_us: int) -> int:
+        """Write the row of a new one; returns its key. Older texts are to be looked through."""
+        key = self._notes.add_change(SAVE, CONCEPT)
+        row = (
+            key, new.name, new.folded, new.type, new.description, float(new.confidence),
+            new.origin, now_us,
+        )  # fmt: skip
+        self._db.execute(
+            "INSERT INTO concepts VALUES(?,?,?,?,?,?,?,?,?)", (*row, rows.checksum(row))
+        )
+        self._look_through(key, key)
+        return key
+
+    def better(self, held: ConceptRow, new: NewConcept) -> None:
+        """Raise a concept to a surer origin, with what is known from there."""
+        self._write(
+            held._replace(
+                origin=new.origin,
+                type=held.type or new.type,
+                description=held.description or new.description,
+                confidence=max(held.confidence, float(new.confidence)),
+            )
+        )
+
+    def forget_texts(self, sources: Sequence[int], *, at_once: int) -> int:
+        """
+        Erase the types and descriptions of extracted concepts that an extractor read in one of
+        these messages, since they may be from there; of how many.
+        """
+        found = rows.fetch(
+            self._db,
+            "SELECT DISTINCT c.folded FROM mentions m JOIN concepts c ON c.key = m.concept"
+            f" WHERE m.told = {BY_EXTRACTOR} AND c.origin = {EXTRACTED}"
+            " AND (c.type IS NOT NULL OR c.description IS NOT NULL)"
+            " AND m.source IN (SELECT value FROM carray(?)) LIMIT ?",
+            (integers(sources), at_once),
+        )
+        for (folded,) in found:
+            held = self.find(folded)
+            if held is not None:
+                self._write(held._replace(type=None, description=None))
+        return len(found)
+
+    def change(self, op: SetConcept) -> tuple[ConceptRow, int]:
+        """
+        The row as it is then, and how often it is mentioned.
+
+        Raises:
+            NotFound: no concept has this name.
+            Conflict: another has the new one.
+        """
+        held = self.find(op.folded)
+        if held is None:
+            raise NotFound("no concept has this name; nothing was changed: `relate` makes one")
+        new = held._replace(origin=TOLD)
+        if held.origin != TOLD:
+            new = new._replace(confidence=1.0)
+        if op.rename is not None:
+            other = self.find(op.rename.folded)
+            if other is not None and other.key != held.key:
+                raise Conflict(
+                    f"another concept (row {other.key}) has the new name; nothing was changed:"
+                    " take another name, or delete that one"
+                )
+            new = new._replace(name=op.rename.shown, folded=op.rename.folded)
+        if op.type is not None:
+            new = new._replace(type=op.type or None)
+        if op.description is not None:
+            new = new._replace(description=op.description or None)
+        if op.confidence is not None:
+            new = new._replace(confidence=op.confidence)
+        if new != held:
+            seq = self._write(new)
+            if new.folded != held.folded:
+                self._look_through(held.key, seq)
+        times = self._db.execute("SELECT count(*) FROM mentions WHERE concept = ?", (held.key,)).get
+        return new, int(times)
+
+    def _write(self, new: ConceptRow) -> int:
+        self._db.execute(
+            "UPDATE concepts SET name = ?, folded = ?, type = ?, description = ?, confidence = ?,"
+            " origin = ?, checksum = ? WHERE key = ?",
+            (*new[1:7], rows.checksum(new), new.key),
+        )
+        return self._notes.add_change(EDIT, CONCEPT, new.key)
+
+    def _look_through(self, key: int, before: int) -> None:
+        """Note that what was saved *before* a number of the sequence may name this concept."""
+        self._db.execute(
+            "REPLACE INTO unlinked SELECT ?1, ?2 WHERE EXISTS (SELECT 1 FROM messages)"
+            " OR EXISTS (SELECT 1 FROM memories)",
+            (key, before),
+        )
+
+    def drop(self, keys: Sequence[int], *, at_once: int = -1) -> bool:
+        """
+        Remove these concepts, and at most so many mentions and relations of them; whether more may
+        be left.
+        """
+        if not keys:
+            return False
+        bound = integers(keys)
+        self._db.execute(f"DELETE FROM concepts WHERE key IN {_KEYS}", (bound,))
+        self._db.execute(f"DELETE FROM unlinked WHERE concept IN {_KEYS}", (bound,))
+        # Nothing is told of their mentions and relations: they go with them.
+        self._notes.add_changes(DELETE, CONCEPT, keys)
+        self._db.execute(
+            "DELETE FROM mentions WHERE (source, concept) IN (SELECT source, concept FROM mentions"
+            f" WHERE concept IN {_KEYS} LIMIT ?)",
+            (bound, at_once),
+        )
+        full = self._db.changes() == at_once
+        self._db.execute(
+            "DELETE FROM relations WHERE key IN (SELECT key FROM relations"
+            f" WHERE source IN {_KEYS} OR target IN {_KEYS} LIMIT ?)",
+            (bound, integers(keys), at_once),
+        )
+        return full or self._db.changes() == at_once
+
+
+def concept_rows(found: Iterable[tuple[Any, ...]], source: object) -> Iterable[ConceptRow]:
+    """
+    Rows of `CONCEPT_COLUMNS`, verified.
+
+    Raises:
+        Corrupt: one is not what was written.
+    """
+    for *values, checksum in found:
+        if rows.checksum(tuple(values)) != checksum:
+            raise Corrupt(
+                f"{source}: concept row {values[0]} is damaged (its checksum does not match); the"
+                " file was left as it is"
+            )
+        yield ConceptRow(*values)

@@ -1,0 +1,261 @@
+"""
+Linking: which messages and memories name which concepts, made in bounded steps.
+
+A step reads the next texts that were saved or edited, finds the known names in them, proposes new
+concepts from what recurs, and writes it all as one op. Then it is the turn of concepts that were
+made later than the texts that name them. Another process may do the same at the same time: an op
+is applied only where the reader still stands where it was read.
+
+When a step is due is decided elsewhere (`background.py`); what a caller's own function extracts is
+in `extracting.py`.
+"""
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import apsw
+
+from elytron.concepts import proposals
+from elytron.concepts.known import KnownNames
+from elytron.config import Config
+from elytron.ledger import texts
+from elytron.ledger.learned import (
+    BY_TEXT,
+    Heard,
+    Link,
+    Linked,
+    LinkResult,
+    Looked,
+    Mention,
+    NewConcept,
+)
+from elytron.ledger.schema import PROPOSED
+from elytron.ledger.sqlite import Ledger
+from elytron.ledger.texts import Text
+from elytron.text import Analyzer
+from elytron.upkeep import looking_back
+
+READER = "links"
+_log = logging.getLogger("elytron.upkeep")
+_TEXTS_MAX = 200  # in a step
+_TEXT_BYTES = 1 << 20
+_CONCEPTS_MAX = 2000  # made later, that one step looks for
+_NAMES_MAX = 100  # of one text
+_BEHIND_MAX = 1000  # changes that are none of ours and are passed without noting it
+_SPEAKERS = ("user", "assistant")  # what a tool or program says has other capitals
+
+
+class _Page(NamedTuple):
+    """Texts to be linked, and how far the reader comes with them."""
+
+    before: int
+    after: int
+    texts: list[Text]
+
+
+class Linking:
+    """One agent's links. One step at a time; another process may be at it too."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        write: Callable[[Link], LinkResult],
+        *,
+        config: Config,
+        analyzer: Analyzer,
+        known: KnownNames,
+    ) -> None:
+        """
+        Args:
+            write: applies an op durably.
+            known: the names of the agent's concepts, shared with whoever else asks for them.
+        """
+        self._ledger = ledger
+        self._write = write
+        self._config = config
+        self._analyzer = analyzer
+        self._known = known
+        self._limit_bytes = config.wal_limit_bytes // 2
+        self._capitals = "german" not in analyzer.names
+        # Changes that are none of ours are passed in memory: (where the reader stands, how far).
+        self._passed = (0, 0)
+        self._anew_until: int | None = None
+
+    def step(self) -> bool:
+        """
+        Look at up to 200 texts, or 1 MB of them; returns whether there may be more to do.
+
+        Raises:
+            OverBudget, Busy, and what else a write may raise: nothing was changed, and the next
+                step begins where this one did.
+        """
+        if not self._config.link_concepts:
+            return False
+        with self._ledger.reading(snapshot=True) as db:
+            op = self._forward(db) or self._backward(db)
+        if op is None:
+            return False
+        result = self._write(op)
+        if result.applied and op.before is not None:
+            # Not to be taken for a new beginning when the reader stands again where it stood then.
+            self._passed = (0, 0)
+        if result.unmade:
+            _log.info(
+                "%s: %s concepts were not made: `max_concepts` is %s",
+                self._ledger.path, result.unmade, self._config.max_concepts,
+            )  # fmt: skip
+        return True
+
+    # -- new and changed texts
+
+    def _forward(self, db: apsw.Connection) -> Link | None:
+        """What to write for the next texts; None if there are none."""
+        most, names_max = _TEXTS_MAX, _NAMES_MAX
+        while True:
+            page = self._page(db, most)
+            if page is None:
+                return None
+            op = self._linked(db, page, names_max)
+            if op.size_bytes <= self._limit_bytes or names_max == 0:
+                return op
+            most, names_max = _smaller(len(page.texts), names_max)
+
+    def _page(self, db: apsw.Connection, most: int) -> _Page | None:
+        before = texts.place(db, READER)
+        place = self._passed[1] if self._passed[0] == before else before
+        changed = texts.changed(db, after=place, limit=most)
+        if not changed.complete and (self._anew_until is None or place >= self._anew_until):
+            # What was edited meanwhile is not known any more: all texts are looked at again, and
+            # until that is done, older changes may be missing.
+            self._anew_until = texts.newest(db)
+            self._passed = (before, 0)
+            changed = texts.changed(db, after=0, limit=most)
+        if not changed.found:
+            self._passed = (before, changed.reached)
+            if changed.reached - before <= _BEHIND_MAX:
+                return None
+            return _Page(before, changed.reached, [])
+        wanted = [(kind, key) for _, kind, key in changed.found]
+        count = texts.fitting(db, wanted, bytes_max=_TEXT_BYTES)
+        after = changed.reached if count == len(wanted) else changed.found[count - 1][0]
+        found = texts.texts(db, wanted[:count], self._ledger.path)
+        return _Page(before, after, found)
+
+    def _linked(self, db: apsw.Connection, page: _Page, names_max: int) -> Link:
+        known = self._known.at(db, self._ledger.path)
+        heard, concepts, named = self._proposed(db, page.texts, names_max)
+        return Link(
+            READER,
+            page.before,
+            page.after,
+            sources=self._sources(known, page.texts, named, names_max),
+            concepts=concepts,
+            heard=heard,
+        )
+
+    def _sources(
+        self,
+        known: KnownNames,
+        found: Sequence[Text],
+        named: dict[int, list[Mention]],
+        names_max: int,
+    ) -> tuple[Linked, ...]:
+        """
+        What each text names, up to *names_max* concepts.
+
+        Args:
+            named: concepts that are just being made, by the key of the text.
+        """
+        sources = []
+        for text in found:
+            mentions = list(named.get(text.key, ()))
+            for key, confidence in known.find(text.content).items():
+                called = known.called(key)
+                if called is not None:  # not deleted by another thread meanwhile
+                    mentions.append(Mention(called[1], confidence, BY_TEXT))
+            kept = tuple(mentions[:names_max])
+            sources.append(Linked(text.key, text.kind, text.checksum, kept))
+        return tuple(sources)
+
+    def _proposed(
+        self, db: apsw.Connection, found: Sequence[Text], names_max: int
+    ) -> tuple[tuple[Heard, ...], tuple[NewConcept, ...], dict[int, list[Mention]]]:
+        """What was heard in these texts, what of it becomes a concept, and which name that."""
+        if not self._config.propose_concepts:
+            return (), (), {}
+        candidates = {
+            text.key: proposals.candidates(text.content, capitals=self._capitals)[:names_max]
+            for text in found
+            if text.role in _SPEAKERS
+        }
+        new = {one.folded for some in candidates.values() for one in some}
+        new = {folded for folded in new if folded not in self._known}
+        if not new:
+            return (), (), {}
+        heard = dict(texts.heard(db, new))
+        for key, some in candidates.items():
+            for one in some:
+                name, times, last = heard.get(one.folded, (one.name, 0, 0))
+                # A message that is read again, as after an edit, does not count again.
+                if one.folded in new and key > last:
+                    heard[one.folded] = (name, times + 1, key)
+        made = {
+            folded: NewConcept(name, folded, PROPOSED, proposals.confidence(times))
+            for folded, (name, times, _) in heard.items()
+            if times >= proposals.TIMES_MIN
+        }
+        named = {
+            key: [
+                Mention(one.folded, made[one.folded].confidence, BY_TEXT)
+                for one in some
+                if one.folded in made
+            ]
+            for key, some in candidates.items()
+        }
+        return (
+            tuple(
+                [
+                    Heard(folded, name, 0 if folded in made else times, last)
+                    for folded, (name, times, last) in heard.items()
+                ]
+            ),
+            tuple(made.values()),
+            named,
+        )
+
+    # -- concepts that were made later than the texts that name them
+
+    def _backward(self, db: apsw.Connection) -> Link | None:
+        """What to write for the concepts with the newest texts left; None if there are none."""
+        waiting = looking_back.waiting(db, most=min(_CONCEPTS_MAX, self._limit_bytes >> 8))
+        if not waiting:
+            return None
+        known = self._known.at(db, self._ledger.path)
+        most, names_max = _TEXTS_MAX, _NAMES_MAX
+        while True:
+            wanted, floor = looking_back.search(db, known, self._analyzer, waiting, most)
+            wanted, floor = self._fitting(db, wanted, floor)
+            found = texts.texts(db, wanted, self._ledger.path)
+            op = Link(
+                READER,
+                None,
+                None,
+                sources=self._sources(known, found, {}, names_max),
+                looked=tuple([Looked(key, top, floor) for key, top in waiting if top > floor]),
+            )
+            if op.size_bytes <= self._limit_bytes or names_max == 0:
+                return op
+            most, names_max = _smaller(len(found), names_max)
+
+    def _fitting(
+        self, db: apsw.Connection, wanted: list[tuple[int, int]], floor: int
+    ) -> tuple[list[tuple[int, int]], int]:
+        """As many as are 1 MB of text, and how far down one comes with these."""
+        count = texts.fitting(db, wanted, bytes_max=_TEXT_BYTES) if wanted else 0
+        return (wanted[:count], wanted[count][1]) if count < len(wanted) else (wanted, floor)
+
+
+def _smaller(count: int, names_max: int) -> tuple[int, int]:
+    """What to try where an op was too large: half the texts, or half the names of the only one."""
+    return (count // 2, names_max) if count > 1 else (1, names_max // 2)

@@ -1,0 +1,180 @@
+"""What a review of concepts and the graph showed, each with the test that would have found it."""
+
+import gc
+import time
+import warnings
+from pathlib import Path
+
+import psutil
+import pytest
+
+import elytron
+from elytron.ledger import files
+from elytron.ledger.learned import Name, Relate
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "store"
+
+
+def test_linking_ends_though_the_change_list_forgets_what_it_writes(folder):
+    with elytron.open(folder, change_max=200, max_messages_per_agent=10_000) as store:
+        bob = store.agent("bob")
+        bob.relate("Alice", "knows", "Marc")
+        for start in range(0, 1500, 500):
+            bob.save_many(
+                [
+                    {"role": "user", "content": f"Alice said {n}", "id": f"m{n}"}
+                    for n in range(start, start + 500)
+                ]
+            )
+        bob.flush()
+        assert bob.concept("Alice").concept.mentions == 1500
+        bob.edit("m0", "nobody said that")
+        bob.flush()
+        assert bob.concept("Alice").concept.mentions == 1499
+
+
+def extract(text: str) -> dict[str, object]:
+    if "Zorblax" not in text:
+        return {}
+    return {
+        "concepts": [{"name": "Marc", "type": "SECRETTYPE", "description": "SECRETTEXT"}],
+        "relations": [("Marc", "SECRETREL", "Zorblax")],
+    }
+
+
+def extracted(store: elytron.Store, name: str = "bob") -> None:
+    """Do now what the background does, extraction too."""
+    deadline = time.monotonic() + 30
+    while store._agents.work_behind(name):
+        assert time.monotonic() < deadline
+
+
+def held_in(folder: Path, text: str) -> list[str]:
+    return [
+        path.name
+        for path in folder.rglob("*")
+        if path.is_file() and text.encode() in path.read_bytes()
+    ]
+
+
+def test_forgetting_erases_what_an_extractor_wrote_of_a_concept(folder):
+    with elytron.open(folder, extract=extract) as store:
+        bob = store.agent("bob")
+        bob.save("user", "Marc met Zorblax", user="alice", session="a")
+        extracted(store)
+        bob.save("user", "I know Marc", user="carol", session="b")
+        bob.flush()
+        assert bob.concept("Marc").concept.description == "SECRETTEXT"
+        bob.forget(user="alice")
+        found = bob.concept("Marc")
+        assert found is not None
+        assert (found.concept.type, found.concept.description) == (None, None)
+        assert bob.concept("Zorblax") is None
+    for secret in ("SECRETTYPE", "SECRETTEXT", "SECRETREL", "Zorblax"):
+        assert not held_in(folder, secret)
+
+
+@pytest.mark.parametrize("way", ["delete", "delete_session", "archived"])
+def test_a_deleted_message_takes_along_the_facts_that_were_read_in_it(folder, way):
+    with elytron.open(folder, extract=extract) as store:
+        bob = store.agent("bob")
+        bob.save("user", "Marc met Zorblax", user="alice", session="a", id="one")
+        bob.save("user", "good morning", user="carol", session="b")
+        extracted(store)
+        assert [fact.relation for fact in bob.relations("Marc")] == ["SECRETREL"]
+        if way == "archived":
+            bob.archive(older_than_days=0, keep=0)
+            assert bob.relations("Marc"), "an archived message keeps its facts"
+        if way == "delete":
+            assert bob.delete("one")
+        else:
+            assert bob.delete_session("a") == 1
+        assert bob.relations("Marc") == []
+        assert bob.check().ok
+
+
+def test_one_bad_item_of_an_answer_costs_the_others_nothing():
+    from elytron.concepts.extraction import checked
+
+    class Wicked:
+        @property
+        def name(self) -> str:
+            raise RuntimeError("no name")
+
+    def broken():
+        yield "Lyon"
+        raise RuntimeError("no more")
+
+    answer = checked({"concepts": [{"name": "x", "confidence": 10**400}, Wicked(), "Alice"]})
+    assert [concept.name for concept in answer.concepts] == ["Alice"]
+    assert len(answer.wrong) == 2
+    answer = checked({"concepts": broken(), "relations": [("Alice", "likes", "tea")]})
+    assert [concept.name for concept in answer.concepts] == ["Lyon", "Alice", "tea"]
+    assert answer.wrong == ("concepts ended with RuntimeError",)
+    answer = checked({"concepts": ["\u0301", {"name": "y", "type": "a\x00b"}]})
+    assert answer.concepts == ()
+
+
+def test_a_store_that_is_forgotten_takes_its_worker_along(folder):
+    store = elytron.open(folder)
+    bob = store.agent("bob")
+    bob.save("user", "hello")
+    bob.cypher("RETURN 1 AS one")
+    process = psutil.Process(store.usage().worker.pid)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        del bob, store
+        gc.collect()
+    assert [warning.category for warning in told] == [ResourceWarning]
+    process.wait(timeout=30)
+
+
+def test_a_graph_that_another_process_builds_meanwhile_is_forgotten_too(folder, monkeypatch):
+    """The other process is a second store; it asks in the midst of the erasing."""
+    from elytron.upkeep import erasing
+
+    plain = erasing._note_gone
+    with elytron.open(folder) as store, elytron.open(folder) as other:
+        bob = store.agent("bob")
+        bob.save("user", "my word is xylophonequartz", user="alice")
+        bob.save("user", "good morning", user="carol")
+
+        def note_gone(*given):
+            assert other.agent("bob").cypher("MATCH (m:Message) RETURN count(*) AS n") == [{"n": 2}]
+            plain(*given)
+
+        monkeypatch.setattr(erasing, "_note_gone", note_gone)
+        bob.forget(user="alice")
+        assert not held_in(files.agent_folder(folder, "bob") / "graph", "xylophonequartz")
+        monkeypatch.undo()
+        assert bob.cypher("MATCH (m:Message) RETURN count(*) AS n") == [{"n": 1}]
+
+
+def test_questions_that_join_much_do_not_use_the_pool_up(folder):
+    """A connection keeps what its earlier statements joined; some sixteen of these filled it."""
+    with elytron.open(folder, graph_buffer_mb=32, max_worker_mb=256) as store:
+        bob = store.agent("bob")
+        names = [f"concept {n}" for n in range(3000)]
+        facts = [
+            Relate(Name(a, a), "knows", Name(b, b), 1.0, None, None, False, 0)
+            for step in range(1, 9)
+            for a, b in zip(names, names[step:] + names[:step], strict=True)
+        ]
+        with store._agents.use("bob", create=True) as agent:
+            for start in range(0, len(facts), 200):
+                done = agent.ledger.commit(facts[start : start + 200], time.monotonic() + 30)
+                assert not any(isinstance(one, Exception) for one in done)
+                if agent.ledger.checkpoint_due():
+                    agent.ledger.checkpoint()
+        for n in range(24):
+            (row,) = bob.cypher(
+                "MATCH (a:Concept)-[r:RELATES_TO]->(b:Concept)-[q:RELATES_TO]->(c:Concept)"
+                f" WHERE a.name < $name AND c.key > {n}"
+                " RETURN count(*) AS n, max(r.strength) AS most, count(DISTINCT b.name) AS names",
+                {"name": "concept 2"},
+            )
+            assert row["n"] > 0
+        assert store.usage().worker.starts == 1
