@@ -77,7 +77,7 @@ def test_parameters_are_found_and_comments_are_blank():
 
 def test_a_query_has_a_largest_size():
     question("RETURN 1" + " " * (QUERY_MAX_CHARS - 8))
-    with pytest.raises(InvalidArgument, match="100,000"):
+    with pytest.raises(InvalidArgument, match=f"{QUERY_MAX_CHARS:,}"):
         question("RETURN 1" + " " * (QUERY_MAX_CHARS - 7))
 
 

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from elytron.errors import InvalidArgument
 
-QUERY_MAX_CHARS = 100_000
+QUERY_MAX_CHARS = 20_000
 _FIRST = frozenset("MATCH OPTIONAL UNWIND WITH RETURN CALL".split())
 _BEFORE = frozenset("EXPLAIN PROFILE LOGICAL".split())
 _WRITES = frozenset("CREATE MERGE SET DELETE DETACH REMOVE DROP ALTER".split())

@@ -107,6 +107,8 @@ class Moves:
             case AllowGraph(graph_bytes):
                 self._db.execute("REPLACE INTO meta VALUES('graph_bytes', ?)", (str(graph_bytes),))
                 self._writes.graph_bytes = graph_bytes
+            case _:  # or a caller would take it for done
+                raise AssertionError(f"no op of a ledger: {type(op).__name__}")
         return None
 
     def _move(self, segments: Sequence[str], run: str) -> None:

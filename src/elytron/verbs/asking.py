@@ -20,7 +20,6 @@ from elytron.write.remembering import check_as_of, check_name, check_relation
 if TYPE_CHECKING:  # imported by the first question: most stores are never asked
     from elytron.graph.client import Rows, Statement
 
-_QUERY_MAX = 20_000  # characters
 _TIMEOUT_MAX_S = 3600
 
 
@@ -177,14 +176,16 @@ class Asking(Learning):
 
 
 def _check_query(query: object) -> None:
+    from elytron.graph.readonly import QUERY_MAX_CHARS
+
     if not isinstance(query, str):
         raise InvalidArgument(f"a query must be a string; got {type(query).__name__}")
     if not query.strip():
         raise InvalidArgument("the query is empty; docs/graph.md has examples")
     check_whole("the query", query)
-    if len(query) > _QUERY_MAX:
+    if len(query) > QUERY_MAX_CHARS:
         raise InvalidArgument(
-            f"the query has {len(query):,} characters, at most {_QUERY_MAX:,}; put what varies"
+            f"the query has {len(query):,} characters, at most {QUERY_MAX_CHARS:,}; put what varies"
             " into params"
         )
 
