@@ -106,3 +106,23 @@ class DeadlineExceeded(ElytronError):
     """A question took longer, or more memory, than it may. Nothing was changed; narrow it."""
 
     code = "deadline-exceeded"
+
+
+class EmbedderUnavailable(ElytronError):
+    """
+    The embedder did not answer, or answered with something else than vectors.
+
+    Nothing is lost: messages are held, and found by their words, until it does. `permanent` says
+    that the same call would fail again, so something has to be put right first; `wait_s` for how
+    long the embedder asked to be left alone.
+    """
+
+    code = "embedder-unavailable"
+    retryable = True
+
+    def __init__(
+        self, message: str, *, permanent: bool = False, wait_s: float | None = None
+    ) -> None:
+        super().__init__(message)
+        self.permanent = permanent
+        self.wait_s = wait_s
