@@ -12,36 +12,13 @@ import json
 import re
 import sys
 import tempfile
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import elytron
+from recall_sets import LOCOMO_PATH as DEFAULT
+from recall_sets import turns
 
-DEFAULT = Path(__file__).parents[2] / "shared" / "data" / "locomo-dev.json"
 TARGET = 70
-
-
-def turns(conversation: dict) -> list[dict]:
-    messages = []
-    number = 1
-    while f"session_{number}" in conversation:
-        start = datetime.strptime(
-            conversation[f"session_{number}_date_time"], "%I:%M %p on %d %B, %Y"
-        ).replace(tzinfo=UTC)
-        for position, turn in enumerate(conversation[f"session_{number}"]):
-            caption = turn.get("blip_caption")
-            messages.append(
-                {
-                    "role": "user",
-                    "content": turn["text"] + (f" [shared photo: {caption}]" if caption else ""),
-                    "user": turn["speaker"],
-                    "session": f"session_{number}",
-                    "at": start + timedelta(seconds=position),
-                    "id": turn["dia_id"],
-                }
-            )
-        number += 1
-    return messages
 
 
 def measure(agent: elytron.Agent, questions: list[dict], ids: set[str]) -> dict[int, list[float]]:
