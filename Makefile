@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test check lint types bench constraints clean
+.PHONY: demo test check lint types bench bench-recall constraints clean
 
 demo: $(READY) ## Pour a conversation into a memory, ask it, see what it costs
 	@$(BIN)/elytron demo
@@ -22,7 +22,11 @@ types: $(READY)
 	$(BIN)/mypy
 
 bench: $(READY) ## Measure; writes nothing, prints ratios
-	@for script in bench/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+	@for script in $(filter-out bench/recall%.py bench/messages.py, $(wildcard bench/*.py)); do \
+		echo "== $$script"; $(BIN)/python $$script || exit 1; done
+
+bench-recall: $(READY) ## How much of what answers a question is among the first hits
+	$(BIN)/python bench/recall.py --per-kind
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Elytron needs Python 3.11 or newer")'

@@ -3,6 +3,7 @@
 import asyncio
 import inspect
 import threading
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,70 @@ def test_every_verb_does_what_its_twin_does(folder: Path, tmp_path: Path) -> Non
             assert (await store.usage()).agents[0].messages == 1
             assert store.path == folder
             assert store.config.queue_max == 10_000
+
+    asyncio.run(use())
+
+
+def _by_length(texts: Any, _kind: str) -> list[list[float]]:
+    return [[1.0, float(len(text))] for text in texts]
+
+
+def test_vectors_are_made_and_found_by_as_on_the_other_face(folder: Path) -> None:
+    """What is forwarded: the function of `open`, `embed=`, `kinds`, `at`, progress."""
+    told: list[tuple[int, int]] = []
+
+    async def use() -> None:
+        async with elytron.aio.open(folder) as store:
+            await store.agent("bob").save("user", "Zebras are striped animals", id="before")
+        async with elytron.aio.open(folder, embedder=_by_length) as store:
+            bob = store.agent("bob")
+            declined = await bob.save("user", "Zebras graze in the evening", embed=False)
+            assert declined.embedding == "declined"
+            await bob.save("user", "Zebras sleep while standing", id="now")
+            ended = datetime(2026, 3, 2, tzinfo=UTC)
+            await bob.remember("The zebra lives in Lyon", id="then", valid_to=ended)
+            await bob.flush()
+            report = await bob.embed(on_progress=lambda done, total: told.append((done, total)))
+            assert report.agent == "bob"
+            assert (report.embedded + report.shared, report.left_out) == (1, {"declined": 1})
+            assert told[-1] == (4, 4)
+            anew = await bob.reembed()
+            assert (anew.embedded + anew.shared, anew.held) == (3, 0)
+            of_messages = await bob.recall("zebra", kinds=["message"])
+            assert {hit.kind for hit in of_messages} == {"message"}
+            earlier = datetime(2026, 3, 1, tzinfo=UTC)
+            (then,) = await bob.recall("zebra", kinds=["memory"], at=earlier)
+            assert then.message.id == "then"
+            assert await bob.recall("zebra", kinds=["memory"]) == []
+            packed = await bob.context("zebra", kinds=["memory"], at=earlier)
+            assert [hit.message.id for hit in packed.hits] == ["then"]
+
+    asyncio.run(use())
+
+
+def test_a_cancelled_embed_goes_on_and_close_waits_for_it(folder: Path) -> None:
+    """Method: the embedder holds the call until its awaiting was cancelled."""
+    entered, let_go = threading.Event(), threading.Event()
+
+    def slow(texts: Any, kind: str) -> list[list[float]]:
+        entered.set()
+        assert let_go.wait(20)
+        return _by_length(texts, kind)
+
+    async def use() -> None:
+        async with elytron.aio.open(folder) as store:
+            await store.agent("bob").save("user", "Zebras are striped animals")
+        async with elytron.aio.open(folder, embedder=slow) as store:
+            bob = store.agent("bob")
+            embedding = asyncio.create_task(bob.embed())
+            while not entered.is_set():
+                await asyncio.sleep(0)
+            embedding.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await embedding
+            let_go.set()
+            await bob.flush()
+            assert (await bob.usage()).embedded == 1
 
     asyncio.run(use())
 

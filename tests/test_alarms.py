@@ -8,7 +8,7 @@ import pytest
 import elytron
 from clocks import FakeClock
 from elytron import InvalidArgument, OverBudget
-from elytron.config import load
+from elytron.config_sources import load
 from elytron.store import Store
 from ledgers import held
 

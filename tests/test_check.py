@@ -103,7 +103,6 @@ DAMAGES = {
         "DELETE FROM changes WHERE ordinal = (SELECT max(ordinal) - 2 FROM changes)", "changes",
     ),
     "a change of no kind": ("UPDATE changes SET op = 9 WHERE ordinal = 3", "changes"),
-    "a vector of nothing": ("INSERT INTO vectors VALUES(999, 1, 1.0, x'00', 0)", "vectors"),
 }  # fmt: skip
 
 

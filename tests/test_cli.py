@@ -194,7 +194,8 @@ def test_recall_explains_its_scores_when_asked(held):
 
 def test_recall_for_programs_has_the_message_the_score_and_why(held):
     (hit,) = held("recall", "bob", "disk", "--json").document
-    assert sorted(hit) == ["archived", "matched", "message", "score", "why"]
+    assert sorted(hit) == ["archived", "kind", "matched", "memory", "message", "score", "why"]
+    assert (hit["kind"], hit["memory"]) == ("message", None)
     assert hit["message"]["id"] == "m3"
     assert hit["matched"] == ["disk"]
     assert hit["why"]["words"] > 0
@@ -439,7 +440,8 @@ def test_the_commands_are_those_of_the_design():
     expected = (
         "demo import migrate save history sessions recall context remember memories relate"
         " unrelate relations concepts concept related path cypher graph usage watch agents export"
-        " archive restore pin unpin cleanup emergency reclaim check reindex delete forget clear"
+        " archive restore pin unpin cleanup emergency reclaim check reindex embed reembed delete"
+        " forget clear"
     )
     assert list(main.commands) == expected.split()
 

@@ -63,6 +63,7 @@ def test_every_error_has_an_exit_code_of_its_own_kind():
         "Forked": 10,
         "GraphUnavailable": 11,
         "DeadlineExceeded": 12,
+        "EmbedderUnavailable": 13,
     }
 
 

@@ -71,6 +71,8 @@ SHOWN = (
     ("archive", "bob", "--older-than-days", "0", "--keep", "0", "--dry-run"),
     ("cleanup", "--dry-run"),
     ("check",),
+    ("embed", "--embedder", "wordllama"),
+    ("usage", "bob", "--set", "embedder=wordllama"),
     ("watch", "--count", "1"),
 )
 
@@ -202,7 +204,7 @@ def on_terminal(*words: object, columns: int = 80, **environ: str) -> str:
 
 def test_a_terminal_gets_colours_and_no_other_control_codes(held, folder):
     for words in SHOWN:
-        if words[0] in ("watch", "check"):
+        if words[0] in ("watch", "check", "embed"):
             continue  # they draw over what they showed before
         shown = on_terminal(*words, "--store", folder)
         assert COLOUR.search(shown), words

@@ -4,9 +4,22 @@ import contextlib
 import io
 from datetime import UTC, datetime
 
-from elytron.faces import report_tables
+from elytron.errors import EmbedderUnavailable
+from elytron.faces import report_tables, usage_tables
+from elytron.faces.costs import Unreadable
 from elytron.faces.terminal import show
-from elytron.reports import Checked, Cleanup, Erased, Finding, Leaving, Reclaimed, Restored
+from elytron.records import Usage
+from elytron.reports import (
+    Checked,
+    Cleanup,
+    Embedded,
+    EmbeddingUsage,
+    Erased,
+    Finding,
+    Leaving,
+    Reclaimed,
+    Restored,
+)
 
 AT = datetime(2026, 3, 2, 18, 4, tzinfo=UTC)
 
@@ -78,3 +91,59 @@ def test_a_receipt_of_erasure_lists_where_text_may_remain():
     assert lines[-3:] == ["It may remain in:", "- a backup", "- \\x1b[31m[bold]x[/bold] line"]
     clean = _shown(report_tables.erased(Erased("bob", 0, 0, 0, 0, 0, 0)))
     assert clean[-1] == "Nothing of it remains that is known of."
+
+
+def test_what_was_embedded_has_a_row_an_agent_and_what_failed_its_code():
+    left_out = {"short": 12, "role": 1204, "max_vector_mb": 3, HOSTILE: 1}
+    reports = [
+        Embedded("bob", 1204, 14, 3, left_out),
+        Unreadable("eve", EmbedderUnavailable("down")),
+        Embedded("[red]x[/red]", 0, 0, 7),
+    ]
+    lines = _shown(report_tables.embeddings(reports))
+    rows = [line.split() for line in lines]
+    assert rows[2][:5] == ["bob", "1,204", "14", "3", "1,204"]
+    assert "\x1b" not in "".join(lines)
+    assert ["eve", "embedder-unavailable"] in rows
+    assert ["[red]x[/red]", "0", "0", "7"] in rows
+    assert lines[-1] == "1 agent has no more room; raise `max_vector_mb`, and embed again"
+
+
+def test_reasons_are_told_in_words_the_most_frequent_first():
+    left_out = {"short": 12, "role": 1204, "max_vector_mb": 3, HOSTILE: 1}
+    assert usage_tables.reasons_in_words(left_out) == (
+        "1,204 of other roles, 12 too short, 3 no room, 1 \\x1b[31m[bold]x[/bold] line"
+    )
+
+
+def _usage_lines(embeddings: EmbeddingUsage) -> dict[str, str]:
+    usage = Usage("bob", 100 << 20, embeddings=embeddings)
+    lines = _shown([usage_tables.details(usage, archive_limit_bytes=0)])
+    return {line[:10].strip(): line[10:].strip() for line in lines}
+
+
+def test_vectors_are_told_of_with_what_is_kept_of_them_and_what_went_wrong():
+    found = _usage_lines(
+        EmbeddingUsage(
+            "ollama:nomic-embed-text",
+            768,
+            128,
+            {"embedded": 1200, "shared": 4, "queued": 3, "short": 40, "declined": 2, "refused": 1},
+            bytes=3 << 20,
+            limit_bytes=64 << 20,
+            failures=3,
+            last_error=HOSTILE,
+            resting_s=7.6,
+        )
+    )
+    assert found["vectors"].startswith("ollama:nomic-embed-text, 768 dimensions, 128 kept, 3.0 MB")
+    assert found["embedded"] == "1,204 messages, 4 of them share one of an equal text"
+    assert found["without"].startswith("40 too short, 3 waiting, 2 declined when saved, 1 refused")
+    assert found["embedder"] == ("failed 3 times: \\x1b[31m[bold]x[/bold] line; left alone for 8 s")
+
+
+def test_who_has_no_embeddings_reads_nothing_of_them():
+    for nothing in (EmbeddingUsage(), EmbeddingUsage(reasons={"disabled": 40})):
+        assert not {"vectors", "embedded", "without", "embedder"} & set(_usage_lines(nothing))
+    waiting = _usage_lines(EmbeddingUsage(reasons={"queued": 1}))
+    assert (waiting["embedded"], waiting["without"]) == ("0 messages", "1 waiting")

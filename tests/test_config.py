@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 import elytron
 from elytron import Config, InvalidSetting, OverBudget
-from elytron.config import ALIASES, FIELDS, load
+from elytron.config import FIELDS
+from elytron.config_sources import ALIASES, load
 from ledgers import names
 
 # Sizes that have to fit into each other.

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from elytron import Config, InvalidSetting
-from elytron.config import RetentionRule, load
+from elytron.config import RetentionRule
+from elytron.config_sources import load
 
 SWITCHES = ("allow_network_path", "auto_cleanup", "enable_embeddings")
 DOCS = Path(__file__).parents[1] / "docs"
@@ -40,11 +41,9 @@ def test_a_switch_is_turned_off_in_many_words(value):
 
 
 @pytest.mark.parametrize("value", [True, "true", "TRUE", "1", 1, "yes", "on"])
-def test_a_switch_is_turned_on_in_many_words_but_embeddings_are_not_there_yet(value):
-    for name in SWITCHES[:2]:
+def test_a_switch_is_turned_on_in_many_words(value):
+    for name in SWITCHES:
         assert getattr(load({name: value}), name) is True
-    with pytest.raises(InvalidSetting, match=r"`enable_embeddings` .*no embedders.*false"):
-        load({"enable_embeddings": value})
 
 
 # -- a limit that may be absent

@@ -130,7 +130,7 @@ def test_the_key_of_openai_goes_to_no_other_address(server, monkeypatch):
     embedder.embed(["one"], "query")
     assert "Authorization" not in server.requests[0].headers
     server.answers = [serving.status(401)]
-    assert "`api_key_env`" in str(refusal(embedder))
+    assert "`embedding_key_env`" in str(refusal(embedder))
     embedder.close()
 
 

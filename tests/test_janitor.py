@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from clocks import DAY_S, HOUR_S, FakeClock
-from elytron.config import load
+from elytron.config_sources import load
 from elytron.store import Store
 from ledgers import ledger_path
 

@@ -118,6 +118,8 @@ def test_what_was_saved_before_there_were_concepts_is_all_there(folder):
         bob.save("user", "Alice likes tea", id="n")
     for table in ("concepts", "mentions", "relations", "readers", "unlinked", "heard"):
         query(folder, f"DROP TABLE {table}")
+    for table in ("embedder", "projections", "shared", "unembedded"):
+        query(folder, f"DROP TABLE {table}")
     query(folder, "DROP INDEX memories_session")
     query(folder, "CREATE TABLE edges(key INTEGER PRIMARY KEY)")
     query(folder, "CREATE TABLE concepts(key INTEGER PRIMARY KEY)")

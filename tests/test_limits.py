@@ -9,7 +9,7 @@ import elytron
 import elytron.aio
 from clocks import DAY_S, FakeClock
 from elytron import OverBudget
-from elytron.config import load
+from elytron.config_sources import load
 from elytron.store import Store
 from ledgers import held
 from limits import check_order, everything, in_threads, watched

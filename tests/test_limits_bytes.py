@@ -21,11 +21,11 @@ def prose(number: int, length: int = 700) -> str:
     return f"Message {number} says word{number}: {words}"
 
 
-def check_bounds(*sampled_sizes: list[tuple[int, int]]) -> None:
+def check_bounds(*sampled_sizes: list[tuple[int, int]], wal_times: float = 1) -> None:
     found = [size for some in sampled_sizes for size in some]
     assert found
     assert max(file + wal for file, wal in found) <= LIMIT
-    assert max(wal for _, wal in found) <= WAL
+    assert max(wal for _, wal in found) <= wal_times * WAL
 
 
 @pytest.mark.parametrize(("threads", "each"), [(1, 600), (8, 75)])
@@ -67,8 +67,9 @@ def test_one_clean_up_takes_it_down_to_nine_tenths(folder, open_store):
 
 @pytest.mark.parametrize("kind", ["long", "short", "mixed", "metadata", "sessions"])
 def test_the_limit_holds_whatever_the_messages_are_like(folder, open_store, kind):
-    # Linking commits at its own times, and a step that merges long messages' words in a WAL of a
-    # quarter of a megabyte was seen to write twice what it announces: docs/performance.md.
+    # A step that merges long messages' words in a WAL of a quarter of a megabyte was seen to write
+    # twice what it announces, more often where linking commits at its own times: the one exception,
+    # in docs/performance.md.
     links = kind not in ("long", "mixed")
     store = open_store(
         **SMALL, max_message_kb=64, max_messages_per_agent=100_000, link_concepts=links
@@ -94,7 +95,7 @@ def test_the_limit_holds_whatever_the_messages_are_like(folder, open_store, kind
         else:
             for n in range(count):
                 bob.save(**message(n))
-    check_bounds(samples.sizes, seen)
+    check_bounds(samples.sizes, seen, wal_times=1 if links else 1.15)
     assert bob.usage().archived
     assert everything(bob).keys() == {f"m{n}" for n in range(count)}
     assert bob.check().ok

@@ -15,7 +15,7 @@ from elytron.config import Config
 from elytron.ledger import learned
 from elytron.ledger.schema import PROPOSED, TOLD
 from elytron.store import Store
-from elytron.upkeep import linking, looking_back
+from elytron.upkeep import following, linking, looking_back
 from faulty_disk import NAME, FaultyDisk
 from ledgers import query as closed_query
 from links import heard, mentions, origins, query, steps
@@ -75,6 +75,7 @@ def test_older_messages_are_found_even_where_the_word_index_cannot_help(bob, nam
     [
         (linking, "_TEXTS_MAX", 200),
         (linking, "_TEXT_BYTES", 4000),
+        (following, "_TEXT_BYTES", 4000),
         (looking_back, "_SCAN_BYTES", 4000),
     ],
 )
@@ -202,7 +203,7 @@ def test_proposals_stop_at_the_number_of_concepts_and_links_do_not(open_store):
 
 
 def test_a_step_is_bounded_and_the_next_goes_on(bob, monkeypatch):
-    monkeypatch.setattr(linking, "_TEXT_BYTES", 1000)
+    monkeypatch.setattr(following, "_TEXT_BYTES", 1000)
     bob.relate("Lyon", "is not", "Paris")
     contents = ["Lyon " + "x" * 600, "Paris", "Lyon", "y" * 5000, *["Paris"] * 500]
     bob.save_many([{"role": "user", "content": text} for text in contents])
@@ -258,7 +259,7 @@ def test_who_fell_behind_the_changes_looks_at_all_texts_again(open_store, small_
     bob.save_many([{"role": "user", "content": "in Lyon", "id": str(n)} for n in range(20)])
     bob.remember("of Lyon", id="memory")
     bob.flush()
-    with bob._agents.use("bob", create=False) as opened, opened.linking_turn:
+    with bob._agents.use("bob", create=False) as opened, opened.linking.turn:
         bob.edit("3", "in Paris")
         bob.edit_memory("memory", "of Paris")
         for number in range(200):
@@ -384,11 +385,11 @@ def test_a_process_killed_between_two_steps_loses_no_link(start_script, open_sto
         linking._TEXTS_MAX = 10
         with elytron.open(sys.argv[1], propose_concepts=False) as store:
             bob = store.agent("bob")
-            with bob._agents.use("bob", create=True) as opened, opened.linking_turn:
+            with bob._agents.use("bob", create=True) as opened, opened.linking.turn:
                 bob.relate("Lyon", "is not", "Paris")
                 bob.save_many([{"role": "user", "content": f"in Lyon {n}"} for n in range(50)])
-                opened.linking.step()
-                opened.linking.step()
+                opened.linking._step(float('inf'))
+                opened.linking._step(float('inf'))
                 print("ready", flush=True)
                 sys.stdin.read()
     """

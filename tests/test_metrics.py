@@ -112,6 +112,54 @@ def test_what_an_archive_dropped_for_good_is_counted():
     assert by_agent(found["elytron_agent_failed_writes"]) == {"bob": 3}
 
 
+def _failing(_texts: object, _kind: str) -> list[list[float]]:
+    raise OSError("no answer")
+
+
+def _near(texts: list[str], _kind: str) -> list[list[float]]:
+    return [[1.0, float(len(text))] for text in texts]
+
+
+def by_reason(family: Metric, agent: str) -> dict[str, float]:
+    return {
+        sample.labels["reason"]: sample.value
+        for sample in family.samples
+        if sample.labels["agent"] == agent and sample.value
+    }
+
+
+def test_vectors_are_counted_by_reason_with_their_bytes(folder):
+    with elytron.open(folder, embedder=_near) as store:
+        bob = store.agent("bob")
+        for text in ("zebras are striped animals", "ok", "zebras are striped animals"):
+            bob.save("user", text)
+        bob.save("user", "zebras graze in the evening", embed=False)
+        bob.flush()
+        store.agent("eve")
+        found = families(metrics.render(store))
+        held = bob.usage().embeddings
+    reasons = by_reason(found["elytron_embeddings"], "bob")
+    assert reasons == {"embedded": 1, "shared": 1, "short": 1, "declined": 1} == held.reasons
+    labels = {sample.labels["reason"] for sample in found["elytron_embeddings"].samples}
+    assert labels > {"queued", "disabled", "role", "max_vector_mb", "refused"}
+    assert by_agent(found["elytron_vector_bytes"]) == {"bob": held.bytes}
+    assert held.bytes > 0
+
+
+def test_failures_of_the_embedder_are_counted_once_for_all_agents(folder):
+    with elytron.open(folder, embedder=_failing) as store:
+        for name in ("bob", "eve"):
+            store.agent(name).save("user", "zebras are striped animals")
+        with pytest.raises(elytron.ElytronError):
+            store.agent("bob").flush()
+        found = families(metrics.render(store))
+        failures = store.agent("bob").usage().embeddings.failures
+    (sample,) = found["elytron_embedder_failures"].samples
+    assert sample.name == "elytron_embedder_failures_total"
+    assert 1 <= sample.value <= failures
+    assert by_reason(found["elytron_embeddings"], "eve") == {"queued": 1}
+
+
 def test_the_clean_up_s_times_are_seconds_since_1970():
     at = datetime(2026, 3, 2, 18, 4, tzinfo=UTC)
     usage = StoreUsage("d", (), *[0] * 7, janitor=JanitorUsage(True, at, None, "x", 2))
@@ -140,6 +188,7 @@ def test_names_types_and_units_are_as_prometheus_wants_them(held):
     assert counters == {
         "elytron_archive_dropped_messages",
         "elytron_agent_failed_writes",
+        "elytron_embedder_failures",
         "elytron_graph_worker_starts",
     }
 

@@ -279,6 +279,8 @@ verbs = {
     "check": bob.check,
     "forget": lambda: bob.forget(user="alice"),
     "clear": bob.clear,
+    "embed": bob.embed,
+    "reembed": bob.reembed,
     "cleanup": store.cleanup,
     "on_alarm": lambda: store.on_alarm(print),
 }

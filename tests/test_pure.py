@@ -1,4 +1,4 @@
-"""Properties of what is pure: text, admission, ranking, packing, names, ids, checksums."""
+"""Properties of what is pure: text, admission, packing, names, ids, checksums."""
 
 import contextlib
 import threading
@@ -13,12 +13,9 @@ from hypothesis import strategies as some
 from elytron import Config, InvalidArgument, Message
 from elytron.ledger import rows
 from elytron.ledger.files import folder_name
-from elytron.ledger.reads import Place
 from elytron.recall import context
-from elytron.recall.candidates import Candidates
-from elytron.recall.rank import rank
 from elytron.records import ROLES, Hit
-from elytron.text import HASH_BYTES, Analyzer, QueryTerm, fold, hash_term, split_words
+from elytron.text import HASH_BYTES, Analyzer, fold, hash_term, split_words
 from elytron.write.admission import IdClock, admit
 
 ANALYZER = Analyzer(("english", "french"))
@@ -202,60 +199,6 @@ def test_ids_of_many_threads_never_repeat():
     for thread in crew:
         thread.join()
     assert len(set(made)) == 8000
-
-
-# -- rank
-
-TERMS = [QueryTerm(word, (hash_term(word),)) for word in ("red", "green", "blue")]
-
-
-@some.composite
-def candidates(draw: Any) -> Candidates:
-    """Few sessions, positions and words, so that ties and neighbours happen."""
-    spots = draw(some.sets(some.tuples(some.integers(1, 3), some.integers(0, 4)), max_size=9))
-    places = [
-        Place(
-            key=key,
-            session=session,
-            position=position,
-            user=draw(some.sampled_from([None, 7, 8])),
-            terms=b"".join(
-                draw(some.lists(some.sampled_from(TERMS).map(lambda t: t.hashes[0]), max_size=4))
-            ),
-        )
-        for key, (session, position) in enumerate(draw(some.permutations(sorted(spots))), 1)
-    ]
-    keys = [place.key for place in places]
-    total = len(places) + draw(some.integers(0, 3))
-    return Candidates(
-        places=tuple(places),
-        accepted=frozenset(draw(some.sets(some.sampled_from(keys)) if keys else some.just(set()))),
-        terms=tuple((term, draw(some.integers(1, max(1, total)))) for term in TERMS),
-        total=total,
-        mean_length=draw(some.floats(0, 5)),
-        speakers=tuple(draw(some.lists(some.sampled_from([7, 8]), unique=True))),
-    )
-
-
-@given(candidates(), some.integers(1, 9), some.booleans())
-def test_the_ranking_is_sorted_filtered_and_adds_up(found, limit, plain):
-    config = Config(neighbour_weight=0, session_weight=0, bm25_k1=0, bm25_b=0) if plain else CONFIG
-    ranked = rank(found, limit=limit, config=config)
-    everything = rank(found, limit=1000, config=config)
-    assert ranked == everything[:limit]
-    assert len({one.key for one in everything}) == len(everything)
-    assert {one.key for one in everything} <= found.accepted
-    order = [(-one.score, one.key) for one in everything]
-    assert order == sorted(order), "best first, ties by arrival"
-    terms = {place.key: place.terms for place in found.places}
-    for one in everything:
-        assert one.score > 0
-        assert one.score == pytest.approx(sum(one.why.values()))
-        assert min(one.why.values()) >= 0
-        assert set(one.matched) == {t.word for t in TERMS if t.hashes[0] in terms[one.key]}
-        assert bool(one.matched) == (one.why["words"] > 0)
-    matching = {key for key in found.accepted if terms[key]}
-    assert matching <= {one.key for one in everything}, "who has a word is never left out"
 
 
 # -- context

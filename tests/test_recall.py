@@ -3,6 +3,8 @@
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as some
 
 from elytron import InvalidArgument, InvalidSetting
 
@@ -66,7 +68,10 @@ def test_other_scripts_are_found_too(bob, content, question):
 
 def test_every_hit_says_why(talk):
     for hit in talk.recall("What did Carol say about the violin?"):
-        assert set(hit.why) == {"words", "neighbours", "session", "concepts", "speaker"}
+        assert set(hit.why) == {
+            "words", "neighbours", "vectors", "session", "concepts", "speaker", "role", "memory",
+            "asking", "when", "date", "importance",
+        }  # fmt: skip
         assert hit.score == pytest.approx(sum(hit.why.values()))
         assert hit.score > 0
     best = talk.recall("violin")[0]
@@ -120,6 +125,33 @@ def test_a_filter_holds_for_the_neighbours_of_a_match_too(talk):
     assert ids(talk.recall("strings", role="assistant")) == ["4"]
 
 
+def test_what_only_asks_counts_less_where_people_talk_among_themselves(bob):
+    bob.save("user", "Who has the violin?", user="alice", id="ask", session="a")
+    bob.save("user", "Violin in the attic.", user="carol", id="tell", session="b")
+    assert ids(bob.recall("violin")) == ["tell", "ask"]
+    assert bob.recall("violin")[1].why["asking"] < 0
+    bob.save("assistant", "The violin is old.", id="old", session="c")
+    assert {hit.why["asking"] for hit in bob.recall("violin")} == {0.0}, "of an assistant one asks"
+
+
+def test_of_equal_texts_one_is_returned_and_the_next_takes_its_place(bob):
+    bob.save_many(
+        {"role": "user", "content": "The violin is old.", "session": str(n)} for n in range(300)
+    )
+    bob.save("user", "A violin, among so many other things of wood", id="other", session="other")
+    hits = bob.recall("violin", limit=2)
+    assert [hit.message.content for hit in hits] == [
+        "The violin is old.", "A violin, among so many other things of wood"
+    ]  # fmt: skip
+    assert len(bob.recall("violin", limit=50)) == 2
+
+
+def test_what_matters_more_comes_first_among_equals(bob):
+    for n, more in enumerate(({}, {"importance": 0.9}, {"pinned": True}, {"importance": 0.0})):
+        bob.save("user", f"The violin, part {n}", id=str(n), session=str(n), **more)
+    assert ids(bob.recall("violin")) == ["2", "1", "0", "3"]
+
+
 @pytest.mark.parametrize("question", ["what did he do?", "qu'est-ce que c'est", "!!!", "🐞", "zzz"])
 def test_a_question_of_no_use_finds_nothing(talk, question):
     assert talk.recall(question) == []
@@ -135,6 +167,24 @@ def test_a_question_is_never_read_as_a_query_language(talk, question):
 
 def test_a_question_of_20000_characters_is_answered(talk):
     assert ids(talk.recall("violin " * 2857 + "x"))[0] in {"3", "4", "6"}
+
+
+def test_as_many_hits_as_may_be_asked_for_are_found(open_store):
+    bob = open_store(max_messages_per_agent=20_000, link_concepts=False).agent("bob")
+    for start in range(0, 12_000, 3000):
+        bob.save_many(
+            {"role": "user", "content": f"violin {n}", "session": str(n // 100)}
+            for n in range(start, start + 3000)
+        )
+    hits = bob.recall("violin", limit=10_000)
+    assert len({hit.message.content for hit in hits}) == len(hits) == 10_000
+
+
+@given(some.text(min_size=1, max_size=200).filter(str.strip))
+@example("\ud800").via("a lone surrogate")
+def test_any_text_may_be_asked(talk, question):
+    for hit in talk.recall(question):
+        assert hit.score > 0
 
 
 def test_only_the_first_words_of_a_question_are_used(open_store):

@@ -106,7 +106,7 @@ def test_what_is_reached_is_bounded_and_the_newest(bob):
     for number in range(3):
         bob.save_many(
             [
-                {"role": "user", "content": f"Rex, day {n}", "id": f"rex {number} {n}",
+                {"role": "user", "content": f"Rex, day {number} {n}", "id": f"rex {number} {n}",
                  "session": f"{number} {n}"}
                 for n in range(50)
             ]

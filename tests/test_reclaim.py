@@ -234,7 +234,7 @@ def test_whichever_call_fails_while_reclaiming_nothing_is_lost(folder, call):
     """Fail the 1st, 2nd, 3rd ... call of a kind until a run ends without a fault."""
     import apsw
 
-    from elytron.config import load
+    from elytron.config_sources import load
     from elytron.store import Store
     from faulty_disk import NAME, FaultyDisk
 

@@ -231,12 +231,36 @@ def test_being_found_by_a_question_is_counted(folder):
         assert bob.check().ok
 
 
-def test_recall_and_history_do_not_mix_memories_in(bob):
-    bob.remember("Alice likes orchids", session="s")
+def test_recall_returns_memories_beside_messages_and_history_does_not(bob):
+    bob.remember("Alice likes orchids", session="s", id="k", kind="preference")
     bob.save("user", "I like orchids", session="s", id="m")
-    assert [hit.message.id for hit in bob.recall("orchids")] == ["m"]
+    hits = {hit.message.id: hit for hit in bob.recall("orchids")}
+    assert set(hits) == {"m", "k"}
+    assert (hits["k"].kind, hits["k"].message.role) == ("preference", "memory")
+    assert hits["k"].memory == bob.get_memory("k")
+    assert (hits["m"].kind, hits["m"].memory) == ("message", None)
+    assert [hit.message.id for hit in bob.recall("orchids", kinds=["message"])] == ["m"]
+    assert [hit.message.id for hit in bob.recall("orchids", kinds=["memory"])] == ["k"]
+    assert [hit.message.id for hit in bob.recall("orchids", kinds=["fact"])] == []
+    assert [hit.message.id for hit in bob.recall("orchids", user="alice")] == []
     assert [message.id for message in bob.history("s")] == ["m"]
     assert bob.usage().messages == 1
+
+
+def test_an_agent_of_memories_alone_recalls_them(bob):
+    bob.remember("Alice likes orchids", id="k", importance=0)
+    bob.remember("Carol likes tea", id="tea")
+    assert [hit.message.id for hit in bob.recall("orchids")] == ["k"]
+    assert bob.recall("orchids")[0].message.session == "default"
+    assert bob.recall("orchids", archived=True)[0].memory.id == "k"
+    assert bob.context("orchids").text.endswith("memory: Alice likes orchids")
+    assert bob.recall("zebra") == bob.recall("orchids", role="user") == []
+
+
+def test_more_memories_than_usual_are_recalled_if_asked_for(bob):
+    for n in range(70):
+        bob.remember(f"Orchid number {n}")
+    assert len(bob.recall("orchid", limit=100)) == 70
 
 
 def test_memories_are_found_in_the_languages_that_were_set_since(folder):

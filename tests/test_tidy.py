@@ -13,10 +13,20 @@ SRC = ROOT / "src" / "elytron"
 FUNCTION_MAX = 70
 MODULE_MAX = 500
 LAYERS = (
-    ("errors", "config", "config_values", "records", "reports", "text", "lines", "parquet"),
+    (
+        "errors",
+        "config",
+        "config_sources",
+        "config_values",
+        "records",
+        "reports",
+        "text",
+        "lines",
+        "parquet",
+    ),
     ("ledger", "embed", "graph", "archive"),
     ("write", "recall", "concepts"),
-    ("import_run", "open_agents", "reindex_run", "upkeep"),
+    ("import_run", "open_agent", "open_agents", "reindex_run", "upkeep"),
     ("verbs", "agent", "store"),
     ("aio",),
     ("adapters", "importers", "faces", "__main__"),

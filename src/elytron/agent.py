@@ -6,11 +6,12 @@ Nothing is made on disk before the first write.
 """
 
 from elytron.verbs.asking import Asking
+from elytron.verbs.embedding import Embeds
 from elytron.verbs.keeping import Keeping
 from elytron.verbs.writing import Writing
 
 
-class Agent(Writing, Asking, Keeping):
+class Agent(Writing, Asking, Keeping, Embeds):
     """
     One agent's memory. Got from `Store.agent`; cheap; safe for many threads.
 

@@ -1,27 +1,23 @@
 """
 Config: every bound and weight, with its unit, default and range.
 
-`open(path, config=..., **settings)` reads them here: keywords win, then `ELYTRON_*` in the
-environment, then the file or mapping. Checked whole; one bad value and nothing is opened.
+Checked whole; one bad value and nothing is opened. Where the values come from is in
+`config_sources.py`.
 """
 
 import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from elytron import config_values as values_of
-from elytron.config_values import DAYS_RANGE, MB, nearest, shown
+from elytron.config_values import DAYS_RANGE, MB
 from elytron.config_values import RetentionRule as RetentionRule
 from elytron.errors import InvalidSetting
 
-# What the project's origin called a setting; accepted wherever the setting is.
-ALIASES: Mapping[str, str] = {"max_messages_per_locrit": "max_messages_per_agent"}
-_FILE_MAX_BYTES = MB  # a settings file is a page or two
-_WAL_MIN_MB = 0.25
-_PAGE_CACHE_MIN_MB = 0.1
-_EMERGENCY_MIN = 2
+WAL_MIN_MB = 0.25
+PAGE_CACHE_MIN_MB = 0.1
+EMERGENCY_MIN = 2
 
 
 def _bound(default: Any, low: float, high: float, doc: str) -> Any:
@@ -46,7 +42,7 @@ class Config:
     )
     wal_limit_mb: float = _bound(
         4,
-        _WAL_MIN_MB,
+        WAL_MIN_MB,
         1024,
         "Write-ahead log of one agent, at most half of `max_db_size_mb`. Bounds a `save_many` too,"
         " which is one commit.",
@@ -97,7 +93,7 @@ class Config:
     )
     emergency_messages: int = _bound(
         5000,
-        _EMERGENCY_MIN,
+        EMERGENCY_MIN,
         100_000_000,
         "From so many messages on, `emergency_cleanup` archives the oldest half.",
     )
@@ -105,7 +101,7 @@ class Config:
         20_000, 100, 10_000_000, "Changes kept for later readers; one further behind rebuilds."
     )
     page_cache_mb: float = _bound(
-        2, _PAGE_CACHE_MIN_MB, 1024, "SQLite page cache of one connection."
+        2, PAGE_CACHE_MIN_MB, 1024, "SQLite page cache of one connection."
     )
     queue_max: int = _bound(10_000, 1, 1_000_000, "Messages waiting to be committed, in the store.")
     queue_max_mb: float = _bound(64, 1, 65_536, "The same in bytes.")
@@ -141,21 +137,60 @@ class Config:
         values_of.switch,
         "Open a store on a network file system, whose locks may not hold.",
     )
-    candidates_max: int = _bound(200, 10, 10_000, "Messages rescored for one question.")
+    candidates_max: int = _bound(100, 10, 10_000, "Messages rescored for one question.")
     common_word_ratio: float = _bound(
         0.05, 0, 1, "Words in a larger share of the messages (and over 1000) find no candidates."
     )
     bm25_k1: float = _bound(1.2, 0, 10, "Saturation of a word's frequency.")
     bm25_b: float = _bound(0.9, 0, 1, "How much length counts against a message.")
     neighbour_weight: float = _bound(
-        0.3, 0, 10, "Share of the scores of the previous and next message that is added."
+        0.6, 0, 1, "Worth of a word that stands in the previous or next message instead."
+    )
+    second_neighbour_weight: float = _bound(
+        0.4, 0, 1, "Worth of one that stands two messages before or after."
+    )
+    answer_weight: float = _bound(
+        1.5,
+        0,
+        10,
+        "Factor for words of a message that asks, in those after it; not where an assistant"
+        " speaks.",
+    )
+    coverage_weight: float = _bound(
+        0.5, 0, 1, "How much it counts that many of the question's words are held, not one often."
+    )
+    vector_weight: float = _bound(
+        0.5, 0, 1, "Part of vectors in the score; the rest is that of words."
+    )
+    length_prior_words: float = _bound(
+        6, 0, 1000, "Vectors of texts much shorter than this count less."
+    )
+    vector_neighbour_weight: float = _bound(
+        0.1, 0, 1, "Share of the vectors of the previous and next message that is added."
     )
     session_weight: float = _bound(
         0.5, 0, 10, "Share of the mean of the session's three best that is added."
     )
     speaker_weight: float = _bound(
-        1.1, 0, 10, "Factor for messages of the one speaker whom the question names."
+        1.2, 0, 10, "Factor for messages of the one speaker whom the question names."
     )
+    user_weight: float = _bound(
+        1.5, 0, 10, "Factor for messages of the role user, where an assistant answers them."
+    )
+    memory_weight: float = _bound(1.5, 0, 10, "Factor for memories beside messages.")
+    asking_weight: float = _bound(
+        0.3, 0, 1, "How much less a message is worth that only asks questions."
+    )
+    when_weight: float = _bound(
+        0.3, 0, 10, "What telling a time adds to a message where the question asks for one."
+    )
+    date_weight: float = _bound(
+        0.5, 0, 10, "What being of, or telling of, the date that the question names adds."
+    )
+    importance_weight: float = _bound(
+        0.1, 0, 1, "What an importance of 1 adds to a hit, and one of 0 takes from it."
+    )
+    pin_weight: float = _bound(0.1, 0, 10, "What being pinned adds to a hit.")
     concept_weight: float = _bound(
         1,
         0,
@@ -191,13 +226,59 @@ class Config:
 
     enable_embeddings: bool = _choice(
         False,
-        values_of.embeddings_switch,
-        "Make a vector of each message. There are no embedders yet: true is refused.",
+        values_of.switch,
+        "Make a vector of each message, in the background, and use them in recall. On where an"
+        " `embedder` was set and this was not.",
+    )
+    embedder: str = _choice(
+        "ollama",
+        values_of.text,
+        "What makes them: ollama, openai (any compatible endpoint), fastembed,"
+        " sentence-transformers or wordllama; or, as a keyword, a function. Kept by each agent"
+        " (`reembed`).",
+    )
+    embedding_model: str | None = _choice(
+        None, values_of.optional_text, "Its model; each has a default. Kept by each agent."
+    )
+    embedding_url: str | None = _choice(
+        None, values_of.optional_text, "Where ollama or the compatible endpoint is."
+    )
+    embedding_key_env: str | None = _choice(
+        None,
+        values_of.optional_text,
+        "The environment variable that holds the endpoint's key; OPENAI_API_KEY for OpenAI's own.",
+    )
+    embed_roles: tuple[str, ...] = _choice(
+        ("user", "assistant"), values_of.role_names, "Messages of other roles get no vector."
+    )
+    min_embed_chars: int = _bound(20, 0, 1_000_000, "Nor do those of fewer characters.")
+    embed_batch_max: int = _bound(64, 1, 1000, "Texts in one call of the embedder.")
+    embed_batch_kb: float = _bound(256, 1, 65_536, "The same in size, of more than one text.")
+    embed_timeout_s: float = _bound(60, 0.05, 600, "How long one such call may take.")
+    embed_query_timeout_s: float = _bound(
+        2, 0.01, 600, "How long a question waits for its vector; then words alone answer."
+    )
+    embed_threads: int = _bound(2, 1, 64, "Threads that call the embedder.")
+    max_vector_mb: float = _bound(
+        25,
+        0.01,
+        1_000_000,
+        "Vectors of one agent, and never more than half of `max_db_size_mb`, within which they are."
+        " Then those of the least valuable messages go; the messages stay.",
+    )
+    vector_dims: int = _bound(
+        128, 0, 8192, "Dimensions that vectors are reduced to, once there are 1 000; 0 for all."
+    )
+    exact_vectors_max: int = _bound(
+        20_000, 0, 10_000_000, "Up to so many are held in memory whole; beyond, their signs."
+    )
+    vector_candidates_max: int = _bound(
+        100, 1, 10_000, "Messages found by vectors that are ranked for one question."
     )
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
-            value = _checked(field, getattr(self, field.name))
+            value = checked(field, getattr(self, field.name))
             object.__setattr__(self, field.name, value)
         self._refuse_contradictions()
 
@@ -260,6 +341,14 @@ class Config:
         return int(self.max_result_mb * MB)
 
     @property
+    def max_vector_bytes(self) -> int:
+        return int(min(self.max_vector_mb, self.max_db_size_mb / 2) * MB)
+
+    @property
+    def embed_batch_bytes(self) -> int:
+        return int(self.embed_batch_kb * 1024)
+
+    @property
     def reserve_bytes(self) -> int:
         return int(self.reserve_mb * MB)
 
@@ -267,7 +356,7 @@ class Config:
 FIELDS: Mapping[str, "dataclasses.Field[Any]"] = {f.name: f for f in dataclasses.fields(Config)}
 
 
-def _checked(field: "dataclasses.Field[Any]", value: Any, name: str | None = None) -> Any:
+def checked(field: "dataclasses.Field[Any]", value: Any, name: str | None = None) -> Any:
     """The value in the field's own type, or `InvalidSetting` with its name and range."""
     title = f"`{name or field.name}`"
     if "check" in field.metadata:
@@ -299,153 +388,3 @@ def _contradiction(config: Config, low: str, high: str, words: str) -> InvalidSe
         f"`{low}` is {getattr(config, low):,.10g}, {words} `{high}`, which is"
         f" {getattr(config, high):,.10g}; lower the one or raise the other"
     )
-
-
-def load(
-    config: str | Path | Mapping[str, Any] | Config | None = None,
-    settings: Mapping[str, Any] | None = None,
-    environ: Mapping[str, str] | None = None,
-) -> Config:
-    """
-    Gather the settings from everywhere and check them.
-
-    Args:
-        config: a YAML file, a mapping, or a `Config`. A top-level `memory:` block is read as
-            if it were the whole.
-        settings: keywords; they win over everything.
-        environ: the environment; `ELYTRON_QUEUE_MAX=100` sets `queue_max`.
-
-    Raises:
-        InvalidSetting: an unknown name (the nearest known one is given), a value out of its
-            range, or a file that cannot be read.
-    """
-    values: dict[str, Any] = {}
-    if isinstance(config, Config):
-        values.update({name: getattr(config, name) for name in FIELDS})
-    elif isinstance(config, Mapping):
-        values.update(_named(_flat(config, "config")))
-    elif isinstance(config, str | Path):
-        values.update(_named(_flat(_read_yaml(Path(config)), str(config))))
-    elif config is not None:
-        raise InvalidSetting(f"config must be a path, a mapping or a Config; got {shown(config)}")
-    # ELYTRON_CONFIG and ELYTRON_STORE name files, for the faces; they are no settings.
-    variables = {
-        key.removeprefix("ELYTRON_").lower(): key
-        for key in environ or {}
-        if key.startswith("ELYTRON_") and key not in ("ELYTRON_CONFIG", "ELYTRON_STORE")
-    }
-    outside = {name: (environ or {})[key] for name, key in variables.items()}
-    values.update(_named(outside, variables))
-    values.update(_named(settings or {}))
-    _yield_defaults(values)
-    return Config(**values)
-
-
-def _named(given: Mapping[str, Any], variables: Mapping[str, str] | None = None) -> dict[str, Any]:
-    """
-    The settings of one source by their own names.
-
-    An alias and its setting may both be there if they say the same; between two sources the
-    stronger wins, whichever name it uses.
-    """
-    values: dict[str, Any] = {}
-    for name, value in given.items():
-        if name not in FIELDS and name not in ALIASES:
-            whence = f" (from {variables[name]} in the environment)" if variables else ""
-            hint = nearest(name, (*FIELDS, *ALIASES))
-            raise InvalidSetting(f"unknown setting `{name}`{whence}{hint}")
-        if name in FIELDS:
-            values[name] = value
-    for alias, name in ALIASES.items():
-        if alias not in given:
-            continue
-        value = _checked(FIELDS[name], given[alias], alias)
-        other = _checked(FIELDS[name], values.get(name, value))
-        if value != other:
-            raise InvalidSetting(
-                f"`{alias}` is {value:,} and `{name}` is {other:,}, but they are one setting;"
-                " leave one of them out"
-            )
-        values[name] = value
-    return values
-
-
-def _yield_defaults(values: dict[str, Any]) -> None:
-    """
-    Only two values that a person set can contradict each other: a default gives way.
-
-    In this order, since each takes the ones before it as settled.
-    """
-    given = {name: _checked(FIELDS[name], value) for name, value in values.items()}
-
-    def now(name: str) -> Any:
-        return given.get(name, FIELDS[name].default)
-
-    def default(name: str, value: float) -> None:
-        if name not in values:
-            given[name] = values[name] = value
-
-    total_mb = now("max_total_mb")
-    if total_mb is not None:
-        default("max_db_size_mb", min(now("max_db_size_mb"), total_mb))
-        default("reserve_mb", min(now("reserve_mb"), total_mb / 16))
-    default("wal_limit_mb", _default_wal_mb(given))
-    default("max_message_kb", min(now("max_message_kb"), now("wal_limit_mb") * 1024 / 4))
-    if "keep_messages" in values:
-        default("max_messages_per_agent", max(now("max_messages_per_agent"), now("keep_messages")))
-    default("keep_messages", min(now("keep_messages"), now("max_messages_per_agent")))
-    most = max(_EMERGENCY_MIN, now("max_messages_per_agent"))
-    default("emergency_messages", min(now("emergency_messages"), most))
-    if "graph_buffer_mb" in values:
-        default("max_worker_mb", max(now("max_worker_mb"), 2 * now("graph_buffer_mb")))
-    if "page_cache_mb" in values:
-        # Room for one busy agent at least, since that much is asked for.
-        least_mb = now("page_cache_mb") * (now("max_connections") + 1)
-        default("max_ram_mb", max(now("max_ram_mb"), least_mb))
-    # Every reader in use and, of each open agent, a spare one and the one that writes.
-    connections = now("max_readers") + 2 * now("max_open_agents") + now("writer_threads")
-    connections = max(connections, now("max_connections") + 1)
-    fair_mb = max(_PAGE_CACHE_MIN_MB, now("max_ram_mb") / 2 / connections)
-    default("page_cache_mb", min(now("page_cache_mb"), fair_mb))
-
-
-def _default_wal_mb(given: Mapping[str, Any]) -> float:
-    """The WAL's limit where nobody set it: a share of what the agent, and the store, may take."""
-    db_mb = given.get("max_db_size_mb", FIELDS["max_db_size_mb"].default)
-    share_mb = db_mb / 4
-    if given.get("max_total_mb") is not None:
-        # Every open agent may have a WAL of that size.
-        agents = given.get("max_open_agents", FIELDS["max_open_agents"].default)
-        share_mb = min(share_mb, given["max_total_mb"] / (8 * agents))
-    usual_mb = max(_WAL_MIN_MB, min(FIELDS["wal_limit_mb"].default, share_mb))
-    # Where the size of a message was set, the log makes room for it, within the agent's own.
-    message_mb = given.get("max_message_kb", 0) / 1024
-    return float(max(usual_mb, min(2 * message_mb, db_mb / 2)))
-
-
-def _flat(mapping: Mapping[str, Any], source: str) -> dict[str, Any]:
-    inner = mapping.get("memory", mapping)
-    if not isinstance(inner, Mapping):
-        raise InvalidSetting(f"{source}: `memory:` must hold settings")
-    return {str(name): value for name, value in inner.items()}
-
-
-def _read_yaml(path: Path) -> Mapping[str, Any]:
-    import yaml  # only where a file is given: it costs 15 ms
-
-    try:
-        with path.open("rb") as file:
-            data = file.read(_FILE_MAX_BYTES + 1)
-        if len(data) > _FILE_MAX_BYTES:
-            raise InvalidSetting(f"settings file {path} is over {_FILE_MAX_BYTES} bytes")
-        parsed = yaml.safe_load(data)
-    except OSError as error:
-        raise InvalidSetting(f"settings file {path} cannot be read: {error.strerror}") from error
-    except (yaml.YAMLError, ValueError, TypeError, AttributeError, RecursionError) as error:
-        # The last three from values that call themselves a date or a number.
-        raise InvalidSetting(f"settings file {path} is not YAML: {error!s:.500}") from error
-    if parsed is None:
-        return {}
-    if not isinstance(parsed, Mapping):
-        raise InvalidSetting(f"settings file {path} must hold names and values")
-    return parsed

@@ -21,6 +21,7 @@ MB = 1 << 20
 DAYS_RANGE = (0.01, 36_500)
 _RULES_MAX = 100
 _GLOB_MAX = 200  # characters
+_TEXT_MAX = 1000  # characters
 ENGINES = ("ladybug", "kuzu")
 _SWITCHES = {
     "true": True,
@@ -114,14 +115,32 @@ def engine(title: str, value: Any) -> str:
     return value.strip().lower()
 
 
-def embeddings_switch(title: str, value: Any) -> bool:
-    """A switch that cannot be turned on yet."""
-    if switch(title, value):
-        raise InvalidSetting(
-            f"{title} cannot be true: there are no embedders in this version;"
-            " set it to false, or leave it out"
-        )
-    return False
+def text(title: str, value: Any) -> str:
+    """A short text, without what cannot be printed."""
+    if not isinstance(value, str) or not value.strip() or not value.isprintable():
+        raise InvalidSetting(f"{title} must be a text; got {shown(value)}")
+    if len(value) > _TEXT_MAX:
+        raise InvalidSetting(f"{title} has {len(value)} characters, at most {_TEXT_MAX}")
+    return value.strip()
+
+
+def optional_text(title: str, value: Any) -> str | None:
+    """The same, or none."""
+    return None if is_off(value) else text(title, value)
+
+
+def role_names(title: str, value: Any) -> tuple[str, ...]:
+    """Roles of messages, each once; none is allowed."""
+    names = [name for name in value.split(",") if name.strip()] if isinstance(value, str) else value
+    if not isinstance(names, (list, tuple)) or not all(isinstance(n, str) for n in names):
+        raise InvalidSetting(f"{title} must be roles, as user,assistant; got {shown(value)}")
+    for name in names:
+        if name.strip() not in ROLES:
+            raise InvalidSetting(
+                f"{title} has the role {shown(name)}; there are {', '.join(ROLES)}"
+                f"{nearest(name, ROLES)}"
+            )
+    return tuple(dict.fromkeys(n.strip() for n in names))
 
 
 def language_names(title: str, value: Any) -> tuple[str, ...]:

@@ -16,22 +16,26 @@ import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import apsw
 
-from elytron.archive import Archive
 from elytron.concepts.extraction import Extract
 from elytron.concepts.known import KnownNames
 from elytron.config import Config
+from elytron.embed.calls import Calls
 from elytron.errors import Busy, Closed, ElytronError, Forked
 from elytron.ledger import files
 from elytron.ledger.pool import Slots
 from elytron.ledger.sqlite import Ledger
+from elytron.open_agent import OpenAgent, Use
+from elytron.recall.nearest import Nearest
 from elytron.text import Analyzer
 from elytron.upkeep.background import Background
+from elytron.upkeep.embedding import Embedding
 from elytron.upkeep.extracting import Extracting
 from elytron.upkeep.housekeeping import Housekeeping
 from elytron.upkeep.linking import Linking
@@ -42,38 +46,18 @@ _LOOK_AGAIN_S = 0.1  # a use that was forgotten ends without a word
 _SPARE_READERS = 24  # idle readers of a store beyond one an agent
 
 
-class Use:
-    """
-    One use of an agent, kept by whoever has it.
+@dataclass(frozen=True, slots=True)
+class Embeddings:
+    """What makes vectors for the agents of a store: who is asked, and the thread that does."""
 
-    Forgotten, because Ctrl-C struck just before it was given back, it ends with its owner.
-    """
+    calls: Calls
+    background: Background
 
-    __slots__ = ("__weakref__",)
-
-
-class OpenAgent:
-    """A ledger, its writer, and who is using them."""
-
-    def __init__(
-        self,
-        ledger: Ledger,
-        writer: Writer,
-        archive: Archive,
-        known: KnownNames,
-        linking: Linking,
-        extracting: Extracting | None,
-    ) -> None:
-        self.ledger = ledger
-        self.writer = writer
-        self.archive = archive
-        self.known = known
-        self.linking = linking
-        self.extracting = extracting
-        self.linking_turn = threading.Lock()  # one step at a time
-        self.uses: weakref.WeakSet[Use] = weakref.WeakSet()
-        self.ready = False
-        self.admitted = False  # to write: it has its part of the store's budget
+    def close(self, timeout_s: float) -> None:
+        """End both; a call that hangs is not waited for."""
+        self.background.abandon()
+        self.calls.close()
+        self.background.stop(timeout_s)
 
 
 class OpenAgents:
@@ -87,6 +71,7 @@ class OpenAgents:
         *,
         analyzer: Analyzer,
         extract: Extract | None = None,
+        calls: Calls | None = None,
         vfs: str | None = None,
     ) -> None:
         self.path = path
@@ -96,7 +81,12 @@ class OpenAgents:
         self._vfs = vfs
         self._analyzer = analyzer
         self._extract = extract
-        self.background = Background(_work_of(weakref.ref(self)))
+        found = weakref.ref(self)
+        self.background = Background(_work_of(found, OpenAgents.work_behind))
+        self.embeddings = None
+        if calls is not None:
+            behind = Background(_work_of(found, OpenAgents.embed_behind), name="elytron-embedding")
+            self.embeddings = Embeddings(calls, behind)
         self._pid = os.getpid()
         self._closed = False
         self._changed = threading.Condition(threading.Lock())
@@ -195,7 +185,7 @@ class OpenAgents:
                 self._rest(victim)
             if create:
                 self._admit(entry)
-            opened = entry.ledger.open(create=create)
+            opened = entry.open(create=create)
         finally:
             with self._changed:
                 if opened:
@@ -244,9 +234,10 @@ class OpenAgents:
 
     def _resting_place(self) -> OpenAgent | None:
         """Remove the least recently used idle agent, if all places or all memory is taken."""
+        used_bytes = apsw.memory_used() + self.vector_bytes
         if (
             len(self._entries) < self.config.max_open_agents
-            and apsw.memory_used() < self.config.max_ram_bytes
+            and used_bytes < self.config.max_ram_bytes
         ):
             return None
         for name, entry in self._entries.items():
@@ -274,15 +265,31 @@ class OpenAgents:
             timeout_s=config.save_timeout_s,
             run_soon=lambda work: self._run_soon(agent, work),
             make_room=partial(upkeep.make_room, name),
-            on_written=partial(self.background.note, name),
+            on_written=partial(self._written, name),
         )
         known = KnownNames()
         linking = Linking(ledger, writer.call, config=config, analyzer=self._analyzer, known=known)
-        extracting = None
+        extracting = embedding = None
         if self._extract is not None:
             extracting = Extracting(ledger, writer.call, self._extract, config=config)
-        agent = OpenAgent(ledger, writer, upkeep.archive_of(name), known, linking, extracting)
+        if self.embeddings is not None:
+            embedding = Embedding(ledger, writer.call, self.embeddings.calls, config=config)
+        agent = OpenAgent(
+            ledger,
+            writer,
+            upkeep.archive_of(name),
+            known,
+            linking,
+            Nearest(config=config, source=ledger.path),
+            extracting=extracting,
+            embedding=embedding,
+        )
         return agent
+
+    def _written(self, name: str) -> None:
+        self.background.note(name)
+        if self.embeddings is not None:
+            self.embeddings.background.note(name)
 
     def _run_soon(self, agent: OpenAgent, work: Callable[[], None]) -> bool:
         """Have a thread of the pool work; it uses *agent* to the end of it."""
@@ -312,13 +319,38 @@ class OpenAgents:
         with self.use(name, create=False) as agent:
             if agent is None:
                 return False
-            with agent.linking_turn:
-                more = agent.linking.step()
+            more = agent.linking.step()
             if not more and agent.extracting is not None:
                 more = agent.extracting.step(stopping=self.background.stopping)
             if not more and name in self.upkeep.graphs.asked_lately():
                 self.upkeep.graphs.catch_up(name, agent.ledger)
             return more
+
+    def embed_behind(self, name: str) -> bool:
+        """
+        One step of embedding for an agent; whether there is more.
+
+        While the embedder is asked the agent is not in use: others may need its place.
+        """
+        with self._embedding_of(name) as embedding:
+            begun = False if embedding is None else embedding.begin()
+        if embedding is None or isinstance(begun, bool):
+            return bool(begun)
+        rows = embedding.ask(begun)
+        with self._embedding_of(name) as embedding:  # another, if the agent was put to rest
+            if embedding is not None:
+                embedding.finish(begun, rows)
+        return True
+
+    @contextlib.contextmanager
+    def _embedding_of(self, name: str) -> Iterator[Embedding | None]:
+        """What embeds for an agent, when it is our turn; None if there is nothing to do."""
+        with self.use(name, create=False) as agent:
+            if agent is None or agent.embedded is None or agent.embedded_otherwise is not None:
+                yield None
+                return
+            with agent.embedded.turn:
+                yield agent.embedding
 
     def link(self, name: str, agent: OpenAgent, *, timeout_s: float | None = None) -> None:
         """
@@ -329,28 +361,55 @@ class OpenAgents:
                 background.
         """
         limit_s = self.config.save_timeout_s if timeout_s is None else timeout_s
-        deadline = time.monotonic() + limit_s
-        more = True
-        while more:
-            if not agent.linking_turn.acquire(timeout=max(0.0, deadline - time.monotonic())):
-                raise self._not_linked(name, limit_s)
-            try:
-                more = agent.linking.step()
-            finally:
-                agent.linking_turn.release()
-            if more and time.monotonic() > deadline:
-                raise self._not_linked(name, limit_s)
+        what = f"linking the messages of {name!r} to concepts"
+        try:
+            agent.linking.to_end(timeout_s=limit_s, what=what)
+        except Busy:
+            self.background.note(name)
+            raise
 
-    def _not_linked(self, name: str, limit_s: float) -> Busy:
-        self.background.note(name)
-        return Busy(
-            f"linking the messages of {name!r} to concepts took longer than {limit_s:g} s; it goes"
-            " on in the background: retry later"
-        )
+    def embed(self, name: str, agent: OpenAgent, *, timeout_s: float) -> None:
+        """
+        Make the vectors of what was saved so far, now. Nothing to do without `enable_embeddings`.
+
+        Raises:
+            Busy: that took longer than *timeout_s*; it goes on in the background.
+            EmbedderUnavailable: it failed; it is tried again in the background.
+        """
+        if agent.embedded is None or self.embeddings is None:
+            return
+        what = f"embedding the messages of {name!r}"
+        assert agent.embedding is not None, "what embeds is made with it"
+        try:
+            agent.embedding.ask_if_resting()
+            agent.embedded.to_end(timeout_s=timeout_s, what=what)
+        except ElytronError:
+            self.embeddings.background.note(name)
+            raise
 
     @property
     def open_count(self) -> int:
         return len(self._entries)
+
+    def bound_memory(self, name: str) -> None:
+        """
+        While caches and vectors take more than `max_ram_mb`, give back the vectors of the agents
+        that were used longest ago; not those of *name*, which is being asked.
+        """
+        most_bytes = self.config.max_ram_bytes
+        if apsw.memory_used() + self.vector_bytes <= most_bytes:
+            return
+        with self._changed:
+            others = [entry for key, entry in self._entries.items() if key != name]
+        for entry in others:
+            if apsw.memory_used() + self.vector_bytes <= most_bytes:
+                return
+            entry.nearest.forget()
+
+    @property
+    def vector_bytes(self) -> int:
+        """What the vectors of open agents take in memory."""
+        return sum([entry.nearest.bytes for entry in list(self._entries.values())])
 
     @property
     def forked(self) -> bool:
@@ -382,6 +441,8 @@ class OpenAgents:
         """
         if self.forked:
             return
+        if self.embeddings is not None:
+            self.embeddings.close(self.config.save_timeout_s)
         self.background.stop(self.config.save_timeout_s)
         self.upkeep.close()
         deadline = time.monotonic() + self.config.save_timeout_s
@@ -418,15 +479,20 @@ class OpenAgents:
         if not self._closed and self._entries and not self.forked:
             self.upkeep.janitor.abandon()
             self.background.abandon()
+            if self.embeddings is not None:
+                self.embeddings.background.abandon()
+                self.embeddings.calls.abandon()
             self.upkeep.graphs.abandon()
             warnings.warn(f"store {self.path} was never closed", ResourceWarning, stacklevel=2)
 
 
-def _work_of(found: "weakref.ref[OpenAgents]") -> Callable[[str], bool]:
+def _work_of(
+    found: "weakref.ref[OpenAgents]", step: Callable[[OpenAgents, str], bool]
+) -> Callable[[str], bool]:
     """The background's work, which does not keep the store that it is done for."""
 
     def work(name: str) -> bool:
         agents = found()
-        return agents is not None and agents.work_behind(name)
+        return agents is not None and step(agents, name)
 
     return work

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from elytron.reports import ArchiveUsage, Forecast, JanitorUsage, WorkerUsage
+from elytron.reports import ArchiveUsage, EmbeddingUsage, Forecast, JanitorUsage, WorkerUsage
 
 ROLES = ("system", "developer", "user", "assistant", "tool", "function")
 DEFAULT_SESSION = "default"
@@ -49,7 +49,8 @@ class Receipt:
     The message with this id is durable.
 
     `new` is False when it was held already, as after a retry. `embedding` says whether a
-    vector follows, and if not, why: `disabled` while embeddings are off.
+    vector follows: `queued`; or why not: `disabled` while embeddings are off, `declined` by
+    `embed=False`, `role` for one that is not in `embed_roles`, `short` below `min_embed_chars`.
     """
 
     id: str
@@ -70,11 +71,14 @@ class Session:
 @dataclass(frozen=True, slots=True)
 class Hit:
     """
-    One message that answers a question.
+    One message or memory that answers a question.
 
-    `why` holds each part's share of `score`: words, neighbours, session, concepts, speaker.
-    `matched` are those of the question's words that the message holds, in any form. `archived`
-    says that the message is in the archive.
+    `score` compares the hits of one question. `why` holds each part's share of it: words,
+    neighbours (words of the messages around it), vectors, session, concepts, speaker, role, memory,
+    asking (below zero), when, date, importance. `matched` are those of the question's words that
+    it holds, in any form. `archived` says that the message is in the archive. Where the hit is a
+    `memory`, `message` shows it with the role `memory`. `similarity` is the cosine of its vector
+    with the question's, None without one: unlike the score it can be held against a threshold.
     """
 
     message: Message
@@ -82,6 +86,13 @@ class Hit:
     why: Mapping[str, float]
     matched: tuple[str, ...]
     archived: bool = False
+    memory: "Memory | None" = None
+    similarity: float | None = None
+
+    @property
+    def kind(self) -> str:
+        """`message`, or the kind of the memory."""
+        return "message" if self.memory is None else self.memory.kind
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +127,21 @@ class Memory:
     metadata: Mapping[str, Any]
     uses: int = 0
     last_used: datetime | None = None
+
+    def as_message(self) -> Message:
+        """The memory as a hit shows it beside messages: role `memory`, said when it began."""
+        return Message(
+            id=self.id,
+            role="memory",
+            content=self.content,
+            at=self.valid_from or self.created,
+            session=self.session or DEFAULT_SESSION,
+            user=None,
+            metadata=self.metadata,
+            position=0,
+            importance=self.importance,
+            pinned=self.pinned,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,8 +258,8 @@ class Usage:
     What one agent holds and costs, beside its limits.
 
     `messages` are those held; `archived` those that left for the archive and are still there.
-    `embedded` are messages with a vector of their own. `queued` and `failed_writes` are of this
-    process.
+    `embedded` are messages with a vector, their own or one that they share. `queued` and
+    `failed_writes` are of this process.
     """
 
     agent: str
@@ -256,6 +282,7 @@ class Usage:
     archive: ArchiveUsage = field(default_factory=ArchiveUsage)
     forecast: Forecast = field(default_factory=Forecast)
     graph: GraphUsage = GraphUsage()
+    embeddings: EmbeddingUsage = field(default_factory=EmbeddingUsage)
 
     @property
     def archived(self) -> int:

@@ -141,6 +141,54 @@ class Checked:
 
 
 @dataclass(frozen=True, slots=True)
+class Embedded:
+    """
+    What `embed` or `reembed` did: how many messages and memories got a vector of their own, share
+    one of an equal text, or had one already; and how many have none, by reason.
+    """
+
+    agent: str
+    embedded: int = 0
+    shared: int = 0
+    held: int = 0
+    left_out: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddingUsage:
+    """
+    The vectors of one agent.
+
+    Attributes:
+        model: what made them, None before the first; `dim` numbers each.
+        reduced_to: how many of these are kept, by a projection; None while all are.
+        reasons: messages by whether they have a vector or why not: `embedded`, `shared` (with an
+            equal text), `queued`, `disabled`, `declined` (`embed=False`), `role`, `short`,
+            `max_vector_mb`, `refused` (by the embedder).
+        bytes: of `max_vector_mb`, which is `limit_bytes`.
+        memory_bytes: what they take in this process's memory.
+        failures, last_error, resting_s: of the embedder in this process; for how long it is left
+            alone after the last failure.
+    """
+
+    model: str | None = None
+    dim: int | None = None
+    reduced_to: int | None = None
+    reasons: Mapping[str, int] = field(default_factory=dict)
+    bytes: int = 0
+    limit_bytes: int = 0
+    memory_bytes: int = 0
+    failures: int = 0
+    last_error: str | None = None
+    resting_s: float = 0.0
+
+    @property
+    def queued(self) -> int:
+        """Messages that wait for their vector."""
+        return self.reasons.get("queued", 0)
+
+
+@dataclass(frozen=True, slots=True)
 class ArchiveUsage:
     """
     What an agent's archive holds. `dropped` counts messages that left it at `max_archive_mb`;

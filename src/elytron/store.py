@@ -11,10 +11,12 @@ from typing import Any, Self
 
 import apsw
 
-from elytron import config as configuration
+from elytron import config_sources
 from elytron.agent import Agent
 from elytron.concepts.extraction import Extract
 from elytron.config import Config
+from elytron.embed.chosen import FUNCTION, calls_of, check_function
+from elytron.embed.embedder import EmbedFunction
 from elytron.errors import InvalidArgument
 from elytron.ledger import files
 from elytron.ledger.opening import name_within
@@ -31,6 +33,7 @@ def open(  # noqa: A001 - `elytron.open` is the public name
     path: str | os.PathLike[str],
     config: str | Path | Mapping[str, Any] | Config | None = None,
     *,
+    embedder: str | EmbedFunction | None = None,
     extract: Extract | None = None,
     **settings: Any,
 ) -> "Store":
@@ -40,6 +43,10 @@ def open(  # noqa: A001 - `elytron.open` is the public name
     Args:
         path: a folder on a local disk, made on the first write.
         config: a YAML file, a mapping, or a `Config`.
+        embedder: what makes vectors, in the background, with which recall also finds what shares
+            no word with a question: the setting of that name, as "ollama" or "wordllama"; or a
+            function of (texts, kind) that returns a row of numbers for each text, kind `document`
+            or `query`. See docs/recall.md.
         extract: called with the text of each message, in the background, for those who have a
             model for it: returns the concepts and relations that it read there, see docs/graph.md.
         settings: any setting by its name, as `queue_max=100`; see docs/settings.md. They win
@@ -47,11 +54,23 @@ def open(  # noqa: A001 - `elytron.open` is the public name
 
     Raises:
         InvalidSetting: an unknown name or a bad value.
+        EmbedderUnavailable: what the embedder needs is not installed.
         Unavailable: the path is a file, on a network file system, or of a newer version.
 
     Use it in a `with` block, or `close` it. Any number of processes may open one store.
     """
-    return Store(path, configuration.load(config, settings, os.environ), extract=extract)
+    loaded = config_sources.load(config, with_embedder(settings, embedder), os.environ)
+    function = None if isinstance(embedder, str) else embedder
+    return Store(path, loaded, embedder=function, extract=extract)
+
+
+def with_embedder(
+    settings: Mapping[str, Any], embedder: str | EmbedFunction | None
+) -> Mapping[str, Any]:
+    """Settings with what was given as `embedder=`, which may be a function."""
+    if embedder is None:
+        return settings
+    return {**settings, "embedder": embedder if isinstance(embedder, str) else FUNCTION}
 
 
 def _descriptors(process: Any) -> int:
@@ -67,6 +86,7 @@ class Store:
         path: str | os.PathLike[str],
         config: Config,
         *,
+        embedder: EmbedFunction | None = None,
         extract: Extract | None = None,
         vfs: str | None = None,
         clock: Clock | None = None,
@@ -75,6 +95,7 @@ class Store:
         Use `elytron.open`.
 
         Args:
+            embedder: a function, where it is one; see `elytron.open`.
             extract: see `elytron.open`.
             vfs: names an SQLite file layer, for tests that make it fail.
             clock: by which messages grow old, for tests that make time pass.
@@ -87,11 +108,20 @@ class Store:
         files.check_store_path(self.path, allow_network=config.allow_network_path)
         if extract is not None and not callable(extract):
             raise InvalidArgument(f"extract must be callable; got {extract!r:.50}")
+        if embedder is not None:
+            check_function(embedder)
+        calls = calls_of(config, embedder) if config.enable_embeddings else None
         self._analyzer = Analyzer(config.languages)
         self._ids = IdClock()
         self._upkeep = Housekeeping(self.path, config, self._analyzer, vfs=vfs, clock=clock)
         self._agents = OpenAgents(
-            self.path, config, self._upkeep, analyzer=self._analyzer, extract=extract, vfs=vfs
+            self.path,
+            config,
+            self._upkeep,
+            analyzer=self._analyzer,
+            extract=extract,
+            calls=calls,
+            vfs=vfs,
         )
 
     def agent(self, name: str) -> Agent:

@@ -43,7 +43,7 @@ were weren what when where which while who whom why will with won would wouldn y
 yourself yourselves
 """
 _FRENCH = """
-a ai aie as au aussi aux avais avait avec avez avoir avons c ça car ce cela ces cet cette ceux
+a à ai aie as au aussi aux avais avait avec avez avoir avons c ça car ce cela ces cet cette ceux
 chez combien comme comment d dans de depuis des donc dont du elle elles en encore entre es est et
 étaient étais était étant être eu eux il ils j je l la là le les leur leurs lui m ma mais me
 même mes moi mon n ne ni nos notre nous on ont ou où par pas peu plus pour pourquoi qu quand que
@@ -227,6 +227,11 @@ class Analyzer:
             if months is not None:
                 words.append((language, months[at.month - 1].lower()))
         return [language.stem(word)[1] for language, word in words]
+
+    def date_terms(self, at: datetime) -> tuple[bytes, bytes, bytes]:
+        """The terms by which a message of a day is found: its day, its year, its month."""
+        day, year, *months = self._date(at)
+        return day, year, months[0] if months else year
 
     def query(self, text: str, *, terms_max: int) -> tuple[QueryTerm, ...]:
         """The first *terms_max* different words of a question that are no stop words."""

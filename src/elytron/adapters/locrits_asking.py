@@ -1,8 +1,9 @@
 """
 Locrits asking: a Locrits program's searches, and what it asks about concepts.
 
-This version makes no embeddings: what the names call a vector search goes by words, which finds
-them in any form and case, and by the concepts that they name.
+What the names call a vector search goes by words, which finds them in any form and case, by the
+concepts that they name, and, where the settings enable embeddings, by vectors too. While the
+embedder does not answer, the others do.
 """
 
 from collections import Counter
@@ -16,7 +17,9 @@ from elytron.aio import AsyncAgent
 from elytron.errors import InvalidArgument
 from elytron.records import Concept, Memory
 from elytron.text import folded_words, is_stop_word
+from elytron.write.admission import MEMORY, MESSAGE
 
+_LEFT_OUT_TIMES = 4  # hits wanted for each that is given, since some are not to be given
 _QUESTION_MAX = 20_000  # characters
 _WORDS_MAX = 32  # of a text, that concepts are looked up by
 _WORD_MIN = 3  # characters; shorter ones name a concept only if they are all of its name
@@ -42,7 +45,8 @@ class Asking(Service):
         The messages that answer a question, best first.
 
         Args:
-            use_vector_search: makes no difference: there are no embeddings.
+            use_vector_search: makes no difference: whether vectors are used is for the settings to
+                say (`enable_embeddings`), not for each call.
 
         Returns:
             `{id, role, content, timestamp, session_id, similarity_score}`, the score from 0 to 1
@@ -53,12 +57,15 @@ class Asking(Service):
     async def vector_search_messages(
         self, query: str, limit: int = 10, session_id: str | None = None
     ) -> list[Row]:
-        """The same, only in one session if one is given. By words; see `search_memories`."""
+        """The same, only in one session if one is given."""
         if limit < 1 or not query.strip():
             return []
         memory = await self._memory()
         hits = await memory.recall(
-            query[:_QUESTION_MAX], limit=self._rows_max(limit), session=session_id
+            query[:_QUESTION_MAX],
+            limit=self._rows_max(limit),
+            session=session_id,
+            kinds=[MESSAGE],
         )
         return shapes.found_messages(hits)
 
@@ -68,21 +75,31 @@ class Asking(Service):
         """
         The memories that answer a question, best first, of at least this importance.
 
-        `{id, content, importance, created_at, last_accessed, similarity_score}`; the score tells
-        their order. By words.
+        `{id, content, importance, created_at, last_accessed, similarity_score}`, the score from 0
+        to 1 as a share of the best one's.
         """
         if limit < 1 or not query.strip():
             return []
         memory = await self._memory()
-        found = await memory.memories(query[:_QUESTION_MAX], limit=self._rows_max(1 << 30))
-        kept = [held for held in _told(found) if held.importance >= min_importance]
-        return shapes.found_memories(kept[:limit])
+        query, most = query[:_QUESTION_MAX], self._rows_max(1 << 30)
+        hits = await memory.recall(query, limit=most, kinds=[MEMORY])
+        rows = shapes.found_memories(
+            [hit for hit in hits if hit.memory and _serves(hit.memory, min_importance)][:limit]
+        )
+        if len(rows) < limit:
+            # A recall ranks the best fifty; of those beyond them that hold a word, some may serve.
+            seen = {row["id"] for row in rows}
+            rest = await memory.memories(query, limit=most)
+            more = [held for held in rest if _serves(held, min_importance) and held.id not in seen]
+            rows += shapes.further_memories(more[: limit - len(rows)], after=rows)
+        return rows
 
     async def vector_search_concepts(self, query: str, limit: int = 10) -> list[Row]:
         """
         The concepts that a text names, or whose names its words begin; the nearest first.
 
-        `{id, name, type, description, confidence, mentions, similarity_score}`. By words.
+        `{id, name, type, description, confidence, mentions, similarity_score}`. By words alone:
+        concepts have no vectors.
         """
         if limit < 1:
             return []
@@ -113,20 +130,19 @@ class Asking(Service):
         Returns:
             Their rows with `type`, "message" or "memory", and `relevance`, 0 to 1.
         """
-        if limit < 1:
+        if limit < 1 or not current_message.strip():
             return []
-        wanted = limit if include_session_context or session_id is None else 4 * limit
-        messages = [
-            {"type": "message", **row, "relevance": row["similarity_score"]}
-            for row in await self.vector_search_messages(current_message, wanted)
-            if include_session_context or row["session_id"] != session_id
+        left_out = None if include_session_context else session_id
+        memory = await self._memory()
+        hits = await memory.recall(
+            current_message[:_QUESTION_MAX], limit=self._rows_max(_LEFT_OUT_TIMES * limit)
+        )
+        kept = [
+            hit
+            for hit in hits
+            if (_serves(hit.memory, 0.0) if hit.memory else hit.message.session != left_out)
         ]
-        memories = [
-            # Two lists of which each has a best: what was worth remembering comes first.
-            {"type": "memory", **row, "relevance": row["similarity_score"]}
-            for row in await self.vector_search_memories(current_message, limit)
-        ]
-        return sorted([*memories, *messages], key=lambda row: -row["relevance"])[:limit]
+        return shapes.worth_knowing(kept[:limit])
 
     async def recommend_related_concepts(self, content: str, limit: int = 10) -> list[Row]:
         """The concepts that a text names, then those related to them; each with `mentions`."""
@@ -266,6 +282,6 @@ def _is_theme(word: str) -> bool:
     return len(word) >= _THEME_MIN and not is_stop_word(word)
 
 
-def _told(memories: Iterable[Memory]) -> list[Memory]:
-    """Without those that carry what the origin did not keep as memories."""
-    return [held for held in memories if held.kind not in shapes.CARRIERS]
+def _serves(held: Memory, min_importance: float) -> bool:
+    """Whether it matters so much, and carries nothing that the origin did not keep as a memory."""
+    return held.importance >= min_importance and held.kind not in shapes.CARRIERS

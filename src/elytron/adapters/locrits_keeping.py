@@ -40,13 +40,14 @@ class Keeping(Service):
     async def get_memory_usage(self) -> dict[str, Any]:
         """
         `{db_file_size_mb, process_memory_mb, message_count, estimated_embedding_size_mb}`: the
-        files of this memory, and the memory of this process.
+        files of this memory, the memory of this process, and what vectors take of those files.
         """
         import psutil
 
         memory = await self._memory()
         usage = await memory.usage()
-        vectors = usage.bytes.vectors if usage.embedded else 0  # an empty table has a page, too
+        held = usage.embeddings.bytes
+        vectors = usage.bytes.vectors if held else 0  # an empty table has a page, too
         return {
             "db_file_size_mb": usage.bytes.total / _MB,
             "process_memory_mb": psutil.Process().memory_info().rss / _MB,

@@ -29,7 +29,7 @@ class MemoryManagerService:
         self._closed = False
 
     async def initialize(self) -> bool:
-        """Open the store. Harmless if it is open. Raises InvalidSetting, Unavailable."""
+        """Open the store. Harmless if it is open. Raises as `KuzuMemoryService.initialize`."""
         if self._shared is None:
             await stores.on_thread(self._open)
         return True
@@ -37,7 +37,7 @@ class MemoryManagerService:
     def _open(self) -> None:
         with self._mutex:
             if self._shared is None:
-                self._shared = stores.take(self.base_path)
+                self._shared = stores.take(self.base_path, stores.Wished())
             self._closed = False
 
     async def _store(self) -> AsyncStore:

@@ -33,7 +33,7 @@ class KuzuMemoryService(Asking, Keeping):
         session_id: str | None = None,
         user_id: str = "default",
         metadata: Mapping[str, Any] | None = None,
-        generate_embedding: bool | None = None,  # noqa: ARG002 - the origin's
+        generate_embedding: bool | None = None,
         **kwargs: Any,
     ) -> str:
         """
@@ -42,7 +42,8 @@ class KuzuMemoryService(Asking, Keeping):
         Args:
             session_id: its conversation; one is made if None, see `get_message_by_id`.
             user_id: who says it, if the role is `user`; other roles speak for themselves.
-            generate_embedding: makes no difference: there are no embeddings.
+            generate_embedding: whether it gets a vector, in the background, where the settings
+                enable them; None for all but system messages and those of 20 characters or fewer.
             kwargs: `message_id`, `timestamp`, `importance` and `pinned` are used
                 as `Agent.save` does; others the origin took and ignored, and so they are here.
 
@@ -64,6 +65,7 @@ class KuzuMemoryService(Asking, Keeping):
             id=more["message_id"],
             importance=more["importance"],
             pinned=pinned,
+            embed=shapes.wants_vector(role, content, asked=generate_embedding),
         )
         return receipt.id
 

@@ -32,8 +32,11 @@ class Service:
         Args:
             locrit_name: the agent's name. Here two names are never one memory.
             base_path: the store's folder; agents of one base path share it.
-            embedding_model, embedding_dimension, inference_mode: kept as attributes. This version
-                makes no embeddings.
+            embedding_model: where the settings enable embeddings and name no `embedder`: Ollama's
+                model, unless they name an `embedding_model`. Kept as an attribute.
+            embedding_dimension: kept as an attribute; the model says how many there are.
+            inference_mode: "ollama"; for any other the settings have to name an `embedder`, if
+                they enable embeddings. Kept as an attribute.
 
         Raises:
             InvalidArgument: that is no name.
@@ -43,7 +46,7 @@ class Service:
         self.embedding_model = embedding_model
         self.embedding_dimension = embedding_dimension
         self.inference_mode = inference_mode
-        self.embeddings_enabled = False
+        self.embeddings_enabled = False  # what the settings say is known once it is open
         # Ours, not the origin's, which is read once and left as it was.
         self.db_dir = files.agent_folder(self.base_path, locrit_name)
         self.db_path = self.db_dir / files.LEDGER
@@ -70,7 +73,10 @@ class Service:
                 install it, or run `elytron migrate kuzu`. It never starts empty beside it.
             Busy: another process has that database open.
             InvalidArgument, Corrupt: it cannot be read; the error says why, and the way out.
-            InvalidSetting: the `memory:` block of the configuration has an unknown name or value.
+            InvalidSetting: the `memory:` block of the configuration has an unknown name or value;
+                or embeddings are on, and this asks for another embedder than the services that
+                have the base path open.
+            EmbedderUnavailable: embeddings are on, and a library that they need is not installed.
         """
         if self._agent is None:
             await stores.on_thread(self._open)
@@ -80,7 +86,8 @@ class Service:
         with self._mutex:
             if self._agent is not None:
                 return
-            shared = stores.take(self.base_path)
+            wished = stores.Wished(self.embedding_model, self.inference_mode)
+            shared = stores.take(self.base_path, wished)
             try:
                 shared.prepare(self.locrit_name)
             except BaseException:
@@ -90,6 +97,7 @@ class Service:
             agent = shared.store.agent(self.locrit_name)
             self._connections = Connections(agent._agent)
             self._closed = False
+            self.embeddings_enabled = shared.store.config.enable_embeddings
             self._agent = agent
 
     async def close(self) -> None:

@@ -16,6 +16,8 @@ from elytron.write.admission import ID_MAX
 CARRIERS = (SESSION_KIND, CONCEPT_KIND)
 _GAPS = ((0.3, "high"), (0.7, "medium"))  # coverage below which a gap is so called
 _TOP = 3
+_NOT_EMBEDDED_ROLE = "system"
+_NOT_EMBEDDED_CHARS = 20  # and fewer
 
 Row = dict[str, Any]
 
@@ -23,6 +25,14 @@ Row = dict[str, Any]
 def session_memory(session_id: str) -> str:
     """The id of the memory that holds what a session was called, if anybody said so."""
     return f"{SESSION_KIND}:{session_id}"[:ID_MAX]
+
+
+def wants_vector(role: str, content: object, *, asked: bool | None) -> bool:
+    """Whether a message is to have a vector, by the origin's rule where nobody *asked*."""
+    if asked is not None:
+        return bool(asked)
+    long = isinstance(content, str) and len(content) > _NOT_EMBEDDED_CHARS
+    return long and role != _NOT_EMBEDDED_ROLE
 
 
 def moment(at: datetime | None) -> str | None:
@@ -46,8 +56,7 @@ def message_with_session(held: Message) -> Row:
 
 
 def found_messages(hits: Sequence[Hit]) -> list[Row]:
-    """Hits, best first; `similarity_score` is their score as a share of the best one's."""
-    best = max((hit.score for hit in hits), default=0.0)
+    """Hits that are messages, best first; see `similarities`."""
     return [
         {
             "id": hit.message.id,
@@ -55,10 +64,16 @@ def found_messages(hits: Sequence[Hit]) -> list[Row]:
             "content": hit.message.content,
             "timestamp": moment(hit.message.at),
             "session_id": hit.message.session,
-            "similarity_score": hit.score / best if best > 0 else 0.0,
+            "similarity_score": similarity,
         }
-        for hit in hits
+        for hit, similarity in zip(hits, similarities(hits), strict=True)
     ]
+
+
+def similarities(hits: Sequence[Hit]) -> list[float]:
+    """The score of each hit as a share of the best one's, 0 to 1."""
+    best = max((hit.score for hit in hits), default=0.0)
+    return [hit.score / best if best > 0 else 0.0 for hit in hits]
 
 
 def memory(held: Memory) -> Row:
@@ -84,13 +99,33 @@ def _moment_of(text: str) -> str | None:
         return None
 
 
-def found_memories(memories: Sequence[Memory]) -> list[Row]:
-    """Memories, best first. Their order is all that is known, so it makes `similarity_score`."""
+def found_memories(hits: Sequence[Hit]) -> list[Row]:
+    """Hits that are memories, best first; see `similarities`."""
+    return [
+        {**memory(hit.memory), "similarity_score": similarity}
+        for hit, similarity in zip(hits, similarities(hits), strict=True)
+        if hit.memory is not None
+    ]
+
+
+def further_memories(memories: Sequence[Memory], *, after: Sequence[Row]) -> list[Row]:
+    """Memories that come after those rows. Only their order is known, so it makes their scores."""
+    least = after[-1]["similarity_score"] if after else 1.0
     count = len(memories)
     return [
-        {**memory(held), "similarity_score": (count - place) / count}
+        {**memory(held), "similarity_score": least * (count - place) / (count + 1)}
         for place, held in enumerate(memories)
     ]
+
+
+def worth_knowing(hits: Sequence[Hit]) -> list[Row]:
+    """Messages and memories, the best first, with `type` and `relevance`."""
+    rows: list[Row] = []
+    for hit, relevance in zip(hits, similarities(hits), strict=True):
+        (row,) = found_messages([hit]) if hit.memory is None else found_memories([hit])
+        kind = "message" if hit.memory is None else "memory"
+        rows.append({"type": kind, **row, "similarity_score": relevance, "relevance": relevance})
+    return rows
 
 
 def concept(held: Concept) -> Row:

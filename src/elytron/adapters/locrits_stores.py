@@ -12,11 +12,11 @@ import re
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from elytron import aio
-from elytron import config as configuration
+from elytron import aio, config_sources
 from elytron.config import Config
 from elytron.errors import InvalidArgument, InvalidSetting
 from elytron.importers import kuzu, migrated
@@ -27,6 +27,15 @@ _T = TypeVar("_T")
 _CONFIG = Path("config.yaml")
 _CONFIG_MAX_BYTES = 1 << 20
 _FILE = "kuzu.db"
+_OLLAMA = "ollama"
+
+
+@dataclass(frozen=True, slots=True)
+class Wished:
+    """The embedder that a program asks for; its settings may name another."""
+
+    model: str = "nomic-embed-text"
+    mode: str = _OLLAMA
 
 
 async def on_thread(function: Callable[[], _T]) -> _T:
@@ -41,11 +50,25 @@ async def on_thread(function: Callable[[], _T]) -> _T:
 class SharedStore:
     """An open store and how many use it; `take` and `give_back` count."""
 
-    def __init__(self, path: Path) -> None:
-        self.store = aio.AsyncStore(path, settings())
+    def __init__(self, path: Path, wished: Wished) -> None:
+        self.wished = wished
+        self.store = aio.AsyncStore(path, settings(wished))
         self.uses = 0
         self._mutex = threading.Lock()
         self._ready: dict[str, threading.Lock] = {}
+
+    def check_wish(self, wished: Wished) -> None:
+        """
+        Raises:
+            InvalidSetting: it is open with another embedder, because a program asked for that.
+        """
+        config = self.store.config
+        if wished != self.wished and config.enable_embeddings and not _names_embedder(_given()):
+            raise InvalidSetting(
+                f"{self.store.path} is open with {self.wished.model!r} ({self.wished.mode}), and"
+                f" {wished.model!r} ({wished.mode}) is asked for; all services of a base path have"
+                " one embedder: give them the same, or name it in the settings, as `embedder`"
+            )
 
     def close(self) -> None:
         """As `AsyncStore.close`, for a thread that may wait."""
@@ -97,13 +120,20 @@ def _register() -> None:
     _registered = True
 
 
-def take(base_path: Path) -> SharedStore:
-    """The open store of a base path. `give_back` must follow."""
+def take(base_path: Path, wished: Wished) -> SharedStore:
+    """
+    The open store of a base path. `give_back` must follow.
+
+    Raises:
+        InvalidSetting: the settings are wrong; or as `SharedStore.check_wish`.
+    """
     key = os.path.realpath(base_path)
     with _guard:
         _register()
         if key not in _shared:
-            _shared[key] = SharedStore(base_path)
+            _shared[key] = SharedStore(base_path, wished)
+        else:
+            _shared[key].check_wish(wished)
         _shared[key].uses += 1
         return _shared[key]
 
@@ -124,30 +154,60 @@ def give_back(shared: SharedStore) -> None:
     shared.close()
 
 
-def settings() -> Config:
+def settings(wished: Wished | None = None) -> Config:
     """
     The settings: the `memory:` block of the file named by ELYTRON_CONFIG, or else of `config.yaml`
     in the working directory; without that block the defaults. `ELYTRON_*` wins over either.
 
+    Args:
+        wished: the embedder, where they enable embeddings and name no `embedder`; its model, where
+            they name no `embedding_model`.
+
     Raises:
-        InvalidSetting: an unknown name in that block or a bad value; the file is no YAML.
+        InvalidSetting: an unknown name in that block or a bad value; the file is no YAML; or
+            embeddings are on, and neither the settings nor *wished* name an embedder known here.
     """
+    given = _given()
+    found = config_sources.load(given, None, os.environ)
+    if wished is None or not found.enable_embeddings or _names_embedder(given):
+        return found
+    if wished.mode != _OLLAMA:
+        raise InvalidSetting(
+            f"`enable_embeddings` is on, and what inference_mode {wished.mode!r} means is not known"
+            " here; name an `embedder` in the settings, as `embedder: wordllama`, or turn it off"
+        )
+    weakest = {"embedder": _OLLAMA, "embedding_model": wished.model}
+    return config_sources.load({**weakest, **given}, None, os.environ)
+
+
+def _names_embedder(given: Mapping[str, Any]) -> bool:
+    return "embedder" in given or "ELYTRON_EMBEDDER" in os.environ
+
+
+def _given() -> Mapping[str, Any]:
+    """The program's settings for memories, by name, as they stand in a file; none without one."""
     named = os.environ.get("ELYTRON_CONFIG")
-    if named:
-        return configuration.load(named, None, os.environ)
-    return configuration.load(_memory_block(_CONFIG), None, os.environ)
+    path = Path(named) if named else _CONFIG
+    found = _parsed(path, needed=bool(named))
+    # The program's own file holds much else; one that was named may be all about memories.
+    block = found.get("memory", found if named else None)
+    if block is None:
+        return {}
+    if not isinstance(block, Mapping):
+        raise InvalidSetting(f"settings file {path}: `memory:` must hold settings")
+    return {str(name): value for name, value in block.items()}
 
 
-def _memory_block(path: Path) -> Mapping[str, Any] | None:
-    """The `memory:` block of the program's own settings, which hold much else."""
+def _parsed(path: Path, *, needed: bool) -> Mapping[str, Any]:
+    """What a YAML file holds; nothing, if it is not there and not *needed*."""
     import yaml
 
     try:
         with path.open("rb") as file:
             data = file.read(_CONFIG_MAX_BYTES + 1)
-    except FileNotFoundError:
-        return None
     except OSError as error:
+        if isinstance(error, FileNotFoundError) and not needed:
+            return {}
         raise InvalidSetting(f"settings file {path} cannot be read: {error.strerror}") from error
     if len(data) > _CONFIG_MAX_BYTES:
         raise InvalidSetting(f"settings file {path} is over {_CONFIG_MAX_BYTES} bytes")
@@ -155,8 +215,11 @@ def _memory_block(path: Path) -> Mapping[str, Any] | None:
         found = yaml.safe_load(data)
     except (yaml.YAMLError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise InvalidSetting(f"settings file {path} is not YAML: {error!s:.500}") from error
-    block = found.get("memory") if isinstance(found, Mapping) else None
-    return None if block is None else {"memory": block}
+    if found is None or (not isinstance(found, Mapping) and not needed):
+        return {}
+    if not isinstance(found, Mapping):
+        raise InvalidSetting(f"settings file {path} must hold names and values")
+    return found
 
 
 def slugs(name: str) -> list[str]:

@@ -18,12 +18,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self, TypeVar
 
-from elytron import config as configuration
+from elytron import config_sources
 from elytron import store as stores
 from elytron.aio.base import call
 from elytron.aio.learning import AsyncLearning
 from elytron.concepts.extraction import Extract
 from elytron.config import Config
+from elytron.embed.embedder import EmbedFunction
 from elytron.records import (
     Context,
     Hit,
@@ -34,7 +35,7 @@ from elytron.records import (
     StoreUsage,
     Usage,
 )
-from elytron.reports import Alarm, Checked, Cleanup, Erased, Reclaimed, Restored
+from elytron.reports import Alarm, Checked, Cleanup, Embedded, Erased, Reclaimed, Restored
 
 _T = TypeVar("_T")
 _PART = 500  # messages of the archive that are read at once
@@ -45,11 +46,14 @@ def open(  # noqa: A001 - `elytron.aio.open` is the public name
     path: str | os.PathLike[str],
     config: str | Path | Mapping[str, Any] | Config | None = None,
     *,
+    embedder: str | EmbedFunction | None = None,
     extract: Extract | None = None,
     **settings: Any,
 ) -> "AsyncStore":
     """`elytron.open` for asyncio; use it in an `async with` block."""
-    return AsyncStore(path, configuration.load(config, settings, os.environ), extract=extract)
+    loaded = config_sources.load(config, stores.with_embedder(settings, embedder), os.environ)
+    function = None if isinstance(embedder, str) else embedder
+    return AsyncStore(path, loaded, embedder=function, extract=extract)
 
 
 class AsyncStore:
@@ -60,9 +64,10 @@ class AsyncStore:
         path: str | os.PathLike[str],
         config: Config,
         *,
+        embedder: EmbedFunction | None = None,
         extract: Extract | None = None,
     ) -> None:
-        self._store = stores.Store(path, config, extract=extract)
+        self._store = stores.Store(path, config, embedder=embedder, extract=extract)
         self._pool = ThreadPoolExecutor(config.async_threads, thread_name_prefix="elytron-async")
 
     @property
@@ -135,6 +140,7 @@ class AsyncAgent(AsyncLearning):
         id: str | None = None,
         importance: float | None = None,
         pinned: bool = False,
+        embed: bool | None = None,
     ) -> Receipt:
         """See `Agent.save`. Cancelled, the write goes on."""
         future = await self.submit(
@@ -147,6 +153,7 @@ class AsyncAgent(AsyncLearning):
             id=id,
             importance=importance,
             pinned=pinned,
+            embed=embed,
         )
         return await asyncio.wrap_future(future)
 
@@ -166,6 +173,7 @@ class AsyncAgent(AsyncLearning):
         id: str | None = None,
         importance: float | None = None,
         pinned: bool = False,
+        embed: bool | None = None,
     ) -> "Future[Receipt]":
         """See `Agent.submit`; `asyncio.wrap_future` makes the future awaitable."""
         # A thread for a long text, and where the archive has to be asked for the id.
@@ -182,6 +190,7 @@ class AsyncAgent(AsyncLearning):
                     id=id,
                     importance=importance,
                     pinned=pinned,
+                    embed=embed,
                 )
             )
         draft = self._agent._admit(
@@ -194,6 +203,7 @@ class AsyncAgent(AsyncLearning):
             id=id,
             importance=importance,
             pinned=pinned,
+            embed=embed,
         )
         # Queueing takes microseconds. A thread is worth it only for a long text, to wait for
         # room in the queue, or for an agent to be opened.
@@ -263,6 +273,8 @@ class AsyncAgent(AsyncLearning):
         since: datetime | None = None,
         until: datetime | None = None,
         archived: bool = False,
+        kinds: Iterable[str] | None = None,
+        at: datetime | None = None,
     ) -> list[Hit]:
         """See `Agent.recall`."""
         return await self._call(
@@ -275,6 +287,8 @@ class AsyncAgent(AsyncLearning):
                 since=since,
                 until=until,
                 archived=archived,
+                kinds=kinds,
+                at=at,
             )
         )
 
@@ -290,6 +304,8 @@ class AsyncAgent(AsyncLearning):
         role: str | None = None,
         since: datetime | None = None,
         until: datetime | None = None,
+        kinds: Iterable[str] | None = None,
+        at: datetime | None = None,
     ) -> Context:
         """See `Agent.context`. *count_tokens* is called on a thread of the pool."""
         return await self._call(
@@ -303,8 +319,18 @@ class AsyncAgent(AsyncLearning):
                 role=role,
                 since=since,
                 until=until,
+                kinds=kinds,
+                at=at,
             )
         )
+
+    async def embed(self, *, on_progress: Callable[[int, int], None] | None = None) -> Embedded:
+        """See `Agent.embed`. *on_progress* is called on a thread of the pool."""
+        return await self._call_writing(lambda: self._agent.embed(on_progress=on_progress))
+
+    async def reembed(self, *, on_progress: Callable[[int, int], None] | None = None) -> Embedded:
+        """See `Agent.reembed`. *on_progress* is called on a thread of the pool."""
+        return await self._call_writing(lambda: self._agent.reembed(on_progress=on_progress))
 
     async def usage(self) -> Usage:
         """See `Agent.usage`."""

@@ -94,11 +94,13 @@ def refused(
     if status in hints:
         then = hints[status]
     elif 300 <= status < 400:
-        then = "it points elsewhere, which is not followed; set `url` to the final address"
+        then = (
+            "it points elsewhere, which is not followed; set `embedding_url` to the final address"
+        )
     elif status == 413:
         then = "send fewer texts at a time"
     elif permanent:
-        then = "check `url` and `model`"
+        then = "check `embedding_url` and `embedding_model`"
     elif wait is not None:
         then = f"retry in {math.ceil(wait):,} s"
     else:

@@ -107,10 +107,10 @@ def _ollama(model: str, settings: EmbedderSettings) -> Embedder:
         api_key_env=settings.api_key_env,
         proxy_url=settings.proxy_url,
         hints={
-            404: f"run `ollama pull {model}`, and check `url`",
+            404: f"run `ollama pull {model}`, and check `embedding_url`",
             **_key_hints(settings.api_key_env),
         },
-        unreachable="start it with `ollama serve`, or set `url`",
+        unreachable="start it with `ollama serve`, or set `embedding_url`",
     )
     return CheckedEmbedder(
         Ollama(model, endpoint=endpoint), name=name, batch_max=settings.batch_max
@@ -130,7 +130,7 @@ def _openai(model: str, settings: EmbedderSettings) -> Embedder:
         api_key_env=key_env,
         proxy_url=settings.proxy_url,
         hints=_key_hints(key_env),
-        unreachable="check `url` and the network",
+        unreachable="check `embedding_url` and the network",
     )
     return CheckedEmbedder(
         OpenAI(model, endpoint=endpoint), name=name, batch_max=settings.batch_max
@@ -139,7 +139,7 @@ def _openai(model: str, settings: EmbedderSettings) -> Embedder:
 
 def _key_hints(key_env: str | None) -> dict[int, str]:
     if key_env is None:
-        told = "it wants a key: set `api_key_env` to the name of the variable that holds it"
+        told = "it wants a key: set `embedding_key_env` to the name of the variable that holds it"
     else:
         told = f"check the key in the environment variable {key_env}"
     return {401: told, 403: told}
@@ -172,8 +172,8 @@ def _of_function(function: EmbedFunction, settings: EmbedderSettings) -> Embedde
     _no_endpoint("a function", settings)
     if settings.model is not None:
         raise InvalidSetting(
-            f"`model` is {shown(settings.model)}, which a function cannot be told; leave it out,"
-            " and give the function a `.name`"
+            f"`embedding_model` is {shown(settings.model)}, which a function cannot be told;"
+            " leave it out, and give the function a `.name`"
         )
     own = getattr(function, "name", None)
     if own is None:
@@ -190,15 +190,17 @@ def _in_range(settings: EmbedderSettings) -> EmbedderSettings:
     if settings.api_key_env is not None and not _is_env_name(settings.api_key_env):
         # Not shown: people put the key itself here.
         raise InvalidSetting(
-            "`api_key_env` must be the name of an environment variable, 1 to 100 letters, digits"
-            f" and _, as {OPENAI_KEY_ENV}; put the key into that variable"
+            "`embedding_key_env` must be the name of an environment variable, 1 to 100 letters,"
+            f" digits and _, as {OPENAI_KEY_ENV}; put the key into that variable"
         )
     if settings.proxy_url is not None:
         _url_checked("proxy_url", settings.proxy_url, secret=True)
     return replace(
         settings,
-        timeout_s=float(number("`timeout_s`", settings.timeout_s, low=low, high=high)),
-        batch_max=int(number("`batch_max`", settings.batch_max, low=1, high=TEXTS_MAX, whole=True)),
+        timeout_s=float(number("`embed_timeout_s`", settings.timeout_s, low=low, high=high)),
+        batch_max=int(
+            number("`embed_batch_max`", settings.batch_max, low=1, high=TEXTS_MAX, whole=True)
+        ),
     )
 
 
@@ -245,6 +247,6 @@ def _url_checked(title: str, url: object, *, secret: bool = False) -> str:
         # Never shown: what is wrong with it may be that a key stands in it.
         raise InvalidSetting(
             f"`{title}` must be http:// or https://, a host, and perhaps a port and a path, at most"
-            f" {_URL_MAX:,} characters; a key goes into the variable that `api_key_env` names"
+            f" {_URL_MAX:,} characters; a key goes into the variable that `embedding_key_env` names"
         ) from None
     return url.rstrip("/")

@@ -112,6 +112,7 @@ def _other_model(provider: str, *, asked: str, model: Any) -> EmbedderUnavailabl
     readable = isinstance(model, str) and _MODEL_NAME.fullmatch(model)
     return EmbedderUnavailable(
         f"{provider} was asked for the model {asked} and answered for"
-        f" {model if readable else 'none that has a readable name'}; set `model` to what it serves",
+        f" {model if readable else 'none that has a readable name'}; set `embedding_model` to what"
+        " it serves",
         permanent=True,
     )

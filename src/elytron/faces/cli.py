@@ -2,8 +2,9 @@
 Command line: the program, its commands, and the one way out of it.
 
 The commands are the verbs of the library: `writing.py`, `reading.py`, `learning.py`, `graph.py`,
-`migrating.py`, `keeping.py`, `forgetting.py` and `watching.py` hold them. `options.py` reads
-values, `documents.py` and the modules of tables lay out what is printed, `exits.py` ends.
+`migrating.py`, `keeping.py`, `embedding.py`, `forgetting.py` and `watching.py` hold them.
+`options.py` reads values, `documents.py` and the modules of tables lay out what is printed,
+`exits.py` ends.
 """
 
 import os
@@ -16,6 +17,7 @@ import click
 
 import elytron
 from elytron.faces import (
+    embedding,
     exits,
     forgetting,
     graph,
@@ -114,6 +116,8 @@ for command in (
     keeping.reclaim,
     keeping.check,
     writing.reindex,
+    embedding.embed,
+    embedding.reembed,
     writing.delete,
     forgetting.forget,
     forgetting.clear,

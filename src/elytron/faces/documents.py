@@ -16,16 +16,18 @@ from typing import Any
 from elytron.errors import ElytronError
 from elytron.faces.output import emit
 from elytron.faces.visible import json_safe
-from elytron.records import LedgerBytes, Usage
-from elytron.reports import Checked, Cleanup, Reclaimed
+from elytron.records import Hit, LedgerBytes, Usage
+from elytron.reports import Checked, Cleanup, EmbeddingUsage, Reclaimed
 
 # What a record works out from its fields, and programs want too.
 _DERIVED: Mapping[type, tuple[str, ...]] = {
+    Hit: ("kind",),
     LedgerBytes: ("total",),
     Usage: ("archived",),
     Cleanup: ("reasons",),
     Reclaimed: ("given_back_bytes",),
     Checked: ("ok",),
+    EmbeddingUsage: ("queued",),
 }
 
 

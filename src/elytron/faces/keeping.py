@@ -4,24 +4,21 @@ Keeping: the commands of limits: what leaves, what comes back, what is pinned, g
 Rich is imported by those that print for people, once it is known that they do.
 """
 
-from collections.abc import Callable
 from datetime import datetime
-from typing import TypeVar
 
 import click
 
 from elytron.agent import Agent
-from elytron.errors import Corrupt, ElytronError, NotFound
+from elytron.errors import Corrupt, NotFound
 from elytron.faces import costs, documents
 from elytron.faces.costs import Unreadable
+from elytron.faces.each import of_each
 from elytron.faces.options import Command, Place, common, held_agent, quoted, time_option
 from elytron.faces.output import note, say
 from elytron.faces.progress import counting, stepping
 from elytron.faces.visible import counted
 from elytron.reports import Checked, Cleanup, Restored
-from elytron.store import Store
 
-_T = TypeVar("_T")
 _IDS_TOLD = 3  # missing ids in an error
 
 
@@ -116,7 +113,7 @@ def cleanup(place: Place, agent: str | None, dry_run: bool) -> None:
             with stepping(memory, "cleaning up", silent=place.as_json or dry_run):
                 return memory.enforce_limits(dry_run=dry_run)
 
-        reports = _of_each(store, agent, enforce)
+        reports = of_each(store, agent, enforce)
     if place.as_json:
         documents.write(reports)
     elif not reports:
@@ -127,18 +124,6 @@ def cleanup(place: Place, agent: str | None, dry_run: bool) -> None:
 
         show(*report_tables.cleanups(reports, dry_run=dry_run))
     costs.raise_first_error(reports)
-
-
-def _of_each(store: Store, agent: str | None, verb: Callable[[Agent], _T]) -> list[_T | Unreadable]:
-    """What a verb says of one agent or of all; an error of one does not keep the others from it."""
-    names = store.agents() if agent is None else [held_agent(store, agent).name]
-    reports: list[_T | Unreadable] = []
-    for name in names:
-        try:
-            reports.append(verb(store.agent(name)))
-        except ElytronError as error:
-            reports.append(Unreadable(name, error))
-    return reports
 
 
 @click.command()
@@ -282,7 +267,7 @@ def check(place: Place, agent: str | None, repair: bool) -> None:
             with counting(memory, "checking", silent=place.as_json) as on_progress:
                 return memory.check(repair=repair, on_progress=on_progress)
 
-        reports = _of_each(store, agent, look)
+        reports = of_each(store, agent, look)
     if place.as_json:
         documents.write(reports)
     elif not reports:

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING
 
+from elytron.embed import policy
 from elytron.errors import InvalidArgument
 from elytron.faces import costs
 from elytron.faces.costs import StoreCosts
@@ -19,6 +20,17 @@ if TYPE_CHECKING:
     from prometheus_client import Metric
 
 _DAY_S = 86_400
+_REASONS = (
+    policy.EMBEDDED,
+    policy.SHARED,
+    policy.QUEUED,
+    policy.DISABLED,
+    policy.DECLINED,
+    policy.BY_ROLE,
+    policy.TOO_SHORT,
+    policy.NO_ROOM,
+    policy.REFUSED,
+)
 _KINDS = ("live", "dead", "wal", "words", "vectors", "graph", "archive")
 
 # A sample: the values of its labels, and its own.
@@ -74,6 +86,7 @@ class _StoreCollector:
             yield from _store_gauges(found.usage)
             yield from _janitor_gauges(found.usage)
             yield from _worker_gauges(found.usage)
+        yield from _embedding_metrics(usages)
 
 
 def _gauge(
@@ -147,6 +160,22 @@ def _agent_counters(usages: Sequence[Usage]) -> Iterator["Metric"]:
     yield _counter("archive_dropped_messages", doc, dropped)
     failed = [([usage.agent], float(usage.failed_writes)) for usage in usages]
     yield _counter("agent_failed_writes", "Writes of this process that failed.", failed)
+
+
+def _embedding_metrics(usages: Sequence[Usage]) -> Iterator["Metric"]:
+    by_reason = [
+        ([usage.agent, reason], float(usage.embeddings.reasons.get(reason, 0)))
+        for usage in usages
+        for reason in _REASONS
+    ]
+    doc = "Messages by whether they have a vector (embedded, shared), or why not."
+    yield _gauge("embeddings", doc, by_reason, ("agent", "reason"))
+    sizes = [([usage.agent], float(usage.embeddings.bytes)) for usage in usages]
+    yield _gauge("vector_bytes", "Vectors, of the limit `max_vector_mb`.", sizes)
+    # The embedder is the whole store's, so each agent says the same.
+    failures = max([usage.embeddings.failures for usage in usages], default=0)
+    doc = "Calls of the embedder by this process that failed."
+    yield _counter("embedder_failures", doc, [((), float(failures))], ())
 
 
 def _one(name: str, doc: str, value: float | None) -> "Metric":

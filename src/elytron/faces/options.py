@@ -16,7 +16,7 @@ from typing import Any
 
 import click
 
-from elytron import config as configuration
+from elytron import config_sources
 from elytron.agent import Agent
 from elytron.config import Config
 from elytron.errors import InvalidArgument, NotFound
@@ -43,7 +43,7 @@ class Place:
 
     def settled(self) -> Config:
         """The settings: `--set` wins over the environment, which wins over the file."""
-        return configuration.load(self.config_file, self.settings, os.environ)
+        return config_sources.load(self.config_file, self.settings, os.environ)
 
     def open(self, path: Path | None = None) -> Store:
         """The store at *path*, or at the one that was given; use it in a `with` block."""
@@ -103,8 +103,18 @@ def _common(command: Command, *, default_store: str | None) -> Command:
 
 
 def selection(command: Command) -> Command:
-    """Options of `recall` and `context` that say which messages may be hits."""
+    """Options of `recall` and `context`: which messages and memories may be hits, asked when."""
     for option in (
+        time_option("--at", zone_needed=False, help="When it is asked; now if not given."),
+        click.option(
+            "--kind",
+            "kinds",
+            metavar="KIND",
+            multiple=True,
+            callback=_kinds,
+            help="Only this: `message`, `memory`, or a kind of memory, such as `fact`; may be"
+            " repeated.",
+        ),
         time_option("--until", zone_needed=False, help="Only before this time."),
         time_option("--since", zone_needed=False, help="Only from this time on."),
         click.option("--role", metavar="ROLE", help="Only messages of this role."),
@@ -113,6 +123,12 @@ def selection(command: Command) -> Command:
     ):
         command = option(command)
     return command
+
+
+def _kinds(
+    _ctx: click.Context, _param: click.Parameter, values: tuple[str, ...]
+) -> tuple[str, ...] | None:
+    return values or None
 
 
 def limit_option(default: int, help: str = "At most so many.") -> Callable[[Command], Command]:

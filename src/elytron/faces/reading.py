@@ -4,15 +4,17 @@ Reading: the commands that only look. They make nothing on disk.
 Rich is imported by those that print for people, once it is known that they do.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import click
 
-import elytron
+from elytron.agent import Agent
 from elytron.errors import InvalidArgument
 from elytron.faces import costs, documents
 from elytron.faces.options import Place, common, held_agent, hint, limit_option, quoted, selection
 from elytron.faces.output import emit, note, say
+from elytron.store import Store
 
 _HISTORY_TEXT_MAX = 1000  # characters of a message that `history` shows
 _RECALL_TEXT_MAX = 400
@@ -60,7 +62,7 @@ def history(
     show(*tables.history(messages, text_max=text_max, ids=ids))
 
 
-def _nothing_in(memory: elytron.Agent, session: str | None) -> None:
+def _nothing_in(memory: Agent, session: str | None) -> None:
     names = [held.id for held in memory.sessions(limit=_SESSIONS_MAX)] if session else []
     if session and session not in names:
         note(f"no session is called {quoted(session)}{hint(session, names)}")
@@ -96,7 +98,7 @@ def sessions(place: Place, agent: str, limit: int) -> None:
 @selection
 @click.option("--archived", is_flag=True, help="Search the archive too; takes longer.")
 @click.option("--why", is_flag=True, help="Show what makes up each score.")
-@click.option("--ids", is_flag=True, help="Show the messages' ids.")
+@click.option("--ids", is_flag=True, help="Show the ids.")
 @click.option("--full", is_flag=True, help="Show long messages whole.")
 def recall(
     place: Place,
@@ -109,17 +111,22 @@ def recall(
     full: bool,
     **only: Any,
 ) -> None:
-    """Find the messages that answer a question, best first.
+    """Find what answers a question, best first.
 
-    TIME is ISO 8601; without a zone it is local time. Words of the question are emphasised on
-    a terminal. Nothing found is no error. Hits from the archive are marked.
+    Messages and memories; the latter, and hits from the archive, are marked. TIME is ISO 8601;
+    without a zone it is local time. Words of the question are emphasised on a terminal. Nothing
+    found is no error. With an embedder, what shares no word with the question is found too; while
+    that does not answer, words do, and a note says so.
 
-    JSON: a list of hits, each with message (as in `history`), score, why, matched and archived.
+    JSON: a list of hits, each with kind (`message`, or that of the memory), message (as in
+    `history`), memory (as in `memories`, or null), score, why, matched and archived.
     """
     with place.open() as store:
         memory = held_agent(store, agent)
         found = memory.recall(question, limit=limit, archived=archived, **only)
         languages = store.config.languages
+        if not place.as_json:
+            _note_words_alone(store, memory)
     if place.as_json:
         documents.write(found)
         return
@@ -128,11 +135,26 @@ def recall(
     from elytron.faces.terminal import show
 
     if not found:
-        note("nothing was found: no message holds a word of this question")
+        note(f"nothing was found: {_sought(only)} holds a word of this question")
         return
     text_max = _ALL if full else _RECALL_TEXT_MAX
     matches = Matches(question, languages)
     show(*tables.hits(found, matches, text_max=text_max, why=why, ids=ids))
+
+
+def _sought(only: Mapping[str, Any]) -> str:
+    """What was looked at, where nothing of it was found."""
+    narrowed = any(value for name, value in only.items() if name != "at")
+    return "nothing that these options allow" if narrowed else "no message"
+
+
+def _note_words_alone(store: Store, memory: Agent) -> None:
+    """A word to a person where vectors were to answer too, and did not."""
+    if not store.config.enable_embeddings:
+        return
+    embeddings = memory.usage().embeddings
+    if embeddings.model is not None and embeddings.failures and embeddings.last_error:
+        note(f"words alone answered: {embeddings.last_error}")
 
 
 @click.command()
@@ -149,14 +171,16 @@ def context(
 ) -> None:
     """Pack the hits for a prompt, under a budget of tokens.
 
-    Session by session, each message with its date and speaker. Tokens are estimated. Nothing
-    but the text goes to stdout, so it can be piped into a prompt.
+    Session by session, each message with its date and speaker, and memories among them. Tokens
+    are estimated. Nothing but the text goes to stdout, so it can be piped into a prompt.
 
     JSON: text, hits (as in `recall`) and tokens.
     """
     with place.open() as store:
         memory = held_agent(store, agent)
         packed = memory.context(question, max_tokens=max_tokens, limit=limit, **only)
+        if not place.as_json:
+            _note_words_alone(store, memory)
     if place.as_json:
         documents.write(packed)
         return
@@ -178,9 +202,9 @@ def usage(place: Place, agent: str | None, prometheus: bool) -> None:
 
     JSON: for one agent its usage, with agent, limit_bytes, messages, max_messages, pinned,
     archived, sessions, users, first_at, last_at, bytes (file, live, dead, wal, words, vectors,
-    graph, archive, total), archive, forecast and more; for the store path, total_bytes,
-    limit_bytes, archive_bytes, reserve_bytes, janitor, what this process uses, and agents, a
-    list of these.
+    graph, archive, total), archive, embeddings (model, dim, reduced_to, reasons, bytes and more),
+    forecast and more; for the store path, total_bytes, limit_bytes, archive_bytes, reserve_bytes,
+    janitor, what this process uses, and agents, a list of these.
     """
     if prometheus:
         _metrics(place, agent)

@@ -93,7 +93,7 @@ def _argument(argument: click.Argument) -> str:
 
 def _names(option: click.Option) -> str:
     value = "" if option.is_flag else f" {_metavar(option)}"
-    return ", ".join(f"`{name}{value}`" for name in option.opts)
+    return ", ".join(f"`{name}{value}`" for name in (*option.opts, *option.secondary_opts))
 
 
 def _metavar(option: click.Option) -> str:

@@ -1,5 +1,5 @@
 """
-Report tables: what a clean-up, a restore, a check or an erasure did, laid out for people.
+Report tables: what a clean-up, a restore, a check, an embedding or an erasure did, for people.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -8,12 +8,13 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from elytron.embed.policy import NO_ROOM
 from elytron.faces.columns import DIM, NARROW, ROOMY, STRONG, Columns, Head
 from elytron.faces.costs import Unreadable
 from elytron.faces.tables import moment, name_of
-from elytron.faces.usage_tables import unreadable
+from elytron.faces.usage_tables import reasons_in_words, unreadable
 from elytron.faces.visible import clip_name, counted, human_bytes, one_line
-from elytron.reports import Checked, Cleanup, Erased, Reclaimed, Restored
+from elytron.reports import Checked, Cleanup, Embedded, Erased, Reclaimed, Restored
 
 LEAVING_MAX = 20  # messages of a dry run that are shown
 _ID_MAX = 40  # characters of an id, a name or a segment in a list
@@ -227,6 +228,37 @@ def _state(*, repairable: bool, repaired: bool) -> Text:
     if repaired:
         return Text("repaired", "green")
     return Text("repairable", "yellow") if repairable else Text("damaged", "red")
+
+
+def embeddings(reports: Sequence[Embedded | Unreadable]) -> Iterator[RenderableType]:
+    """How many got a vector, one row an agent, and why others have none."""
+    heads = (
+        Head("agent", "name"),
+        Head("embedded", "number"),
+        Head("shared", "number"),
+        Head("held already", "number", room=NARROW),
+        Head("left out", "text"),
+    )
+    rows = [
+        unreadable(report) if isinstance(report, Unreadable) else _embedded_row(report)
+        for report in reports
+    ]
+    yield Columns(heads, rows)
+    full = [r for r in reports if isinstance(r, Embedded) and r.left_out.get(NO_ROOM)]
+    if full:
+        agents = counted(len(full), "agent has", "agents have")
+        yield ""
+        yield Text(f"{agents} no more room; raise `max_vector_mb`, and embed again", "yellow")
+
+
+def _embedded_row(report: Embedded) -> tuple[RenderableType, ...]:
+    return (
+        name_of(report.agent),
+        f"{report.embedded:,}",
+        f"{report.shared:,}",
+        f"{report.held:,}",
+        Text(reasons_in_words(report.left_out)),
+    )
 
 
 def erased(report: Erased) -> Iterator[RenderableType]:

@@ -69,7 +69,7 @@ def markdown() -> str:
         if isinstance(default, tuple):
             shown = ", ".join(default) or "none"
         elif default is None:
-            shown = "off"
+            shown = "off" if field.metadata.get("range") else "none"
         elif isinstance(default, bool):
             shown = str(default).lower()
         elif isinstance(default, str):

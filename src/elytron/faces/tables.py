@@ -88,7 +88,8 @@ def hits(
     expected: Iterable[str] = (),
 ) -> Iterator[RenderableType]:
     """
-    Hits, best first, each with its date, speaker and text. Those from the archive are marked.
+    Hits, best first, each with its date, speaker and text. Those from the archive are marked, and
+    memories, which have their kind in the place of the speaker.
 
     Args:
         matches: finds the words of the question, to be emphasised.
@@ -97,27 +98,43 @@ def hits(
     marked = set(expected)
     for rank, hit in enumerate(found, 1):
         message = hit.message
-        head = Text.assemble(
-            (f"{rank:>2}  ", STRONG),
-            (moment(message.at), "green"),
-            "  ",
-            matches.emphasise(Text(_speaker(message), "cyan"), hit),
-            (f"  {clip_name(message.session, _NAME_MAX)}", DIM),
-        )
-        if hit.archived:
-            head.append("  (archive)", "yellow")
+        head = Text(f"{rank:>2}  ", STRONG)
+        head.append_text(_head(hit, matches))
         if message.id in marked:
             head.append("  ✓ expected", "bold green")
         yield head
         text = matches.excerpt(visible(message.content), hit, limit=text_max)
         yield Padding(text, (0, 0, 0, 4))
         if why:
-            shares = "  ".join(f"{name} {share:.2f}" for name, share in hit.why.items() if share)
-            matched = ", ".join(map(one_line, hit.matched)) or "no word of its own"
-            line = f"score {hit.score:.2f}: {shares}  matched: {matched}"
-            yield Padding(Text(line, DIM), (0, 0, 0, 4))
+            yield Padding(Text(_why(hit), DIM), (0, 0, 0, 4))
         if ids:
             yield Padding(Text(f"id {one_line(message.id)}", DIM), (0, 0, 0, 4))
+
+
+def _head(hit: Hit, matches: Matches) -> Text:
+    """When something was said or learned, by whom, where, and marks."""
+    message, memory = hit.message, hit.memory
+    speaker = _speaker(message) if memory is None else clip_name(memory.kind, _SPEAKER_MAX)
+    session = message.session if memory is None else memory.session
+    head = Text.assemble(
+        (moment(message.at), "green"),
+        "  ",
+        matches.emphasise(Text(speaker, "cyan"), hit),
+        (f"  {clip_name(session, _NAME_MAX)}" if session else "", DIM),
+    )
+    if memory is not None:
+        head.append("  (memory)", "magenta")
+    if hit.archived:
+        head.append("  (archive)", "yellow")
+    return head
+
+
+def _why(hit: Hit) -> str:
+    """What makes up a score: the parts that show in two digits."""
+    shares = [f"{name} {share:.2f}" for name, share in hit.why.items() if round(share, 2)]
+    matched = ", ".join(map(one_line, hit.matched)) or "no word of its own"
+    score = f"score {hit.score:.2f}" + (": " if shares else "")
+    return f"{score}{'  '.join(shares)}  matched: {matched}"
 
 
 def sessions(found: Iterable[Session]) -> Columns:

@@ -2,19 +2,20 @@
 Usage tables: what agents and stores hold and cost, beside their limits and when those come near.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from elytron.embed import policy
 from elytron.faces.columns import DIM, NARROW, ROOMY, USUAL, Bar, Columns, Head
 from elytron.faces.costs import Costs, Unreadable, nearest_limit, share_of
 from elytron.faces.tables import day, moment, name_of
 from elytron.faces.visible import clip_name, counted, human_bytes, one_line
 from elytron.records import GraphUsage, StoreUsage, Usage
-from elytron.reports import Forecast, JanitorUsage, WorkerUsage
+from elytron.reports import EmbeddingUsage, Forecast, JanitorUsage, WorkerUsage
 
 # What a limit bounds, in a word; a setting's own name is long.
 _BOUNDED = {
@@ -22,6 +23,16 @@ _BOUNDED = {
     "max_messages_per_agent": "messages",
     "max_archive_mb": "archive",
     "max_total_mb": "store",
+}
+# Why a message has no vector.
+_REASONS = {
+    policy.QUEUED: "waiting",
+    policy.DISABLED: "saved while embeddings were off",
+    policy.DECLINED: "declined when saved",
+    policy.BY_ROLE: "of other roles",
+    policy.TOO_SHORT: "too short",
+    policy.NO_ROOM: "no room",
+    policy.REFUSED: "refused by the embedder",
 }
 _HOURS_MAX = 2  # days that are told in hours
 _DAYS_MAX = 730  # days that are not told in years
@@ -146,6 +157,8 @@ def details(usage: Usage | Unreadable, *, archive_limit_bytes: int) -> Renderabl
     table.add_row("WAL", human_bytes(size.wal))
     indexes = f"{human_bytes(size.words)} words, {human_bytes(size.vectors)} vectors"
     table.add_row("indexes", f"{indexes}, {human_bytes(size.graph)} graph")
+    for label, told in _vectors(usage.embeddings):
+        table.add_row(label, told)
     if usage.graph.bytes:
         table.add_row("graph", _graph(usage.graph))
     table.add_row("archive", _archive(usage, archive_limit_bytes))
@@ -157,6 +170,46 @@ def details(usage: Usage | Unreadable, *, archive_limit_bytes: int) -> Renderabl
     if usage.queued or usage.failed_writes:
         table.add_row("writes", f"{usage.queued:,} waiting, {usage.failed_writes:,} failed")
     return table
+
+
+def _vectors(usage: EmbeddingUsage) -> list[tuple[str, Text]]:
+    """What made the vectors and their size, how many messages have one, and what went wrong."""
+    rows = []
+    if usage.model is not None:
+        dims = f"{usage.dim:,} dimensions"
+        if usage.reduced_to is not None:
+            dims += f", {usage.reduced_to:,} kept"
+        size = f"{human_bytes(usage.bytes)} of at most {human_bytes(usage.limit_bytes)}"
+        rows.append(("vectors", Text(f"{one_line(usage.model)}, {dims}, {size}")))
+    left_out = {why: count for why, count in usage.reasons.items() if why in _REASONS}
+    if usage.model is not None or left_out.keys() - {policy.DISABLED}:
+        own, shared = usage.reasons.get(policy.EMBEDDED, 0), usage.reasons.get(policy.SHARED, 0)
+        have = counted(own + shared, "message", "messages")
+        have += f", {shared:,} of them share one of an equal text" if shared else ""
+        rows.append(("embedded", Text(have)))
+        if left_out:
+            rows.append(("without", Text(reasons_in_words(left_out))))
+    if usage.failures or usage.last_error:
+        rows.append(("embedder", _failures(usage)))
+    return rows
+
+
+def reasons_in_words(reasons: Mapping[str, int]) -> str:
+    """Why how many have no vector, as `12 too short, 3 of other roles`; the most frequent first."""
+    ordered = sorted(reasons.items(), key=lambda pair: (-pair[1], pair[0]))
+    return ", ".join(f"{count:,} {_REASONS.get(why, one_line(why))}" for why, count in ordered)
+
+
+def _failures(usage: EmbeddingUsage) -> Text:
+    """What was wrong with the embedder, in this process, and for how long it is left alone."""
+    text = Text(style="yellow")
+    if usage.failures:
+        text.append(f"failed {counted(usage.failures, 'time', 'times')}")
+    if usage.last_error:
+        text.append(f"{': ' if usage.failures else ''}{one_line(usage.last_error)}")
+    if usage.resting_s:
+        text.append(f"; left alone for {max(1, round(usage.resting_s)):,} s")
+    return text
 
 
 def _graph(graph: GraphUsage) -> Text:

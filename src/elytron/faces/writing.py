@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from elytron.embed.policy import DISABLED
 from elytron.errors import InvalidArgument, NotFound
 from elytron.faces import costs, documents
 from elytron.faces.options import (
@@ -22,7 +23,7 @@ from elytron.faces.options import (
     read_stdin,
     time_option,
 )
-from elytron.faces.output import say
+from elytron.faces.output import note, say
 from elytron.faces.progress import counting
 from elytron.faces.visible import counted
 
@@ -113,6 +114,10 @@ def import_(
     "--importance", type=float, metavar="X", help="0 to 1, 0.5 if not given; the least leave first."
 )
 @click.option("--pin", is_flag=True, help="It never leaves for the archive.")
+@click.option(
+    "--embed/--no-embed", default=None,
+    help="Whether it gets a vector; else its role and its length say.",
+)  # fmt: skip
 def save(
     place: Place,
     agent: str,
@@ -125,13 +130,15 @@ def save(
     metadata: dict[str, Any] | None,
     importance: float | None,
     pin: bool,
+    embed: bool | None,
 ) -> None:
     """Save one message, durably.
 
     Once this returns it is on the disk. ROLE is system, developer, user, assistant, tool or
     function. CONTENT - reads stdin; one newline at its end is taken off. Prints the message's id.
+    It does not wait for a vector: what is missing `elytron embed` makes.
 
-    JSON: id, new (false if it was held already) and embedding.
+    JSON: id, new (false if it was held already) and embedding (`queued`, or why there is none).
     """
     with place.open() as store:
         if content == "-":
@@ -146,11 +153,14 @@ def save(
             id=id,
             importance=importance,
             pinned=pin,
+            embed=embed,
         )
     if place.as_json:
         documents.write(receipt)
         return
     say(f"saved {receipt.id}" if receipt.new else f"held already: {receipt.id}")
+    if embed and receipt.embedding == DISABLED:
+        note("it gets no vector: embeddings are off; set `enable_embeddings` and `embedder`")
 
 
 @click.command()

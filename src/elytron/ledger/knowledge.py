@@ -35,11 +35,20 @@ class Sought:
     about: str | None = None  # a folded name
     kind: str | None = None
     session: str | None = None
+    kinds: tuple[str, ...] | None = None
+    since_us: int | None = None
+    until_us: int | None = None
 
     def where(self) -> tuple[str, tuple[Any, ...]]:
         """The condition on `memories m` as SQL, which begins with place ?1, and its values."""
         parts = (
             ("m.kind = ?", self.kind),
+            (
+                "m.kind IN (SELECT value FROM json_each(?))",
+                None if self.kinds is None else json.dumps(self.kinds),
+            ),
+            ("m.created_us >= ?", self.since_us),
+            ("m.created_us < ?", self.until_us),
             ("m.session = (SELECT key FROM sessions WHERE id = ?)", self.session),
             (
                 "m.key IN (SELECT source FROM mentions WHERE concept ="

@@ -10,7 +10,7 @@ from typing import Any
 import apsw
 
 from elytron.errors import Conflict, InvalidArgument, NotFound
-from elytron.ledger import rows
+from elytron.ledger import rows, vectors
 from elytron.ledger.learned import (
     BY_PERSON,
     ClearLearned,
@@ -152,6 +152,7 @@ class Learning:
         held = self._held(op.id)
         if held[_CONTENT] != op.content:
             self._write((*held[:_CONTENT], op.content, *held[_CONTENT + 1 :]))
+            vectors.drop(self._db, [held[0]])
         self._db.execute("UPDATE memories SET terms = ? WHERE key = ?", (op.terms, held[0]))
 
     def _close(self, id: str, at_us: int, *, replaced: bool, at_given: bool) -> None:

@@ -99,6 +99,8 @@ class LedgerFile:
                 db.pragma("user_version", number + 1)
                 if begin and number == 0:
                     set_up(db, name=self.name, languages=self.languages)
+            if begin:  # all of them together are more than the smallest log may hold
+                db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
 
     def connect_writer(self, locked: Locked) -> apsw.Connection:
         """Open the connection that writes, after a look at whose file it is."""

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from elytron.ledger.embedded import DropVectors, EmbeddedOp, EvictVectors
 from elytron.ledger.learned import (
     ClearLearned,
     DeleteConcept,
@@ -51,11 +52,16 @@ class SaveOne:
 
 @dataclass(frozen=True, slots=True)
 class Edit:
-    """Replace a message's content and its index. Result: None."""
+    """
+    Replace a message's content and its index; its vector goes. Result: None.
+
+    `embedding` says whether it gets another, and if not, why.
+    """
 
     id: str
     content: str
     terms: bytes
+    embedding: str
     size_bytes: int
     items: int = 1
 
@@ -293,6 +299,8 @@ REMOVING = (
     SweepLearned,
     ForgetHeard,
     ClearLearned,
+    EvictVectors,
+    DropVectors,
     Vacuum,
     MergeWords,
     Grant,
@@ -322,4 +330,5 @@ Op = (
     | AllowGraph
     | NoteUses
     | LearnedOp
+    | EmbeddedOp
 )

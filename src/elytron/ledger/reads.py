@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import apsw
 
@@ -41,21 +41,34 @@ class Filter:
 
 
 _PAGE_MAX_CHARACTERS = 8 << 20
+_OF_VECTORS = (
+    "vectors", "sqlite_autoindex_vectors_1", "vectors_digest", "shared", "shared_digest",
+    "projections",
+)  # fmt: skip
 _TIMES_END_US = 253_402_300_800_000_000  # the year 10000, where `datetime` ends
 _SESSIONS = "SELECT key, id, created_us, checksum FROM sessions"
 _USERS = "SELECT key, id, folded, created_us, checksum FROM users"
-_PLACE = "m.key, m.session, m.position, m.user, m.terms"
+_PLACE = (
+    "m.key, m.session, m.position, m.user, m.role, octet_length(m.content), m.terms,"
+    " instr(m.content, '?') > 0"
+)
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
-    """What ranking needs of a message: where it stands, who spoke, and its hashed terms."""
+class Place(NamedTuple):
+    """
+    What ranking needs of a message: where it stands, who spoke, and its hashed terms.
+
+    A memory stands alone: in a session that is none, which has the number of its key below zero.
+    """
 
     key: int
     session: int
     position: int
     user: int | None
+    role: str
+    text_bytes: int
     terms: bytes
+    asks: bool = False  # has a question mark
 
 
 def history(
@@ -184,6 +197,15 @@ def sessions(db: apsw.Connection, *, limit: int, source: object) -> list[Session
     ]
 
 
+def newest(db: apsw.Connection, session: str, *, limit: int) -> list[int]:
+    """The keys of the newest *limit* messages of a session. Reads an index alone."""
+    sql = (
+        "SELECT key FROM messages WHERE session = (SELECT key FROM sessions WHERE id = ?)"
+        " ORDER BY position DESC LIMIT ?"
+    )
+    return [key for (key,) in rows.fetch(db, sql, (session, limit))]
+
+
 def unindexed(db: apsw.Connection, source: object) -> list[Place]:
     """The newest messages, whose words are not in the index yet."""
     found = rows.fetch(
@@ -199,10 +221,11 @@ def _to_places(found: list[tuple[Any, ...]], source: object) -> list[Place]:
     They are not verified, for that takes the whole row, and only lend their scores: a wrong one
     costs an order, and is found out when the message is read. But they must be what they say.
     """
-    for key, session, position, _, terms in found:
-        if type(session) is not int or type(position) is not int or type(terms) is not bytes:
+    for key, session, position, _, _, text_bytes, terms, _ in found:
+        numbers = type(session) is type(position) is type(text_bytes) is int
+        if not numbers or type(terms) is not bytes:
             raise Corrupt(f"{source}: message row {key} is damaged; the file was left as it is")
-    return [Place(*row) for row in found]
+    return list(map(Place._make, found))
 
 
 def to_time(at_us: object, source: object) -> datetime:
@@ -248,17 +271,58 @@ def match(db: apsw.Connection, hashes: Iterable[bytes], accept: Filter, *, limit
     return [key for (key,) in db.execute(sql, (query, *values, limit))]
 
 
-def accepted(db: apsw.Connection, keys: Sequence[int], accept: Filter) -> set[int]:
-    """Those of *keys* that pass the filter."""
+def match_days(
+    db: apsw.Connection,
+    days: Iterable[Iterable[bytes]],
+    hashes: Iterable[bytes],
+    accept: Filter,
+    *,
+    limit: int,
+) -> list[int]:
+    """
+    The keys of *limit* indexed messages that have all terms of one of these groups, and one of
+    *hashes*, the best first; without these the newest.
+    """
+    query = " OR ".join(
+        ["(" + " AND ".join([f'"{hashed.hex()}"' for hashed in day]) + ")" for day in days]
+    )
+    words = " OR ".join([f'"{hashed.hex()}"' for hashed in hashes])
+    order = "words.rank" if words else "words.rowid DESC"
+    if words:
+        query = f"({query}) AND ({words})"
     where, values = accept.where()
-    if not where:
-        return set(keys)
+    sql = (
+        "SELECT m.key FROM words CROSS JOIN messages m ON m.key = words.rowid"
+        f" WHERE words MATCH ?{where} ORDER BY {order} LIMIT ?"
+    )
+    return [key for (key,) in db.execute(sql, (query, *values, limit))]
+
+
+def names_nobody(db: apsw.Connection, accept: Filter) -> bool:
+    """Whether a filter names a session or user that is not there, so that nothing passes it."""
+    for table, name in (("sessions", accept.session), ("users", accept.user)):
+        sql = f"SELECT EXISTS (SELECT 1 FROM {table} WHERE id = ?)"
+        if name is not None and not db.execute(sql, (name,)).get:
+            return True
+    return False
+
+
+def accepted(db: apsw.Connection, keys: Sequence[int], accept: Filter) -> set[int]:
+    """Those of *keys* that are messages, and pass the filter."""
+    where, values = accept.where()
     sql = f"SELECT m.key FROM messages m WHERE m.key IN (SELECT value FROM carray(?)){where}"
     return {key for (key,) in db.execute(sql, (integers(keys), *values))}
 
 
 def places(db: apsw.Connection, keys: Sequence[int], source: object) -> list[Place]:
-    """The places of these messages and of those just before and after them in the session."""
+    """
+    The places of these messages and of those just before and after them in the session.
+
+    Raises:
+        Corrupt: a key is none, as a damaged index may give it.
+    """
+    if not all(type(key) is int for key in keys):
+        raise Corrupt(f"{source}: its word index is damaged; run `elytron check --repair`")
     found = _to_places(
         rows.fetch(
             db,
@@ -281,13 +345,13 @@ def places(db: apsw.Connection, keys: Sequence[int], source: object) -> list[Pla
     return found
 
 
-def users_named(db: apsw.Connection, folded_names: Iterable[str]) -> list[int]:
-    """The keys of the users whose folded id is among these names."""
+def users_named(db: apsw.Connection, folded_names: Iterable[str]) -> dict[int, str]:
+    """The users whose folded id is among these names: key -> that name."""
     found = db.execute(
-        "SELECT u.key FROM json_each(?) j CROSS JOIN users u ON u.folded = j.value",
+        "SELECT u.key, u.folded FROM json_each(?) j CROSS JOIN users u ON u.folded = j.value",
         (json.dumps(list(folded_names)),),
     )
-    return [key for (key,) in found]
+    return dict(found)
 
 
 def changes(
@@ -351,7 +415,6 @@ def usage(
     counts = dict(zip(kinds, numbers, strict=True))
     counts["edges"] = relations + mentions
     counts["pinned"] = db.execute("SELECT count(*) FROM marks WHERE pinned").get
-    counts["embedded"] = db.execute("SELECT count(*) FROM vectors").get
     first_us, last_us = db.execute("SELECT min(at_us), max(at_us) FROM messages").get
     pages, free = db.pragma("page_count"), db.pragma("freelist_count")
     return Usage(
@@ -366,7 +429,7 @@ def usage(
             dead=free * PAGE_BYTES,
             wal=wal,
             words=sum([_table_bytes(db, f"words_{part}") for part in ("data", "idx", "docsize")]),
-            vectors=_table_bytes(db, "vectors"),
+            vectors=sum([_table_bytes(db, name) for name in _OF_VECTORS]),
             archive=archive.bytes,
             graph=graph.bytes,
         ),

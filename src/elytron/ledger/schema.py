@@ -17,6 +17,8 @@ UNINDEXED_MAX = 64
 SAVE, EDIT, DELETE, LINK = 1, 2, 3, 4
 # How a concept came to be known.
 TOLD, EXTRACTED, PROPOSED = 0, 1, 2
+# Why one that was to have a vector has none: `max_vector_mb` is reached; the embedder refuses it.
+NO_VECTOR_ROOM, NO_VECTOR_GIVEN = 1, 2
 
 _FIRST = """
 CREATE TABLE meta(
@@ -248,5 +250,60 @@ CREATE TABLE heard(
 ) WITHOUT ROWID;
 """
 
-MIGRATIONS = (_FIRST, _LIMITS, _CONCEPTS)
+_VECTORS = """
+-- Nothing could be written to it before.
+DROP TABLE vectors;
+
+-- One row, once there are vectors: whose they are, by which projection new ones are reduced (0 for
+-- none), the number of the one that was added last, how many were removed, and what they take.
+CREATE TABLE embedder(
+    one INTEGER PRIMARY KEY CHECK (one = 1),
+    name TEXT NOT NULL,
+    dim INTEGER NOT NULL,
+    projection INTEGER NOT NULL,
+    last INTEGER NOT NULL,
+    removed INTEGER NOT NULL,
+    bytes INTEGER NOT NULL
+);
+
+-- Components in half precision, a row of `input` numbers each. Vectors up to the number
+-- `last`, the last one then, are still to be reduced by it; those that are get new numbers.
+CREATE TABLE projections(
+    version INTEGER PRIMARY KEY,
+    input INTEGER NOT NULL,
+    dims INTEGER NOT NULL,
+    fitted_on INTEGER NOT NULL,
+    last INTEGER NOT NULL,
+    data BLOB NOT NULL,
+    checksum INTEGER NOT NULL
+);
+
+-- One byte a dimension, times the scale. Numbers rise and are never used twice, so whoever has read
+-- up to one knows what is new. The digest is of the text, by which equal texts find each other.
+CREATE TABLE vectors(
+    number INTEGER PRIMARY KEY,
+    key INTEGER NOT NULL UNIQUE,
+    digest INTEGER NOT NULL,
+    projection INTEGER NOT NULL,
+    scale REAL NOT NULL,
+    data BLOB NOT NULL,
+    checksum INTEGER NOT NULL
+);
+CREATE INDEX vectors_digest ON vectors(digest);
+
+-- Messages and memories whose text another one has too, with whom they share its vector.
+CREATE TABLE shared(
+    key INTEGER PRIMARY KEY,
+    digest INTEGER NOT NULL
+);
+CREATE INDEX shared_digest ON shared(digest);
+
+-- Why one that was to have a vector has none.
+CREATE TABLE unembedded(
+    key INTEGER PRIMARY KEY,
+    reason INTEGER NOT NULL
+);
+"""
+
+MIGRATIONS = (_FIRST, _LIMITS, _CONCEPTS, _VECTORS)
 VERSION = len(MIGRATIONS)

@@ -70,7 +70,9 @@ class Changed(NamedTuple):
 def place(db: apsw.Connection, reader: str) -> int:
     """How far a reader has come in the order of changes."""
     seq = db.execute("SELECT seq FROM readers WHERE name = ?", (reader,)).get
-    return 0 if seq is None else int(seq)
+    if seq is not None and type(seq) is not int:
+        raise Corrupt(f"how far {reader} have come is damaged; the file was left as it is")
+    return seq or 0
 
 
 def newest(db: apsw.Connection) -> int:

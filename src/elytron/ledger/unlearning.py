@@ -7,7 +7,7 @@ from typing import Any
 
 import apsw
 
-from elytron.ledger import rows
+from elytron.ledger import rows, vectors
 from elytron.ledger.learned import (
     BY_PERSON,
     ClearLearned,
@@ -23,7 +23,7 @@ from elytron.ledger.schema import DELETE, MEMORY, RELATION
 
 _KEYS = "(SELECT value FROM carray(?))"
 _ROW_BYTES = 2 * 4096  # of a relation or concept that goes: two pages, at the worst
-_MEMORY_BYTES = 4 * 4096  # of a memory, besides its text: its id, session, a mention
+_MEMORY_BYTES = 6 * 4096  # of a memory, besides its text: its id, session, a mention, its vector
 _TEXT_BYTES = "octet_length(content) + ifnull(octet_length(metadata), 0) + octet_length(terms)"
 
 
@@ -53,7 +53,8 @@ class Unlearning:
         """Remove memories and what stands beside them."""
         bound = integers(keys)
         self._notes.add_changes(DELETE, MEMORY, keys)
-        for table, column in (("memories", "key"), ("mentions", "source"), ("vectors", "key")):
+        vectors.drop(self._db, keys)
+        for table, column in (("memories", "key"), ("mentions", "source")):
             self._db.execute(f"DELETE FROM {table} WHERE {column} IN {_KEYS}", (bound,))
 
     def _forget(self, op: ForgetLearned) -> Forgotten:

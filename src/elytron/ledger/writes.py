@@ -11,8 +11,10 @@ from typing import Any
 
 import apsw
 
+from elytron.embed.policy import DECLINED
 from elytron.errors import Conflict, Corrupt, NotFound
-from elytron.ledger import rows, surveys, words
+from elytron.ledger import rows, surveys, vectors, words
+from elytron.ledger.embedded import EMBEDDED
 from elytron.ledger.learned import LEARNED
 from elytron.ledger.learning import Learning
 from elytron.ledger.moves import Moves
@@ -90,6 +92,7 @@ class Writes:
         self.source = source
         self._moves = Moves(self, db)
         self._learning = Learning(self, db, max_concepts=max_concepts)
+        self._vectors = vectors.Vectors(db, source=source)
         # Known without asking while nobody else writes; see `begin`.
         self.messages = 0
         self.granted_bytes: int | None = None
@@ -206,6 +209,8 @@ class Writes:
                 self.note_uses(uses)
             case _ if isinstance(op, LEARNED):
                 return self._learning.apply(op)
+            case _ if isinstance(op, EMBEDDED):
+                return self._vectors.apply(op)
             case _:
                 return self._moves.apply(op)
         return None
@@ -313,11 +318,14 @@ class Writes:
         if held is None:
             raise NotFound(f"no message has the id {op.id!r}; nothing was changed")
         rows.verify(held, self.source)
-        row = (*held[:12], op.content)
+        # Who said that a message is to have no vector said it of its next text, too.
+        embedding = held[10] if held[10] == DECLINED else op.embedding
+        row = (*held[:10], embedding, held[11], op.content)
         self._execute(
-            "UPDATE messages SET content = ?, terms = ?, checksum = ? WHERE key = ?",
-            (op.content, op.terms, rows.checksum(row), row[0]),
+            "UPDATE messages SET content = ?, terms = ?, embedding = ?, checksum = ? WHERE key = ?",
+            (op.content, op.terms, embedding, rows.checksum(row), row[0]),
         )
+        self.drop_vectors([row[0]])
         self.replace_words(row[0], op.terms)
         self.add_change(EDIT, MESSAGE, row[0])
 
@@ -368,7 +376,8 @@ class Writes:
         self.add_change(DELETE, MESSAGE, key)
         self._execute("DELETE FROM messages WHERE key = ?", (key,))
         self.replace_words(key, None)
-        for table in ("vectors", "marks", "uses"):
+        self.drop_vectors([key])
+        for table in ("marks", "uses"):
             self._execute(f"DELETE FROM {table} WHERE key = ?", (key,))
         self._execute("DELETE FROM mentions WHERE source = ?", (key,))
         self._execute("DELETE FROM heard WHERE key = ?", (key,))  # maybe its words alone
@@ -411,6 +420,9 @@ class Writes:
             " last_used_us = max(ifnull(last_used_us, 0), ?3) WHERE key = ?1",
             [(key, times, last_us) for key, (times, last_us) in uses.items()],
         )
+
+    def drop_vectors(self, keys: Sequence[int]) -> None:
+        vectors.drop(self._db, keys)
 
     def replace_words(self, key: int, terms: bytes | None) -> None:
         if key <= self.whole(self._execute(_FIND_INDEXED).get):  # else its turn is still to come

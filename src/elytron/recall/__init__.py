@@ -1,78 +1,181 @@
 """
-Recall: from a question to the messages that answer it.
+Recall: from a question to the messages and memories that answer it.
 
-`candidates.py` asks the ledger, `reach.py` its concepts, `rank.py` decides (pure), `context.py`
-packs hits for a prompt.
+`candidates.py` asks the ledger, `nearest.py` its vectors, `reach.py` its concepts, `rank.py`
+decides (pure), `dates.py` knows what "last week" is, `context.py` packs hits for a prompt.
 """
 
+from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
+
+import apsw
 
 from elytron.archive import Archive
 from elytron.concepts.known import KnownNames
 from elytron.config import Config
-from elytron.ledger import reads
+from elytron.ledger import knowledge, reads, vectors
 from elytron.ledger.sqlite import Ledger
 from elytron.recall import archived, candidates, rank, reach
-from elytron.records import Hit, Message
-from elytron.text import Analyzer, QueryTerm
+from elytron.recall.looking import Looking, identity
+from elytron.recall.nearest import Nearest
+from elytron.recall.question import Question
+from elytron.records import Hit, Memory, Message
+from elytron.text import Analyzer
+
+_DUPLICATES = 14  # beyond the hits wanted, what the second pass may leave out as equal
+_MORE_TIMES = 4  # that many more are looked at while too few of them differ
+_WIDER_TIMES = 10  # and that many more candidates are sought, once
 
 
 def answer(
     ledger: Ledger,
-    question: str,
-    terms: tuple[QueryTerm, ...],
-    accept: reads.Filter,
+    question: Question,
     *,
-    limit: int,
     config: Config,
     analyzer: Analyzer,
+    nearest: Nearest,
     archive: Archive | None = None,
     known: KnownNames | None = None,
 ) -> list[Hit]:
     """
-    The *limit* best hits for a question whose words are *terms*, from one snapshot.
+    The best hits for a question, from one snapshot.
 
     Args:
         archive: search it too, if it is given.
         known: the names of the agent's concepts, by which messages are reached; without them it
             is by words alone.
     """
-    if not terms:
-        return []
+    looking = Looking(question)
+    dates = looking.terms(analyzer, question.terms)
+    question = replace(question, terms=(*question.terms, *dates))
     with ledger.reading(snapshot=True) as db:
-        over = None
-        if known is not None and config.concept_weight > 0:
-            over = partial(
-                reach.reach, db, known, question, terms, analyzer=analyzer, source=ledger.path
-            )
-        found = candidates.find(
-            db,
-            question,
-            terms,
-            accept,
-            limit=limit,
-            config=config,
-            source=ledger.path,
-            reach=over,
+        sources = _sources(
+            db, question, config, analyzer, nearest, known, looking=looking, source=ledger.path
         )
+        found = candidates.find(db, question, config=config, source=ledger.path, sources=sources)
         gone: dict[int, Message] = {}
-        if archive is not None:
+        if archive is not None and question.accept is not None and question.terms:
             found, gone = archived.join(
-                found, archive, terms, accept, analyzer=analyzer, config=config
+                found, archive, question.terms, question.accept, analyzer=analyzer, config=config
             )
         if found is None:
             return []
-        best = rank.rank(found, limit=limit, config=config)
-        held = [ranked.key for ranked in best if ranked.key not in gone]
-        messages = reads.messages(db, held, ledger.path)
-    ledger.uses.note(held)
-    return [
-        Hit(
-            gone[ranked.key] if ranked.key in gone else messages[ranked.key],
-            ranked.score,
-            ranked.why,
-            ranked.matched,
-            archived=ranked.key in gone,
+        best, texts = _best(
+            db, found, gone, limit=question.limit, config=config, source=ledger.path
         )
-        for ranked in best
+        if _different(texts) < question.limit <= len(best) and not gone:
+            # Equal texts took the places of the candidates: there may be others behind them.
+            wider = replace(question, limit=question.limit + _WIDER_TIMES * config.candidates_max)
+            found = candidates.find(db, wider, config=config, source=ledger.path, sources=sources)
+            assert found is not None, "what was found is there still"
+            best, texts = _best(
+                db, found, gone, limit=question.limit, config=config, source=ledger.path
+            )
+    asking = not found.dialogue  # of an assistant one asks for what one tells
+    looked = {key: looking.at(text, asking=asking) for key, text in texts.items()}
+    hits = rank.refine(best, looked, when=looking.when, limit=question.limit, config=config)
+    ledger.uses.note([hit.key for hit in hits if hit.key not in gone])
+    cosines = found.cosines
+    return [
+        _hit(one, texts[one.key], archived=one.key in gone, cosine=cosines.get(one.key))
+        for one in hits
     ]
+
+
+def memories(
+    ledger: Ledger, question: Question, *, config: Config, nearest: Nearest
+) -> list[Memory]:
+    """
+    The memories alone that answer a question, best first, by its words and by its vector: those
+    that it seeks, all that hold one of its words, and the nearest.
+    """
+    with ledger.reading(snapshot=True) as db:
+        sources = candidates.Sources(*_by_vectors(db, question, nearest))
+        found = candidates.find(db, question, config=config, source=ledger.path, sources=sources)
+        if found is None:
+            return []
+        keys = [one.key for one in rank.rank(found, limit=question.limit, config=config)]
+        held = knowledge.memories_of(db, keys, ledger.path)
+    ledger.uses.note(keys)
+    return [held[key] for key in keys]
+
+
+def _best(
+    db: apsw.Connection,
+    found: candidates.Candidates,
+    gone: dict[int, Message],
+    *,
+    limit: int,
+    config: Config,
+    source: object,
+) -> tuple[list[rank.Ranked], dict[int, Message | Memory]]:
+    """The best, so many that *limit* of their texts differ if as many do; and these texts."""
+    most = max(rank.LOOKED_AT, limit + _DUPLICATES)
+    read: dict[int, Message | Memory] = {}
+    read.update(gone)
+    while True:
+        best = rank.rank(found, limit=most, config=config)
+        read.update(_texts(db, [one.key for one in best if one.key not in read], found, source))
+        texts = {one.key: read[one.key] for one in best}
+        if len(best) < most or _different(texts) >= limit:
+            return best, texts
+        most *= _MORE_TIMES
+
+
+def _different(texts: Mapping[int, Message | Memory]) -> int:
+    """How many there are, equal ones once."""
+    return len({identity(text) for text in texts.values()})
+
+
+def _sources(
+    db: apsw.Connection,
+    question: Question,
+    config: Config,
+    analyzer: Analyzer,
+    nearest: Nearest,
+    known: KnownNames | None,
+    *,
+    looking: Looking,
+    source: object,
+) -> candidates.Sources:
+    """Where candidates come from, as the settings have it."""
+    over = None
+    if known is not None and config.concept_weight > 0:
+        over = partial(
+            reach.reach, db, known, question.text, question.terms, analyzer=analyzer, source=source
+        )
+    near, cosines = _by_vectors(db, question, nearest)
+    return candidates.Sources(near, cosines, over, looking.days(analyzer))
+
+
+def _by_vectors(
+    db: apsw.Connection, question: Question, nearest: Nearest
+) -> tuple[candidates.Finding | None, candidates.Comparing | None]:
+    """What finds the nearest, and what compares; None where there are no vectors."""
+    held = None if question.vector is None else vectors.state(db)
+    if held is None or question.vector is None:
+        return None, None
+    return (
+        partial(nearest.keys, db, held, question.vector),
+        partial(nearest.scores, db, question.vector),
+    )
+
+
+def _texts(
+    db: apsw.Connection, keys: list[int], found: candidates.Candidates, source: object
+) -> dict[int, Message | Memory]:
+    """The messages and memories of these keys, verified."""
+    of_memories = {place.key for place in found.places if place.session < 0}
+    texts: dict[int, Message | Memory] = {}
+    texts.update(reads.messages(db, [key for key in keys if key not in of_memories], source))
+    remembered = [key for key in keys if key in of_memories]
+    if remembered:
+        texts.update(knowledge.memories_of(db, remembered, source))
+    return texts
+
+
+def _hit(one: rank.Ranked, text: Message | Memory, *, archived: bool, cosine: float | None) -> Hit:
+    memory = None if isinstance(text, Message) else text
+    message = text if isinstance(text, Message) else text.as_message()
+    return Hit(message, one.score, one.why, one.matched, archived, memory, cosine)

@@ -77,7 +77,16 @@ def _joined(
 ) -> Candidates:
     places = tuple(
         [
-            reads.Place(archived.key, archived.session_key, archived.message.position, None, held)
+            reads.Place(
+                archived.key,
+                archived.session_key,
+                archived.message.position,
+                None,
+                archived.message.role,
+                len(archived.message.content.encode("utf-8", "replace")),
+                held,
+                "?" in archived.message.content,
+            )
             for _, _, archived, held in best
         ]
     )
@@ -96,6 +105,7 @@ def _joined(
         mean_length=all_length / all_total,
         speakers=found.speakers if found else (),
         reached=found.reached if found else {},
+        cosines=found.cosines if found else {},
     )
 
 

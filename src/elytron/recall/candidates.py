@@ -1,23 +1,63 @@
 """
-Candidates: the messages worth ranking for a question, with what ranking needs of each.
+Candidates: the messages and memories worth ranking for a question, with what ranking needs of each.
 
 Words find them: the best by FTS5's own BM25, and their neighbours in the session, since a
-question's words often stand in the message that the answer replies to. Concepts find some more,
-see `reach.py`.
+question's words often stand in the message that the answer replies to. Vectors find what means the
+same in other words (`nearest.py`), dates what was said then, concepts some more (`reach.py`).
+Memories are not in the index of messages: there are few beside them, and each is scored.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from heapq import nlargest
+from typing import Protocol
 
 import apsw
 
 from elytron.config import Config
-from elytron.ledger import reads
+from elytron.ledger import knowledge, reads
+from elytron.recall.question import Question, possible_names
 from elytron.recall.reach import Reach
-from elytron.text import HASH_BYTES, QueryTerm, folded_words
+from elytron.recall.remembered import postings, rank_memories
+from elytron.text import HASH_BYTES, QueryTerm
 
+MEMORIES_MAX = 20_000  # among which a question is answered: the newest
 _RARE_ENOUGH = 1000  # messages; reading so many postings costs half a millisecond
-_NAME_WORDS_MAX = 3
+_POSTINGS_MAX = 30_000  # of all words that are sought; some 20 ms
+_MEMORIES_BEST = 50
+# How many times more of the nearest are looked at where a filter leaves too few, and their most.
+_NEAR_TIMES, _NEAR_MAX = (1, 10, 40), 4000
+_EACH_MAX = 5000  # messages of a session that are each compared instead
+
+
+class Finding(Protocol):
+    """Finds what is near a question by its vector; see `Nearest`."""
+
+    def __call__(self, *, count: int, every: bool = False) -> list[int]: ...
+
+
+class Comparing(Protocol):
+    """How near messages and memories are, of those that have a vector; see `Nearest`."""
+
+    def __call__(self, keys: Sequence[int], /) -> dict[int, float]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """
+    Where candidates come from besides words.
+
+    Attributes:
+        near: the nearest by vectors.
+        cosines: how near each of some is.
+        reach: what concepts lead to, given `total`, the number of messages held.
+        dated: groups of hashed terms; a message that has all of a group is of a wanted day.
+    """
+
+    near: Finding | None = None
+    cosines: Comparing | None = None
+    reach: Callable[..., Reach] | None = None
+    dated: tuple[tuple[bytes, ...], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,13 +66,15 @@ class Candidates:
     What one question found.
 
     Attributes:
-        places: the found messages and their neighbours.
+        places: the found messages and their neighbours, and the memories.
         accepted: keys of those that may be hits; the others only lend their score.
-        terms: the question's words that stand in any message, with the number of messages.
-        total: messages held.
+        terms: the question's words that are held anywhere, with the number of messages and
+            memories.
+        total: messages and memories held.
         mean_length: their mean number of terms.
         speakers: keys of the users whom the question names.
         reached: what messages are worth for the concepts that they name, by key.
+        cosines: of those that have a vector, by key.
     """
 
     places: tuple[reads.Place, ...]
@@ -42,53 +84,148 @@ class Candidates:
     mean_length: float
     speakers: tuple[int, ...]
     reached: Mapping[int, float] = field(default_factory=dict)
+    cosines: Mapping[int, float] = field(default_factory=dict)
+
+    @property
+    def dialogue(self) -> bool:
+        """Whether an assistant speaks here, so that roles tell something."""
+        return any(place.role == "assistant" for place in self.places)
 
 
 def find(
     db: apsw.Connection,
-    question: str,
-    terms: tuple[QueryTerm, ...],
-    accept: reads.Filter,
+    question: Question,
     *,
-    limit: int,
     config: Config,
     source: object,
-    reach: Callable[..., Reach] | None = None,
+    sources: Sources,
 ) -> Candidates | None:
     """
-    Look the question's words up, in one snapshot. None if that leads to no message.
+    Look for what may answer a question, in one snapshot. None if nothing leads anywhere.
 
     Args:
-        limit: the hits wanted; at least as many candidates are sought.
-        reach: what concepts lead to, given `total`, the number of messages held.
         source: the ledger's name, for errors.
     """
+    if question.accept is not None and reads.names_nobody(db, question.accept):
+        question = replace(question, accept=None)
+    memories = _Memories(db, question, source)
     newest = reads.unindexed(db, source)
-    frequencies = _frequencies(db, terms, newest)
+    hashes = {hashed for term in question.terms for hashed in term.hashes}
+    indexed = _frequencies(db, hashes, newest)
+    frequencies = {hashed: indexed[hashed] + len(memories.found[hashed]) for hashed in hashes}
     held = tuple(
-        (term, sum(frequencies[hashed] for hashed in term.hashes))
-        for term in terms
-        if any(frequencies[hashed] for hashed in term.hashes)
+        (term, count)
+        for term in question.terms
+        if (count := sum([frequencies[hashed] for hashed in term.hashes]))
     )
     total, length = reads.totals(db)
-    total += len(newest)
-    length += sum(len(place.terms) for place in newest) // HASH_BYTES
-    reached = reach(total=total) if reach else Reach({})
-    added = reached.messages(db)
-    if not held and not added:
+    total += len(newest) + len(memories.held)
+    length += sum(len(place.terms) for place in newest) // HASH_BYTES + memories.length
+    near = _near(db, question, memories.held, config, sources)
+    keys, reached = list[int](), Reach({})
+    if question.accept is not None:
+        reached = sources.reach(total=total) if sources.reach else reached
+        keys = _by_words(db, held, indexed, newest, question, total=total, config=config)
+        keys += reached.messages(db)
+        common = _common(total, config)
+        rare = {hashed for hashed in hashes if 0 < indexed[hashed] <= common}
+        keys += _by_date(db, sources.dated, rare, newest, question, config)
+        keys += [key for key in near if key not in memories.held]
+    places = reads.places(db, list(dict.fromkeys(keys)), source) if keys else []
+    accepted = set[int]()
+    if question.accept is not None:
+        accepted = {place.key for place in places}
+        if question.accept.where()[0]:
+            accepted = reads.accepted(db, list(accepted), question.accept)
+    best = memories.best(question, near, config)
+    if not places and not best:
         return None
-    keys = _by_words(db, held, frequencies, newest, accept, total=total, limit=limit, config=config)
-    places = reads.places(db, list(dict.fromkeys(keys + added)), source)
-    accepted = reads.accepted(db, [place.key for place in places], accept)
+    every = (*places, *best)
     return Candidates(
-        places=tuple(places),
-        accepted=frozenset(accepted),
+        places=every,
+        accepted=frozenset(accepted | {place.key for place in best}),
         terms=held,
         total=total,
         mean_length=length / max(1, total),
-        speakers=tuple(reads.users_named(db, _possible_names(question))),
+        speakers=tuple(reads.users_named(db, possible_names(question.text))),
         reached=reached.scores(db, list(accepted)),
+        cosines=sources.cosines([place.key for place in every]) if sources.cosines else {},
     )
+
+
+class _Memories:
+    """The memories that may be hits: key -> hashed terms, the newest first."""
+
+    def __init__(self, db: apsw.Connection, question: Question, source: object) -> None:
+        terms: list[tuple[int, bytes]] = []
+        if question.sought is not None:
+            terms = knowledge.memory_terms(db, question.sought, limit=MEMORIES_MAX, source=source)
+        self.held = dict(terms)
+        self.length = sum(map(len, self.held.values())) // HASH_BYTES
+        self.found = postings(terms, {h for term in question.terms for h in term.hashes})
+
+    def best(self, question: Question, near: Iterable[int], config: Config) -> list[reads.Place]:
+        """The memories worth ranking: by their words, and by their vectors."""
+        if not self.held:
+            return []
+        keys = rank_memories(
+            list(self.held.items()),
+            question.terms,
+            limit=max(question.limit, _MEMORIES_BEST),
+            config=config,
+            found=self.found,
+        )
+        keys += [key for key in near if key in self.held]
+        return [
+            reads.Place(key, -key, 0, None, "memory", 2 * len(self.held[key]), self.held[key])
+            for key in dict.fromkeys(keys)
+        ]
+
+
+def _near(
+    db: apsw.Connection,
+    question: Question,
+    memories: Mapping[int, bytes],
+    config: Config,
+    sources: Sources,
+) -> list[int]:
+    """The keys of those nearest by their vectors among what may be hits."""
+    if sources.near is None or sources.cosines is None:
+        return []
+    wanted = max(question.limit, config.vector_candidates_max)
+    few = _few(db, question, memories)
+    if few is not None:
+        cosines = sources.cosines(few)
+        return nlargest(wanted, cosines, key=lambda key: cosines[key])
+    found: list[int] = []
+    for times in _NEAR_TIMES:
+        count = min(wanted * times, max(wanted, _NEAR_MAX))
+        near = sources.near(count=count)
+        held = set(memories)
+        if question.accept is not None:
+            held |= reads.accepted(db, [key for key in near if key not in held], question.accept)
+        found = [key for key in near if key in held]
+        if len(found) >= wanted or len(near) < count or count >= _NEAR_MAX:
+            break
+    return found
+
+
+def _few(
+    db: apsw.Connection, question: Question, memories: Mapping[int, bytes]
+) -> list[int] | None:
+    """
+    All that may be hits, where these are so few that each is compared: memories, or one session
+    beside. Else None: among the nearest of a large agent there may be none of them.
+    """
+    accept = question.accept
+    if accept is None:
+        return list(memories)
+    if accept.session is None:
+        return None
+    of_session = reads.newest(db, accept.session, limit=_EACH_MAX + 1)
+    if len(of_session) > _EACH_MAX:
+        return None
+    return [*reads.accepted(db, of_session, accept), *memories]
 
 
 def _by_words(
@@ -96,23 +233,53 @@ def _by_words(
     held: tuple[tuple[QueryTerm, int], ...],
     frequencies: dict[bytes, int],
     newest: list[reads.Place],
-    accept: reads.Filter,
+    question: Question,
     *,
     total: int,
-    limit: int,
     config: Config,
 ) -> list[int]:
     """The keys of the messages that hold the question's words best."""
+    assert question.accept is not None, "else no message is looked for"
+    held = tuple([pair for pair in held if any(frequencies[hashed] for hashed in pair[0].hashes)])
     if not held:
         return []
-    sought = _hashes(_selective(held, total=total, ratio=config.common_word_ratio), frequencies)
-    wanted = max(limit, config.candidates_max)
-    keys = reads.match(db, sought, accept, limit=wanted)
-    if len(keys) < limit and len(sought) < sum(map(bool, frequencies.values())):
+    sought = _hashes(_selective(held, common=_common(total, config)), frequencies)
+    wanted = max(question.limit, config.candidates_max)
+    keys = reads.match(db, sought, question.accept, limit=wanted)
+    if len(keys) < question.limit and len(sought) < sum(map(bool, frequencies.values())):
         # Too few hold the rare words, here or in what the filter leaves: seek the common ones.
         sought = _hashes([term for term, _ in held], frequencies)
-        keys = reads.match(db, sought, accept, limit=wanted)
+        keys = reads.match(db, sought, question.accept, limit=wanted)
     keys += [place.key for place in newest if any(hashed in place.terms for hashed in sought)]
+    return keys
+
+
+def _by_date(
+    db: apsw.Connection,
+    days: tuple[tuple[bytes, ...], ...],
+    rare: set[bytes],
+    newest: list[reads.Place],
+    question: Question,
+    config: Config,
+) -> list[int]:
+    """
+    Messages of the days that the question speaks of, those that have a word of it first.
+
+    Args:
+        rare: hashes of its words that not too many messages hold.
+    """
+    if not days or question.accept is None:
+        return []
+    wanted = config.candidates_max // 2
+    words = rare.difference(*days)
+    keys = reads.match_days(db, days, words, question.accept, limit=wanted) if words else []
+    if len(keys) < question.limit:
+        keys += reads.match_days(db, days, (), question.accept, limit=wanted)
+    keys += [
+        place.key
+        for place in newest
+        if any(all(hashed in place.terms for hashed in day) for day in days)
+    ]
     return keys
 
 
@@ -121,10 +288,9 @@ def _hashes(terms: list[QueryTerm], frequencies: dict[bytes, int]) -> list[bytes
 
 
 def _frequencies(
-    db: apsw.Connection, terms: tuple[QueryTerm, ...], newest: list[reads.Place]
+    db: apsw.Connection, hashes: set[bytes], newest: list[reads.Place]
 ) -> dict[bytes, int]:
     """In how many messages each of the terms stands, those not indexed yet among them."""
-    hashes = {hashed for term in terms for hashed in term.hashes}
     indexed = reads.document_frequencies(db, hashes)
     return {
         hashed: indexed.get(hashed, 0) + sum([hashed in place.terms for place in newest])
@@ -132,26 +298,24 @@ def _frequencies(
     }
 
 
-def _selective(
-    held: tuple[tuple[QueryTerm, int], ...], *, total: int, ratio: float
-) -> list[QueryTerm]:
+def _common(total: int, config: Config) -> float:
+    """A word in more messages than that is common."""
+    return max(_RARE_ENOUGH, total * config.common_word_ratio)
+
+
+def _selective(held: tuple[tuple[QueryTerm, int], ...], *, common: float) -> list[QueryTerm]:
     """
-    The terms by which candidates are sought: not those in more than *ratio* of the messages, and
-    in over 1000.
+    The terms by which candidates are sought: not the common ones; the rarest first, until they
+    have 30,000 postings.
 
     An OR reads every posting of every word; at 100,000 messages leaving out the common ones
     takes 6 ms instead of 15 to 50. They still count in the ranking.
     """
-    common = max(_RARE_ENOUGH, total * ratio)
-    rare = [term for term, frequency in held if frequency <= common]
-    return rare or [min(held, key=lambda pair: pair[1])[0]]
-
-
-def _possible_names(question: str) -> list[str]:
-    """Every run of one to three words of the question, folded as the users' ids are."""
-    words = folded_words(question)
-    return [
-        " ".join(words[start : start + size])
-        for size in range(1, _NAME_WORDS_MAX + 1)
-        for start in range(len(words) - size + 1)
-    ]
+    rarest = sorted(held, key=lambda pair: pair[1])
+    chosen, postings = [rarest[0][0]], rarest[0][1]
+    for term, frequency in rarest[1:]:
+        postings += frequency
+        if frequency > common or postings > _POSTINGS_MAX:
+            break
+        chosen.append(term)
+    return chosen

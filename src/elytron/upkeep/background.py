@@ -1,5 +1,6 @@
 """
-Background: the thread that links what was saved to concepts, and keeps graphs up to date.
+Background: the thread that links what was saved to concepts, and keeps graphs up to date; and
+another that has it embedded.
 
 It works on agents that were written to, once nobody has for a second, or ten seconds after the
 first message that waits; and never more than half of the time, so that saving keeps its pace. It
@@ -52,12 +53,18 @@ class Background:
     """One store's background work. `tick` does what is due; the thread calls it."""
 
     def __init__(
-        self, work: Callable[[str], bool], *, clock_s: Callable[[], float] = time.monotonic
+        self,
+        work: Callable[[str], bool],
+        *,
+        clock_s: Callable[[], float] = time.monotonic,
+        name: str = "elytron-background",
     ) -> None:
         """
         Args:
             work: does one bounded step for an agent; whether there is more to do.
+            name: of the thread.
         """
+        self._name = name
         self._work = work
         self._clock_s = clock_s
         self._mutex = threading.Lock()
@@ -114,7 +121,7 @@ class Background:
             self._signal.stopping = True
             return False
         except ElytronError as error:
-            self._failed(name, waiting, str(error))
+            self._failed(name, waiting, str(error), wait_s=getattr(error, "wait_s", None))
             return False
         except Exception as error:  # noqa: BLE001 - counted, and the others' turn comes
             _log.exception("background work for %r failed", name)
@@ -125,13 +132,16 @@ class Background:
         waiting.not_before_s = self._clock_s() if more else 0.0
         return more
 
-    def _failed(self, name: str, waiting: _Waiting, why: str) -> None:
+    def _failed(
+        self, name: str, waiting: _Waiting, why: str, *, wait_s: float | None = None
+    ) -> None:
+        """Put an agent's work off, longer each time, and at least for as long as was asked."""
         _log.info("background work for %r is put off: %s", name, why)
         self.failures += 1
         self.last_error = f"{name}: {why}"
-        wait_s = min(_BACK_OFF_MAX_S, _BACK_OFF_S * 2 ** min(waiting.failures, 20))
+        back_off_s = min(_BACK_OFF_MAX_S, _BACK_OFF_S * 2 ** min(waiting.failures, 20))
         waiting.failures += 1
-        waiting.not_before_s = self._clock_s() + wait_s
+        waiting.not_before_s = self._clock_s() + max(back_off_s, wait_s or 0.0)
 
     def _start(self) -> None:
         with self._mutex:
@@ -140,7 +150,7 @@ class Background:
             self._thread = threading.Thread(
                 target=_watch,
                 args=(weakref.ref(self), self._signal),
-                name="elytron-background",
+                name=self._name,
                 daemon=True,  # a program that forgets to close its store still ends
             )
             self._thread.start()

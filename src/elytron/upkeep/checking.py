@@ -7,6 +7,7 @@ half done can be made anew. A damaged row cannot, unless the archive has it; it 
 
 import logging
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -14,8 +15,9 @@ import apsw
 
 from elytron.archive import manifest
 from elytron.errors import Busy, Corrupt, ElytronError
-from elytron.ledger import ops, reads, rows, surveys
-from elytron.ledger.connection import STORAGE_ERRORS
+from elytron.ledger import ops, reads, rows, surveys, vector_reads
+from elytron.ledger.connection import PAGE_BYTES, STORAGE_ERRORS
+from elytron.ledger.embedded import REMOVED_PAGES, DropVectors, MendVectors
 from elytron.ledger.schema import UNINDEXED_MAX
 from elytron.records import Message
 from elytron.reindex_run import reindex_all
@@ -41,6 +43,7 @@ def check(desk: Desk, *, repair: bool, on_progress: Progress | None = None) -> C
     found += damaged
     found += _rest(desk)
     found += [_repaired(loose, repair, lambda: desk.sweep(())) for loose in _loose(desk)]
+    found += _vectors(desk, repair=repair)
     words = _words(desk)
     if words is not None:
         found.append(_repaired(words, repair, lambda: _reindex(desk)))
@@ -109,11 +112,6 @@ def _why_damaged(db: apsw.Connection, keys: list[int]) -> list[Finding]:
 
 _ORPHANS = (
     ("marks", "marks of messages that are not there", "key NOT IN (SELECT key FROM messages)"),
-    (
-        "vectors",
-        "vectors of what is not there",
-        "key NOT IN (SELECT key FROM messages) AND key NOT IN (SELECT key FROM memories)",
-    ),
     (
         "messages",
         "messages of sessions that are not there",
@@ -196,6 +194,54 @@ def _loose(desk: Desk) -> list[Finding]:
         return found
 
     return desk.read(look)
+
+
+def _vectors(desk: Desk, *, repair: bool) -> list[Finding]:
+    """Vectors that are not what was made of a text that is there; without them `embed` makes it."""
+    try:
+        wrong = desk.read(vector_reads.wrong)
+    except (*STORAGE_ERRORS, Corrupt) as error:
+        wrong = vector_reads.Wrong([], [], [], counts=False, unusable=str(error))
+    if wrong.unusable is not None:
+        finding = Finding("vectors", f"none can be used: {wrong.unusable}", repairable=True)
+        return [_repaired(finding, repair, lambda: _drop_vectors(desk))]
+    whats = [
+        (len(wrong.vectors), "vectors are damaged, or of what is not there"),
+        (len(wrong.shared), "shares in vectors that are not there, or of what is not there"),
+        (len(wrong.reasons), "reasons for no vector where there is one, or nothing to have one"),
+    ]
+    found = [
+        Finding("vectors", f"{count} {what}", repairable=True) for count, what in whats if count
+    ]
+    if wrong.counts:
+        found.append(Finding("vectors", "they are not as many as is noted", repairable=True))
+    if not found:
+        return []
+    first = _repaired(found[0], repair, lambda: _mend_vectors(desk, wrong))  # all of it at once
+    return [first, *[replace(finding, repaired=first.repaired) for finding in found[1:]]]
+
+
+def _mend_vectors(desk: Desk, wrong: vector_reads.Wrong) -> None:
+    at_once = max(1, desk.config.commit_bytes // (2 * REMOVED_PAGES * PAGE_BYTES))
+
+    def parts(keys: list[int]) -> Iterator[tuple[int, ...]]:
+        for start in range(0, len(keys), at_once):
+            yield tuple(keys[start : start + at_once])
+
+    for numbers in parts(wrong.vectors):
+        desk.commit(MendVectors(numbers=numbers))
+    for shared in parts(wrong.shared):
+        desk.commit(MendVectors(shared=shared))
+    for reasons in parts(wrong.reasons):
+        desk.commit(MendVectors(reasons=reasons))
+    desk.commit(MendVectors())
+
+
+def _drop_vectors(desk: Desk) -> None:
+    at_once = max(1, desk.config.commit_bytes // (2 * REMOVED_PAGES * PAGE_BYTES))
+    more = True
+    while more:
+        _, more = desk.commit(DropVectors(at_once))
 
 
 def _words(desk: Desk) -> Finding | None:

@@ -28,7 +28,7 @@ _DAY_US = 86_400_000_000
 # Where the file is so full, a clean-up takes it down to that.
 NEAR, DOWN_TO = 0.95, 0.9
 _ROUNDS_MAX = 4  # what is freed is estimated, so it is measured and done again
-_LEAST_BYTES = 40 * 4096  # a ledger of a few messages: to ask that to give would gain nothing
+_LEAST_BYTES = 48 * 4096  # a ledger of a few messages: to ask that to give would gain nothing
 _GRAPH_STEP_BYTES = 1 << 20  # by which the graph is allowed to grow
 _DROP_WAIT_S = 2.0  # for another process that has the graph
 _DEAD_MIN_BYTES = 1 << 18  # unused, before a clean-up gives them back by itself

@@ -15,8 +15,9 @@ import apsw
 from elytron.archive import Archive
 from elytron.config import Config
 from elytron.errors import ElytronError
-from elytron.ledger import ops, surveys
+from elytron.ledger import ops, surveys, vectors
 from elytron.ledger.connection import PAGE_BYTES
+from elytron.ledger.embedded import removed_bytes
 from elytron.ledger.learned import Forgotten, SweepLearned
 from elytron.ledger.moves import Taken
 from elytron.ledger.schema import PROPOSED
@@ -95,26 +96,31 @@ class Desk:
         Yields:
             After each commit how many messages it was about, and what it took.
         """
-        for group in self._groups(found, sizes):
-            size_bytes = sum([_removal_bytes(sizes.get(key, 0)) for key, _ in group])
+        held = self.read(vectors.state)
+        vector_bytes = 0 if held is None else removed_bytes(held.dim)
+        for group, size_bytes in self._groups(found, sizes, vector_bytes):
             step = self.commit(ops.Remove(tuple(group), segments, size_bytes))
             yield len(group), step
 
     def _groups(
-        self, found: Iterable[tuple[int, int | None]], sizes: dict[int, int]
-    ) -> Iterator[list[tuple[int, int | None]]]:
+        self,
+        found: Iterable[tuple[int, int | None]],
+        sizes: dict[int, int],
+        vector_bytes: int,
+    ) -> Iterator[tuple[list[tuple[int, int | None]], int]]:
+        """What to remove in one commit each, and how much that may write."""
         limit_bytes = self.config.wal_limit_bytes // 2
         group: list[tuple[int, int | None]] = []
         group_bytes = 0
         for pair in found:
-            size_bytes = _removal_bytes(sizes.get(pair[0], 0))
+            size_bytes = _removal_bytes(sizes.get(pair[0], 0)) + vector_bytes
             if group and (group_bytes + size_bytes > limit_bytes or len(group) == REMOVED_MAX):
-                yield group
+                yield group, group_bytes
                 group, group_bytes = [], 0
             group.append(pair)
             group_bytes += size_bytes
         if group:
-            yield group
+            yield group, group_bytes
 
     def tidy(self) -> None:
         """

@@ -11,6 +11,7 @@ in `extracting.py`.
 """
 
 import logging
+import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -35,14 +36,15 @@ from elytron.ledger.sqlite import Ledger
 from elytron.ledger.texts import Text
 from elytron.text import Analyzer
 from elytron.upkeep import looking_back
+from elytron.upkeep.following import Following
 
 READER = "links"
 _log = logging.getLogger("elytron.upkeep")
 _TEXTS_MAX = 200  # in a step
-_TEXT_BYTES = 1 << 20
+_TEXT_BYTES = 1 << 20  # of those that name concepts made later, read at once
 _CONCEPTS_MAX = 2000  # made later, that one step looks for
 _NAMES_MAX = 100  # of one text
-_BEHIND_MAX = 1000  # changes that are none of ours and are passed without noting it
+_GIVE_WAY = 8  # texts, about a millisecond
 _SPEAKERS = ("user", "assistant")  # what a tool or program says has other capitals
 
 
@@ -78,9 +80,7 @@ class Linking:
         self._known = known
         self._limit_bytes = config.wal_limit_bytes // 2
         self._capitals = "german" not in analyzer.names
-        # Changes that are none of ours are passed in memory: (where the reader stands, how far).
-        self._passed = (0, 0)
-        self._anew_until: int | None = None
+        self._following = Following(READER)
 
     def step(self) -> bool:
         """
@@ -98,8 +98,7 @@ class Linking:
             return False
         result = self._write(op)
         if result.applied and op.before is not None:
-            # Not to be taken for a new beginning when the reader stands again where it stood then.
-            self._passed = (0, 0)
+            self._following.moved()
         if result.unmade:
             _log.info(
                 "%s: %s concepts were not made: `max_concepts` is %s",
@@ -122,25 +121,10 @@ class Linking:
             most, names_max = _smaller(len(page.texts), names_max)
 
     def _page(self, db: apsw.Connection, most: int) -> _Page | None:
-        before = texts.place(db, READER)
-        place = self._passed[1] if self._passed[0] == before else before
-        changed = texts.changed(db, after=place, limit=most)
-        if not changed.complete and (self._anew_until is None or place >= self._anew_until):
-            # What was edited meanwhile is not known any more: all texts are looked at again, and
-            # until that is done, older changes may be missing.
-            self._anew_until = texts.newest(db)
-            self._passed = (before, 0)
-            changed = texts.changed(db, after=0, limit=most)
-        if not changed.found:
-            self._passed = (before, changed.reached)
-            if changed.reached - before <= _BEHIND_MAX:
-                return None
-            return _Page(before, changed.reached, [])
-        wanted = [(kind, key) for _, kind, key in changed.found]
-        count = texts.fitting(db, wanted, bytes_max=_TEXT_BYTES)
-        after = changed.reached if count == len(wanted) else changed.found[count - 1][0]
-        found = texts.texts(db, wanted[:count], self._ledger.path)
-        return _Page(before, after, found)
+        page = self._following.page(db, most=most)
+        if page is None:
+            return None
+        return _Page(page.before, page.after, texts.texts(db, page.found, self._ledger.path))
 
     def _linked(self, db: apsw.Connection, page: _Page, names_max: int) -> Link:
         known = self._known.at(db, self._ledger.path)
@@ -168,7 +152,8 @@ class Linking:
             named: concepts that are just being made, by the key of the text.
         """
         sources = []
-        for text in found:
+        for number, text in enumerate(found):
+            _give_way(number)
             mentions = list(named.get(text.key, ()))
             for key, confidence in known.find(text.content).items():
                 called = known.called(key)
@@ -184,11 +169,12 @@ class Linking:
         """What was heard in these texts, what of it becomes a concept, and which name that."""
         if not self._config.propose_concepts:
             return (), (), {}
-        candidates = {
-            text.key: proposals.candidates(text.content, capitals=self._capitals)[:names_max]
-            for text in found
-            if text.role in _SPEAKERS
-        }
+        candidates = {}
+        for number, text in enumerate(found):
+            _give_way(number)
+            if text.role in _SPEAKERS:
+                some = proposals.candidates(text.content, capitals=self._capitals)
+                candidates[text.key] = some[:names_max]
         new = {one.folded for some in candidates.values() for one in some}
         new = {folded for folded in new if folded not in self._known}
         if not new:
@@ -254,6 +240,15 @@ class Linking:
         """As many as are 1 MB of text, and how far down one comes with these."""
         count = texts.fitting(db, wanted, bytes_max=_TEXT_BYTES) if wanted else 0
         return (wanted[:count], wanted[count][1]) if count < len(wanted) else (wanted, floor)
+
+
+def _give_way(number: int) -> None:
+    """
+    Let other threads run after every few texts: who asks or saves meanwhile would else wait 5 ms
+    for Python, each time that it has been in SQLite.
+    """
+    if number % _GIVE_WAY == 0:
+        time.sleep(0)
 
 
 def _smaller(count: int, names_max: int) -> tuple[int, int]:

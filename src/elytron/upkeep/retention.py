@@ -216,7 +216,7 @@ def _bytes(leaving: Iterable[Leave]) -> int:
 
 def _unpinned(held: Iterable[Fact], bounds: Bounds) -> list[_Free]:
     """What may leave, with the importance and the age that the rules give it."""
-    effects_of = _judge(bounds.rules)
+    effects_of = judge(bounds.rules)
     free = []
     for fact in held:
         effects = effects_of(fact.role, fact.session)
@@ -233,7 +233,7 @@ def _unpinned(held: Iterable[Fact], bounds: Bounds) -> list[_Free]:
     return free
 
 
-def _judge(rules: Sequence[RetentionRule]) -> Callable[[str, str], _Effects]:
+def judge(rules: Sequence[RetentionRule]) -> Callable[[str, str], _Effects]:
     """What the rules say of a role in a session. Each pair is looked up once."""
     globs = [
         (rule, None if rule.session is None else re.compile(fnmatch.translate(rule.session)))

@@ -10,8 +10,8 @@ from typing import Any, TypeVar
 from elytron.config import Config
 from elytron.errors import Busy, InvalidSetting, NotFound
 from elytron.ledger import ops, reads
-from elytron.ledger.sqlite import Ledger
-from elytron.open_agents import OpenAgent, OpenAgents, Use
+from elytron.open_agent import OpenAgent, Use
+from elytron.open_agents import OpenAgents
 from elytron.records import Draft, Message, Receipt
 from elytron.text import Analyzer
 from elytron.write.admission import IdClock, admit, admit_many
@@ -45,7 +45,7 @@ class Verbs:
             if agent is None:
                 raise NotFound(f"there is no agent {self.name!r}; nothing was changed")
             if not other_languages:
-                self._check_languages(agent.ledger)
+                self._check_same(agent)
             return agent.writer.call(op)
         finally:
             self._agents.give_back(use)
@@ -72,7 +72,7 @@ class Verbs:
     ) -> "Future[Receipt]":
         assert agent is not None, "an agent that is made on demand is there"
         try:
-            self._check_languages(agent.ledger)
+            self._check_same(agent)
             future: Future[Receipt] = agent.writer.submit(ops.SaveOne(draft), wait=wait)
         except BaseException:
             self._agents.give_back(use)
@@ -80,7 +80,14 @@ class Verbs:
         self._agents.give_back_after(self.name, use, future)
         return future
 
-    def _check_languages(self, ledger: Ledger) -> None:
+    def _check_same(self, agent: OpenAgent) -> None:
+        """
+        Raises:
+            InvalidSetting: the memory was made for other `languages`, or with another `embedder`.
+        """
+        ledger = agent.ledger
+        if agent.embedded_otherwise is not None:
+            raise InvalidSetting(f"the memory of {self.name!r}: {agent.embedded_otherwise}")
         if ledger.languages != self._languages:
             raise InvalidSetting(
                 f"the memory of {self.name!r} is indexed for {ledger.languages}, `languages` is"

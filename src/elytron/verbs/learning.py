@@ -6,24 +6,25 @@ They are answered from the ledger alone. What the graph answers is in `asking.py
 
 import logging
 from collections.abc import Iterable, Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
+from elytron import recall
 from elytron.errors import Busy, DiskFull, ElytronError, NotFound, OverBudget
 from elytron.ledger import knowledge, ops
 from elytron.ledger.knowledge import Sought
 from elytron.ledger.learned import DeleteConcept, DeleteMemory
 from elytron.ledger.rows import to_us
+from elytron.recall.candidates import MEMORIES_MAX
+from elytron.recall.question import Question
 from elytron.recall.remembered import rank_memories
 from elytron.records import Concept, ConceptDetails, Memory, Receipt, Relation
-from elytron.text import QueryTerm
 from elytron.verbs.reading import Reading
 from elytron.write import remembering
 from elytron.write.admission import check_id, check_limit, check_question
 from elytron.write.remembering import check_as_of, check_line, check_relation, to_name
 
 _log = logging.getLogger("elytron.verbs")
-_RANKED_MAX = 20_000  # memories among which a question is answered: the newest
 _DELETED_MAX = 200  # ties of a concept that go in the same commit
 
 
@@ -112,14 +113,15 @@ class Learning(Reading):
         What is remembered.
 
         Args:
-            question: those that hold one of its words, best first; without it the newest first.
+            question: those that hold one of its words, best first, and with vectors those that
+                mean about the same; without it the newest first.
             about: only those that name this concept, whether they were told to or their text does.
             kind, session: only those of this kind, of this session.
             as_of: those that held at this time, with a zone; those that hold now if None.
             limit: at most this many, 1 to `max_query_rows`.
 
         With a question, the words of each memory are scored, the newest 20,000 at most: some 3 us
-        a memory.
+        a memory. While the embedder does not answer, words do.
         """
         check_limit(limit, self._config.max_query_rows)
         sought = Sought(
@@ -135,19 +137,23 @@ class Learning(Reading):
                 lambda db, source: knowledge.memories(db, sought, limit=limit, source=source),
                 default=[],
             )
-        terms = self._analyzer.query(
-            check_question(question), terms_max=self._config.max_query_terms
-        )
-        return self._best(sought, terms, limit)
+        return self._best(sought, check_question(question), limit)
 
-    def _best(self, sought: Sought, terms: tuple[QueryTerm, ...], limit: int) -> list[Memory]:
+    def _best(self, sought: Sought, question: str, limit: int) -> list[Memory]:
+        terms = self._analyzer.query(question, terms_max=self._config.max_query_terms)
         with self._agents.use(self.name, create=False) as agent:
             if agent is None:
                 return []
-            self._check_languages(agent.ledger)
+            self._check_same(agent)
+            vector = self._vector(agent, question)
+            if vector is not None:
+                asked = Question(question, terms, datetime.now(UTC), None, sought, limit, vector)
+                return recall.memories(
+                    agent.ledger, asked, config=self._config, nearest=agent.nearest
+                )
             with agent.ledger.reading(snapshot=True) as db:
                 source = agent.ledger.path
-                held = knowledge.memory_terms(db, sought, limit=_RANKED_MAX, source=source)
+                held = knowledge.memory_terms(db, sought, limit=MEMORIES_MAX, source=source)
                 keys = rank_memories(held, terms, limit=limit, config=self._config)
                 found = knowledge.memories_of(db, keys, source)
             agent.ledger.uses.note(keys)

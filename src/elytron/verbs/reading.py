@@ -2,26 +2,34 @@
 Reading: the verbs that only look. They make nothing on disk, but for an export's own file.
 """
 
-from collections.abc import Callable, Iterator
-from datetime import datetime
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from elytron import recall
 from elytron.archive import read_all
-from elytron.errors import InvalidArgument
-from elytron.ledger import reads, rows
+from elytron.embed import policy
+from elytron.embed.calls import CallCounts
+from elytron.errors import EmbedderUnavailable, InvalidArgument
+from elytron.ledger import reads, rows, vector_reads, vectors
 from elytron.ledger.files import check_outside, translate_os_errors
+from elytron.ledger.knowledge import Sought
 from elytron.lines import replaced, write_lines
+from elytron.open_agent import OpenAgent
 from elytron.parquet import write_parquet
 from elytron.recall import context
+from elytron.recall.question import Question, possible_names, without_names
 from elytron.records import Context, Hit, Message, Session, Usage
+from elytron.reports import EmbeddingUsage
 from elytron.upkeep import monitor
 from elytron.upkeep.forecast import since_us
 from elytron.verbs.base import Verbs
 from elytron.write.admission import (
     check_aware,
     check_id,
+    check_kinds,
     check_limit,
     check_question,
     check_role,
@@ -85,46 +93,106 @@ class Reading(Verbs):
         since: datetime | None = None,
         until: datetime | None = None,
         archived: bool = False,
+        kinds: Iterable[str] | None = None,
+        at: datetime | None = None,
     ) -> list[Hit]:
         """
-        The messages that answer a question, best first.
+        The messages and memories that answer a question, best first; of equal texts one.
 
         Args:
             question: 1 to 20,000 characters; its first `max_query_terms` words are used.
             limit: at most this many, 1 to `max_query_rows`.
-            session, user, role: only messages of these.
-            since, until: only messages said from *since* on and before *until*; with a zone.
+            session, user, role: only messages of these; memories only of this session, and none
+                where a user or role is asked for.
+            since, until: only messages said, and memories learned, from *since* on and before
+                *until*; with a zone.
             archived: search the archive too. It has no index, so that takes a second for some
                 20,000 messages; `since` and `until` leave parts of it out.
+            kinds: only these: `message`, `memory`, or kinds of memories, such as `fact`; all if
+                None.
+            at: when it is asked, with a zone: by that "last week" is understood, and memories are
+                those that hold then. Now if None.
 
         Returns:
-            Hits, each with its score and `why`. Empty if no word of the question is held, or
-            it has only words such as "what" and "did".
+            Hits, each with its score and `why`. By words alone empty if no word of the question is
+            held, or it has only words such as "what" and "did"; with vectors the nearest are
+            always found.
+
+        While the embedder does not answer, within `embed_query_timeout_s`, words do.
         """
-        check_limit(limit, self._config.max_query_rows)
-        check_question(question)
-        accept = reads.Filter(
-            session=None if session is None else check_id(session, "session"),
-            user=None if user is None else check_id(user, "user"),
-            role=None if role is None else check_role(role),
-            since_us=None if since is None else rows.to_us(check_aware(since, "since")),
-            until_us=None if until is None else rows.to_us(check_aware(until, "until")),
+        asked = self._question(
+            question,
+            limit,
+            reads.Filter(
+                session=None if session is None else check_id(session, "session"),
+                user=None if user is None else check_id(user, "user"),
+                role=None if role is None else check_role(role),
+                since_us=None if since is None else rows.to_us(check_aware(since, "since")),
+                until_us=None if until is None else rows.to_us(check_aware(until, "until")),
+            ),
+            kinds=kinds,
+            at=at,
         )
         with self._agents.use(self.name, create=False) as agent:
             if agent is None:
                 return []
-            self._check_languages(agent.ledger)
-            return recall.answer(
+            self._check_same(agent)
+            hits = recall.answer(
                 agent.ledger,
-                question,
-                self._analyzer.query(question, terms_max=self._config.max_query_terms),
-                accept,
-                limit=limit,
+                replace(asked, vector=self._vector(agent, question)),
                 config=self._config,
                 analyzer=self._analyzer,
+                nearest=agent.nearest,
                 archive=agent.archive if archived else None,
                 known=agent.known,
             )
+            self._agents.bound_memory(self.name)
+            return hits
+
+    def _question(
+        self,
+        question: str,
+        limit: int,
+        accept: reads.Filter,
+        *,
+        kinds: Iterable[str] | None,
+        at: datetime | None,
+    ) -> Question:
+        """What is asked, checked, before it is embedded."""
+        check_limit(limit, self._config.max_query_rows)
+        check_question(question)
+        asked_at = datetime.now(UTC) if at is None else check_aware(at, "at")
+        messages, of_kinds = check_kinds(kinds)
+        sought = None
+        if of_kinds != () and accept.user is None and accept.role is None:
+            sought = Sought(
+                rows.to_us(asked_at),
+                session=accept.session,
+                kinds=of_kinds,
+                since_us=accept.since_us,
+                until_us=accept.until_us,
+            )
+        terms = self._analyzer.query(question, terms_max=self._config.max_query_terms)
+        return Question(question, terms, asked_at, accept if messages else None, sought, limit)
+
+    def _vector(self, agent: OpenAgent, question: str) -> Any:
+        """The vector of a question; None where there are none, or the embedder does not answer."""
+        if self._agents.embeddings is None or not self._config.vector_weight:
+            return None
+        with agent.ledger.reading() as db:
+            held = vectors.state(db)
+            if held is None or held.name != self._agents.embeddings.calls.name:
+                return None  # another's, made anew meanwhile: `usage` tells
+            named = reads.users_named(db, possible_names(question))
+        calls = self._agents.embeddings.calls
+        try:
+            vector = calls.question(
+                without_names(question, named.values()).strip(),
+                timeout_s=self._config.embed_query_timeout_s,
+            )
+        except EmbedderUnavailable:  # counted, and told by `usage`
+            return None
+        return vector if len(vector) == held.dim else None
 
     def context(
         self,
@@ -138,6 +206,8 @@ class Reading(Verbs):
         role: str | None = None,
         since: datetime | None = None,
         until: datetime | None = None,
+        kinds: Iterable[str] | None = None,
+        at: datetime | None = None,
     ) -> Context:
         """
         What a prompt should hold to answer a question: hits with dates and speakers.
@@ -152,7 +222,15 @@ class Reading(Verbs):
         """
         check_limit(max_tokens, _TOKENS_MAX, what="max_tokens")
         hits = self.recall(
-            question, limit=limit, session=session, user=user, role=role, since=since, until=until
+            question,
+            limit=limit,
+            session=session,
+            user=user,
+            role=role,
+            since=since,
+            until=until,
+            kinds=kinds,
+            at=at,
         )
         return context.pack(hits, max_tokens=max_tokens, count_tokens=count_tokens)
 
@@ -179,8 +257,35 @@ class Reading(Verbs):
                 )
                 now_us = self._agents.upkeep.clock.now_us()
                 arrivals = reads.arrivals(db, since_us=since_us(now_us))
+                held = replace(held, **self._embeddings(agent, db))
             left = agent.archive.written_since(since_us(now_us)) if held.archived else 0
             return monitor.with_forecast(held, arrivals, left, self._config, now_us=now_us)
+
+    def _embeddings(self, agent: OpenAgent, db: Any) -> dict[str, Any]:
+        """What `Usage` has of vectors."""
+        held = vectors.state(db)
+        reasons = policy.counted(vector_reads.reasons(db))
+        reduced_to = None
+        if held is not None and held.projection:
+            reduced_to = vector_reads.projection(db, held.projection, agent.ledger.path).dims
+        counts = CallCounts()
+        if self._agents.embeddings is not None:
+            counts = self._agents.embeddings.calls.counts
+        otherwise = None if agent.embedding is None else agent.embedding.mismatch()
+        embedded = reasons.get(policy.EMBEDDED, 0) + reasons.get(policy.SHARED, 0)
+        usage = EmbeddingUsage(
+            model=None if held is None else held.name,
+            dim=None if held is None else held.dim,
+            reduced_to=reduced_to,
+            reasons=reasons,
+            bytes=0 if held is None else held.bytes,
+            limit_bytes=self._config.max_vector_bytes,
+            memory_bytes=agent.nearest.bytes,
+            failures=counts.failures,
+            last_error=otherwise or counts.last_error,
+            resting_s=counts.resting_s,
+        )
+        return {"embedded": embedded, "embeddings": usage}
 
     def messages(self, *, archived: bool = False) -> Iterator[Message]:
         """

@@ -8,6 +8,7 @@ from concurrent.futures import Future
 from datetime import datetime
 from typing import Any
 
+from elytron.embed import policy
 from elytron.errors import Busy, Conflict, ElytronError, NotFound
 from elytron.import_run import ImportRun
 from elytron.ledger import knowledge, ops
@@ -35,6 +36,7 @@ class Writing(Reading):
         id: str | None = None,
         importance: float | None = None,
         pinned: bool = False,
+        embed: bool | None = None,
     ) -> Receipt:
         """
         Save one message; when this returns it is durable.
@@ -52,6 +54,8 @@ class Writing(Reading):
             importance: 0 to 1, 0.5 if None: of two messages the less important one leaves
                 first when a limit is reached.
             pinned: it never leaves the ledger for the archive.
+            embed: whether it gets a vector; None leaves that to `embed_roles` and
+                `min_embed_chars`. Without `enable_embeddings` it gets none.
 
         Raises:
             InvalidArgument: a value is not acceptable. Nothing was written.
@@ -71,6 +75,7 @@ class Writing(Reading):
             id=id,
             importance=importance,
             pinned=pinned,
+            embed=embed,
         )
         if id is not None and (archived := self._archived([draft])):
             return archived[draft.id]
@@ -83,8 +88,8 @@ class Writing(Reading):
 
         Args:
             messages: mappings with `role` and `content` and, where wanted, `session, user,
-                at, metadata, id, importance, pinned`; or `Message`s. At most `queue_max`, and as
-                many bytes as fit into `wal_limit_mb`: some 6,000 chat messages.
+                at, metadata, id, importance, pinned, embed`; or `Message`s. At most `queue_max`,
+                and as many bytes as fit into `wal_limit_mb`: some 6,000 chat messages.
 
         Returns:
             Receipts, in order.
@@ -110,6 +115,7 @@ class Writing(Reading):
         id: str | None = None,
         importance: float | None = None,
         pinned: bool = False,
+        embed: bool | None = None,
     ) -> "Future[Receipt]":
         """
         Queue one message and return at once; the future's result is its `Receipt`.
@@ -128,6 +134,7 @@ class Writing(Reading):
             id=id,
             importance=importance,
             pinned=pinned,
+            embed=embed,
         )
         if id is not None and (archived := self._archived([draft])):
             done: Future[Receipt] = Future()
@@ -137,14 +144,17 @@ class Writing(Reading):
 
     def flush(self, *, timeout_s: float | None = None) -> None:
         """
-        Wait until everything submitted so far is settled, and linked to the concepts it names.
+        Wait until everything submitted so far is settled, linked to the concepts it names, and,
+        with `enable_embeddings`, has its vectors.
 
         Args:
             timeout_s: how long to wait at most; `save_timeout_s` if None.
 
         Raises:
             Busy: not done in that time. Nothing is lost; flush again.
-            OverBudget: a limit leaves no room for links. What was saved is durable.
+            OverBudget: a limit leaves no room for links or vectors. What was saved is durable.
+            EmbedderUnavailable: the embedder failed; what was saved is durable, and gets its
+                vectors in the background once it answers.
         """
         limit_s = self._config.save_timeout_s if timeout_s is None else check_timeout(timeout_s)
         deadline = time.monotonic() + limit_s
@@ -157,6 +167,9 @@ class Writing(Reading):
             if agent is not None:
                 rest_s = max(0.0, deadline - time.monotonic())
                 self._agents.link(self.name, agent, timeout_s=rest_s)
+                self._check_same(agent)
+                rest_s = max(0.0, deadline - time.monotonic())
+                self._agents.embed(self.name, agent, timeout_s=rest_s)
 
     def edit(self, id: str, content: str) -> None:
         """
@@ -172,7 +185,9 @@ class Writing(Reading):
         if message is None:
             raise NotFound(f"no message has the id {id!r}; nothing was changed")
         terms = self._analyzer.document(content, speaker=message.speaker, at=message.at)
-        self._write(ops.Edit(id, content, terms, size_bytes + self._config.max_message_bytes))
+        embedding = policy.decide(message.role, content, wanted=None, config=self._config)
+        size_bytes += self._config.max_message_bytes + ops.DELETED_BYTES
+        self._write(ops.Edit(id, content, terms, embedding, size_bytes))
 
     def delete(self, id: str) -> bool:
         """Remove one message for good, with its index. Returns whether it was there."""

@@ -16,6 +16,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from elytron.config import Config
+from elytron.embed import policy
 from elytron.errors import InvalidArgument
 from elytron.records import DEFAULT_IMPORTANCE, DEFAULT_SESSION, ROLES, Draft, Message
 from elytron.text import Analyzer, unprintable_at
@@ -24,8 +25,10 @@ ID_MAX = 200  # characters of a message's, session's or user's id
 METADATA_DEPTH_MAX = 100
 _ID_TIMES = 6  # twice, and three bytes a character
 QUESTION_MAX = 20_000  # characters
+KINDS_MAX = 100
+MESSAGE, MEMORY = "message", "memory"  # what `kinds` may name besides kinds of memories
 MEMBERS = (
-    "role", "content", "session", "user", "at", "metadata", "id", "importance", "pinned"
+    "role", "content", "session", "user", "at", "metadata", "id", "importance", "pinned", "embed"
 )  # fmt: skip
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -62,6 +65,7 @@ def admit(
     id: str | None,
     importance: float | None = None,
     pinned: bool | None = False,
+    embed: bool | None = None,
     config: Config,
     analyzer: Analyzer,
     ids: IdClock,
@@ -78,8 +82,9 @@ def admit(
     check_role(role)
     if importance is not None:
         importance = check_importance(importance)
-    if pinned is not None and not isinstance(pinned, bool):
-        raise InvalidArgument(f"pinned must be true or false; got {pinned!r:.50}")
+    for name, switch in (("pinned", pinned), ("embed", embed)):
+        if switch is not None and not isinstance(switch, bool):
+            raise InvalidArgument(f"{name} must be true or false; got {switch!r:.50}")
     arrived_us = time.time_ns() // 1000
     text_bytes = check_content(content, config)
     session = DEFAULT_SESSION if session is None else check_id(session, "session")
@@ -113,8 +118,7 @@ def admit(
         + _INDEXED_TIMES * len(terms)
         # Each stands in a table and in its index; the user's name also without accents.
         + _ID_TIMES * (len(id or "") + len(session) + 2 * len(user or "")),
-        # Whether a vector is made, and why not. There are no embedders yet.
-        "disabled",
+        policy.decide(role, content, wanted=embed, config=config),
         # What every message has needs no row of its own.
         None if importance == DEFAULT_IMPORTANCE else importance,
         bool(pinned),
@@ -164,7 +168,7 @@ def admit_many(
 
 def _members(message: Mapping[str, Any] | Message) -> dict[str, Any]:
     if isinstance(message, Message):
-        return {name: getattr(message, name) for name in MEMBERS}
+        return {name: getattr(message, name, None) for name in MEMBERS}
     if not isinstance(message, Mapping):
         raise InvalidArgument(f"expected a mapping or a Message; got {type(message).__name__}")
     unknown = [name for name in message if name not in MEMBERS]
@@ -239,6 +243,21 @@ def check_importance(value: object) -> float:
     if not number or not 0 <= value <= 1:  # type: ignore[operator]
         raise InvalidArgument(f"importance must be a number from 0 to 1; got {value!r:.50}")
     return float(value)  # type: ignore[arg-type]
+
+
+def check_kinds(kinds: object) -> tuple[bool, tuple[str, ...] | None]:
+    """Whether messages are asked for, and memories of which kinds; None for all kinds."""
+    if kinds is None:
+        return True, None
+    if isinstance(kinds, str) or not isinstance(kinds, Iterable):
+        raise InvalidArgument(f"kinds must be a list, as [{MESSAGE!r}, 'fact']; got {kinds!r:.50}")
+    names = list(kinds)
+    if not 1 <= len(names) <= KINDS_MAX:
+        raise InvalidArgument(f"{len(names)} kinds, of 1 to {KINDS_MAX}; None for all")
+    names = list(dict.fromkeys([check_id(name, "a kind") for name in names]))
+    if MEMORY in names:
+        return MESSAGE in names, None
+    return MESSAGE in names, tuple([name for name in names if name != MESSAGE])
 
 
 def check_limit(limit: object, maximum: int, *, what: str = "limit") -> int:

@@ -28,6 +28,8 @@ from elytron.ledger.rows import to_us
 from elytron.records import DEFAULT_IMPORTANCE, Memory
 from elytron.text import Analyzer, unprintable_at
 from elytron.write.admission import (
+    MEMORY,
+    MESSAGE,
     IdClock,
     check_aware,
     check_content,
@@ -92,7 +94,7 @@ def admit_memory(
     draft = MemoryDraft(
         ids.next(created_us) if id is None else check_id(id, "id"),
         content,
-        check_line(kind, "kind"),
+        _check_kind(kind),
         DEFAULT_IMPORTANCE if importance is None else check_importance(importance),
         check_switch(pinned, "pinned"),
         None if session is None else check_id(session, "session"),
@@ -237,6 +239,14 @@ def check_about(about: object) -> tuple[Name, ...]:
 def check_relation(value: object) -> str:
     """What ties two concepts, 1 to 200 characters, with single spaces."""
     return " ".join(check_line(value, "relation").split())
+
+
+def _check_kind(kind: object) -> str:
+    """A kind of memories; `recall(kinds=)` has two words of its own."""
+    checked = check_line(kind, "kind")
+    if checked in (MESSAGE, MEMORY):
+        raise InvalidArgument(f"kind must not be {checked!r}, which means all of them in `kinds`")
+    return checked
 
 
 def check_line(value: object, what: str) -> str:

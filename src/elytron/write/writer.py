@@ -21,6 +21,7 @@ from functools import partial
 from typing import Any, Protocol
 
 from elytron.errors import Busy, ElytronError, OutcomeUnknown
+from elytron.ledger.embedded import EMBEDDED
 from elytron.ledger.ops import Op
 from elytron.ledger.room import NoRoom
 
@@ -386,6 +387,9 @@ class Writer:
                 self._commit([op], deadline)[0] if isinstance(outcome, NoRoom) else outcome
                 for op, outcome in zip(ops, outcomes, strict=True)
             ]
+        if any(isinstance(op, EMBEDDED) for op in ops):
+            # Nothing leaves for the sake of vectors: they are made later, or not at all.
+            return outcomes if len(ops) == 1 else self._each(ops, deadline)
         for number in range(_ROOM_TRIES):
             # What is needed is estimated, and others may be faster to use the room that was made.
             times = min(2**number, _ROOM_TIMES_MAX)
@@ -398,8 +402,11 @@ class Writer:
             if not made or not isinstance(outcomes[0], NoRoom) or time.monotonic() > deadline:
                 break
         if len(ops) > 1 and isinstance(outcomes[0], NoRoom):
-            return [self._commit([op], deadline)[0] for op in ops]
+            return self._each(ops, deadline)
         return outcomes
+
+    def _each(self, ops: Sequence[Op], deadline: float) -> list[Any]:
+        return [self._commit([op], deadline)[0] for op in ops]
 
     def _fill_batch(self) -> None:
         size_bytes = 0
