@@ -50,12 +50,12 @@ class CallCounts:
 class _Call:
     """Texts to be embedded, and the future of their vectors."""
 
-    __slots__ = ("begun", "future", "kind", "texts")
+    __slots__ = ("begun", "ended", "future", "kind", "texts")
 
     def __init__(self, texts: list[str], kind: str) -> None:
         self.texts = texts
         self.kind = kind
-        self.begun = False  # a thread has taken it
+        self.begun = self.ended = False  # a thread has taken it; the embedder has come back
         self.future: Future[NDArray[np.float32]] = Future()
 
     def settle(self, act: Callable[[], None]) -> None:
@@ -171,7 +171,7 @@ class Calls:
         with self._mutex:
             if self._closed:
                 raise Closed("the store is being closed; nothing was embedded")
-            given_up = sum([call.begun and call.future.done() for call in self._open])
+            given_up = sum([c.begun and c.future.done() and not c.ended for c in self._open])
             if given_up >= self._threads_max or self._queue.qsize() >= _WAITING_MAX:
                 raise EmbedderUnavailable(
                     f"all {self._threads_max} threads are at work on calls of {self.name} that were"
@@ -200,7 +200,10 @@ class Calls:
         if call.future.done():  # given up while it waited for a thread
             return
         try:
-            vectors = self.embedder.embed(call.texts, call.kind)
+            try:
+                vectors = self.embedder.embed(call.texts, call.kind)
+            finally:
+                call.ended = True
         except EmbedderUnavailable as error:
             failure: BaseException = error
         except BaseException as error:  # noqa: BLE001 - handed to whoever waits for the call
