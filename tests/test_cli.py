@@ -194,7 +194,9 @@ def test_recall_explains_its_scores_when_asked(held):
 
 def test_recall_for_programs_has_the_message_the_score_and_why(held):
     (hit,) = held("recall", "bob", "disk", "--json").document
-    assert sorted(hit) == ["archived", "kind", "matched", "memory", "message", "score", "why"]
+    assert sorted(hit) == [
+        "archived", "kind", "matched", "memory", "message", "score", "similarity", "why",
+    ]  # fmt: skip
     assert (hit["kind"], hit["memory"]) == ("message", None)
     assert hit["message"]["id"] == "m3"
     assert hit["matched"] == ["disk"]

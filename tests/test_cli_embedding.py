@@ -300,7 +300,7 @@ def test_usage_tells_what_made_the_vectors_and_why_others_have_none(held):
         if "  " in line
     }
     assert rows["vectors"].startswith("wordllama:l2_supercat, 256 dimensions, ")
-    assert rows["vectors"].endswith(" of at most 64.0 MB")
+    assert rows["vectors"].endswith(" of at most 25.0 MB")
     assert rows["embedded"] == "5 messages, 1 of them share one of an equal text"
     assert rows["without"] == "2 saved while embeddings were off"
     assert "embedder" not in rows
@@ -313,6 +313,6 @@ def test_usage_for_programs_carries_the_embeddings(held):
     assert bob["embedded"] == 5
     assert found["reasons"] == {"embedded": 4, "shared": 1, "disabled": 2}
     assert (found["model"], found["dim"], found["queued"]) == ("wordllama:l2_supercat", 256, 0)
-    assert 0 < found["bytes"] < found["limit_bytes"] == 64 << 20
+    assert 0 < found["bytes"] < found["limit_bytes"] == 25 << 20
     agents = held("usage", "--json").document["agents"]
     assert [agent["embeddings"]["model"] for agent in agents] == ["wordllama:l2_supercat"] * 2

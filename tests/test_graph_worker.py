@@ -225,7 +225,10 @@ def test_a_query_that_eats_memory_is_ended_and_its_neighbours_are_answered(clien
     error = hungry.outcome()
     assert isinstance(error, DeadlineExceeded)
     assert "max_worker_mb" in str(error)
-    assert len({tuple(call.outcome()) for call in harmless}) == 1
+    answers = {tuple(call.outcome()) for call in harmless}
+    # On a slow machine they may have ended before the worker did.
+    answers.add(tuple(ask(client, folder, SLOW)))
+    assert len(answers) == 1
     assert client.status().starts > 1
 
 

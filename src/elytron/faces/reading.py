@@ -119,7 +119,8 @@ def recall(
     that does not answer, words do, and a note says so.
 
     JSON: a list of hits, each with kind (`message`, or that of the memory), message (as in
-    `history`), memory (as in `memories`, or null), score, why, matched and archived.
+    `history`), memory (as in `memories`, or null), score, similarity, why, matched
+    and archived.
     """
     with place.open() as store:
         memory = held_agent(store, agent)
