@@ -417,6 +417,7 @@ def usage(
     counts["pinned"] = db.execute("SELECT count(*) FROM marks WHERE pinned").get
     first_us, last_us = db.execute("SELECT min(at_us), max(at_us) FROM messages").get
     pages, free = db.pragma("page_count"), db.pragma("freelist_count")
+    of_vectors = _OF_VECTORS if db.execute("SELECT EXISTS (SELECT 1 FROM embedder)").get else ()
     return Usage(
         **known,
         **counts,
@@ -429,7 +430,7 @@ def usage(
             dead=free * PAGE_BYTES,
             wal=wal,
             words=sum([_table_bytes(db, f"words_{part}") for part in ("data", "idx", "docsize")]),
-            vectors=sum([_table_bytes(db, name) for name in _OF_VECTORS]),
+            vectors=sum([_table_bytes(db, name) for name in of_vectors]),
             archive=archive.bytes,
             graph=graph.bytes,
         ),

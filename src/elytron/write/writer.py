@@ -26,6 +26,7 @@ from elytron.ledger.ops import Op
 from elytron.ledger.room import NoRoom
 
 _ROOM_TRIES = 100  # how often room is made for one write,
+_REFUSALS_MAX = 2  # how often there may be none to make, before a write is refused
 _ROOM_TIMES_MAX = 8  # each time for twice as much, up to so many times
 _GATHER_YIELDS = 40  # how often a leader lets other threads run before it commits
 
@@ -390,6 +391,7 @@ class Writer:
         if any(isinstance(op, EMBEDDED) for op in ops):
             # Nothing leaves for the sake of vectors: they are made later, or not at all.
             return outcomes if len(ops) == 1 else self._each(ops, deadline)
+        refusals = 0
         for number in range(_ROOM_TRIES):
             # What is needed is estimated, and others may be faster to use the room that was made.
             times = min(2**number, _ROOM_TIMES_MAX)
@@ -397,9 +399,12 @@ class Writer:
                 made = self._make_room(outcomes[0].asked(ops, times=times), deadline)
             except ElytronError as error:
                 return [error] * len(ops)
-            if made:
-                outcomes = self._ledger.commit(ops, deadline)
-            if not made or not isinstance(outcomes[0], NoRoom) or time.monotonic() > deadline:
+            # Also where none was made: another process may have, or may just have taken it.
+            outcomes = self._ledger.commit(ops, deadline)
+            if not isinstance(outcomes[0], NoRoom) or time.monotonic() > deadline:
+                break
+            refusals += not made
+            if refusals == _REFUSALS_MAX:
                 break
         if len(ops) > 1 and isinstance(outcomes[0], NoRoom):
             return self._each(ops, deadline)
