@@ -202,7 +202,7 @@ class Matrix:
             count: at least so many, if there are; four times as many where only signs are kept,
                 since these err.
 
-        Reads all of it: some 0.1 ms for 1,000 vectors, 6 ms for a million.
+        Reads all of it: `bench/vectors.py` has a whole recall among a million.
         """
         found: list[tuple[float, int]] = []
         for (projection, dims), group in self._groups.items():

@@ -2,7 +2,7 @@
 Reduced: vectors as they are kept: one byte a dimension with a scale, fewer dimensions after a
 projection that is fitted on an agent's own vectors. Pure.
 
-On LoCoMo neither costs anything that can be measured, see docs/recall.md; a message's vector is
+What that costs in answers is in docs/recall.md (`vector_dims`); a message's vector is
 then 128 bytes, where the embedder gave 1 to 3 KB.
 
 Source: principal components, Jolliffe, "Principal Component Analysis", 2002.

@@ -71,8 +71,7 @@ def rank(found: Candidates, *, limit: int, config: Config) -> list[Ranked]:
 
     Scores are in units of BM25: where words and vectors are fused, the nearest vector is worth as
     much as the best words. What has no vector is judged by its words alone: to count it as far
-    from the question costs 25 of R@10 on LoCoMo-dev where three in four have none. Some 3 us a
-    candidate.
+    from the question makes some vectors worse than none. Some 3 us a candidate.
     """
     # In this order the neighbours of each stand beside it.
     places = sorted(found.places, key=attrgetter("session", "position"))
