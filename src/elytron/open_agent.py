@@ -2,11 +2,13 @@
 Open agent: one agent's ledger with all that works on it, and who is using it.
 """
 
+import contextlib
 import math
 import threading
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 from elytron.archive import Archive
 from elytron.concepts.known import KnownNames
@@ -15,8 +17,14 @@ from elytron.ledger.sqlite import Ledger
 from elytron.recall.nearest import Nearest
 from elytron.upkeep.embedding import Embedding
 from elytron.upkeep.extracting import Extracting
+from elytron.upkeep.gate import Gate
 from elytron.upkeep.linking import Linking
 from elytron.write.writer import Writer
+
+_LINKS_LOCK, _FACTS_LOCK, _VECTORS_LOCK = "links.lock", "facts.lock", "vectors.lock"
+# A step takes some 20 ms, or one call of an embedder. Whoever takes longer may have been stopped.
+_LINKS_PATIENCE_S, _VECTORS_PATIENCE_S = 1.0, 2.0
+_LOOK_AGAIN_S = 0.02  # whether the other process has done it
 
 
 class Use:
@@ -30,40 +38,71 @@ class Use:
 
 
 class Chase:
-    """Work that follows what is saved, step by step: one thread at a time."""
+    """Work that follows what is saved, step by step: one thread at a time, and one process."""
 
-    def __init__(self, step: Callable[[float], bool]) -> None:
+    def __init__(
+        self,
+        step: Callable[[float], bool],
+        *,
+        goal: Callable[[], Callable[[], bool]],
+        gate: Gate,
+        patience_s: float,
+    ) -> None:
         """
         Args:
             step: does a bounded part, and waits for others no longer than to a time on the
                 monotonic clock; whether there may be more.
+            goal: what there is to do by now: a function that says, in our turn, whether that is
+                done. Others may save without end meanwhile.
+            patience_s: how long a step of another process is waited for.
         """
         self._step = step
+        self._goal = goal
+        self._patience_s = patience_s
+        self.gate = gate
         self.turn = threading.Lock()
 
-    def step(self) -> bool:
-        """Do one part, when it is our turn; whether there may be more."""
-        with self.turn:
-            return self._step(math.inf)
+    def step(self) -> bool | None:
+        """
+        Do one part, when it is our turn; whether there may be more. None, and nothing is done,
+        while another process is at it.
+        """
+        with self.gate.passing() as ours, self.turn:
+            return self._step(math.inf) if ours else None
 
     def to_end(self, *, timeout_s: float, what: str) -> None:
         """
-        Do all that is to be done now.
+        Do all that is to be done now, or see it done by another process.
 
         Raises:
             Busy: that took longer than *timeout_s*; what is done stays done.
         """
         deadline = time.monotonic() + timeout_s
-        more = True
+        is_done = self._goal()
+        patient_until = time.monotonic() + self._patience_s
+        with self._in_turn(deadline, timeout_s, what):
+            more = not is_done()
         while more:
-            if not self.turn.acquire(timeout=max(0.0, deadline - time.monotonic())):
+            if time.monotonic() > deadline:
                 raise self._late(what, timeout_s)
-            try:
-                more = self._step(deadline)
-            finally:
-                self.turn.release()
-            if more and time.monotonic() > deadline:
-                raise self._late(what, timeout_s)
+            with (
+                self.gate.passing(wait_s=_LOOK_AGAIN_S) as ours,
+                self._in_turn(deadline, timeout_s, what),
+            ):
+                if is_done():
+                    return
+                if ours or time.monotonic() > patient_until:
+                    more = self._step(deadline)
+                    patient_until = time.monotonic() + self._patience_s
+
+    @contextlib.contextmanager
+    def _in_turn(self, deadline: float, timeout_s: float, what: str) -> Iterator[None]:
+        if not self.turn.acquire(timeout=max(0.0, deadline - time.monotonic())):
+            raise self._late(what, timeout_s)
+        try:
+            yield
+        finally:
+            self.turn.release()
 
     @staticmethod
     def _late(what: str, timeout_s: float) -> Busy:
@@ -96,10 +135,23 @@ class OpenAgent:
         self.archive = archive
         self.known = known
         self.nearest = nearest
-        self.linking = Chase(lambda _until_s: linking.step())
+        self.linking = Chase(
+            lambda _until_s: linking.step(),
+            goal=linking.goal,
+            gate=Gate(ledger.folder / _LINKS_LOCK),
+            patience_s=_LINKS_PATIENCE_S,
+        )
         self.extracting = extracting
+        self._facts_gate = Gate(ledger.folder / _FACTS_LOCK)
         self.embedding = embedding
-        self.embedded = None if embedding is None else Chase(embedding.step)
+        self.embedded = None
+        if embedding is not None:
+            self.embedded = Chase(
+                embedding.step,
+                goal=embedding.goal,
+                gate=vectors_gate(ledger.folder),
+                patience_s=_VECTORS_PATIENCE_S,
+            )
         self.embedded_otherwise: str | None = None
         self.uses: weakref.WeakSet[Use] = weakref.WeakSet()
         self.ready = False
@@ -112,7 +164,23 @@ class OpenAgent:
             self.look_whose()
         return opened
 
+    def learn(self, *, stopping: Callable[[], bool]) -> bool | None:
+        """
+        Link the next texts; if there are none, have some extracted. Whether there is more; None
+        while another process is at it.
+        """
+        more = self.linking.step()
+        if more or self.extracting is None:
+            return more
+        with self._facts_gate.passing() as ours:
+            return self.extracting.step(stopping=stopping) or more if ours else None
+
     def look_whose(self) -> None:
         """Note whether the vectors held are of this store's embedder."""
         if self.embedding is not None:
             self.embedded_otherwise = self.embedding.mismatch()
+
+
+def vectors_gate(folder: Path) -> Gate:
+    """The gate of embedding for the agent in *folder*."""
+    return Gate(folder / _VECTORS_LOCK)

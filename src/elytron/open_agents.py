@@ -31,7 +31,7 @@ from elytron.errors import Busy, Closed, ElytronError, Forked
 from elytron.ledger import files
 from elytron.ledger.pool import Slots
 from elytron.ledger.sqlite import Ledger
-from elytron.open_agent import OpenAgent, Use
+from elytron.open_agent import OpenAgent, Use, vectors_gate
 from elytron.recall.nearest import Nearest
 from elytron.text import Analyzer
 from elytron.upkeep.background import Background
@@ -314,24 +314,23 @@ class OpenAgents:
             agent.uses.add(use)
         return True
 
-    def work_behind(self, name: str) -> bool:
-        """One step of what is done in the background for an agent; whether there is more."""
+    def work_behind(self, name: str) -> bool | None:
+        """One step of what is done in the background, see `Background`."""
         with self.use(name, create=False) as agent:
             if agent is None:
                 return False
-            more = agent.linking.step()
-            if not more and agent.extracting is not None:
-                more = agent.extracting.step(stopping=self.background.stopping)
+            more = agent.learn(stopping=self.background.stopping)
             if not more and name in self.upkeep.graphs.asked_lately():
                 self.upkeep.graphs.catch_up(name, agent.ledger)
             return more
 
-    def embed_behind(self, name: str) -> bool:
-        """
-        One step of embedding for an agent; whether there is more.
+    def embed_behind(self, name: str) -> bool | None:
+        """One step of embedding, see `Background`."""
+        with vectors_gate(files.agent_folder(self.path, name)).passing() as ours:
+            return self._embed_behind(name) if ours else None
 
-        While the embedder is asked the agent is not in use: others may need its place.
-        """
+    def _embed_behind(self, name: str) -> bool:
+        """While the embedder is asked the agent is not in use: others may need its place."""
         with self._embedding_of(name) as embedding:
             begun = False if embedding is None else embedding.begin()
         if embedding is None or isinstance(begun, bool):
@@ -487,12 +486,12 @@ class OpenAgents:
 
 
 def _work_of(
-    found: "weakref.ref[OpenAgents]", step: Callable[[OpenAgents, str], bool]
-) -> Callable[[str], bool]:
+    found: "weakref.ref[OpenAgents]", step: Callable[[OpenAgents, str], bool | None]
+) -> Callable[[str], bool | None]:
     """The background's work, which does not keep the store that it is done for."""
 
-    def work(name: str) -> bool:
+    def work(name: str) -> bool | None:
         agents = found()
-        return agents is not None and step(agents, name)
+        return False if agents is None else step(agents, name)
 
     return work

@@ -20,7 +20,8 @@ from elytron.errors import Busy
 from elytron.ledger.lock import FileLock
 
 STATE_MAX_BYTES = 64 * 1024
-_POLL_S = 0.002
+_POLL_S, _POLL_MIN_S = 0.01, 0.0002
+_OLD_S = 0.2  # after that time of waiting one asks twice as often as at first, then ever more
 _LOCK, _WANTED, _STATE = "lock", "wanted", "state.json"
 
 
@@ -199,15 +200,18 @@ class GraphLock:
 
 def _taken(path: Path, deadline: float) -> FileLock | None:
     """The lock on *path*, as soon as it is free; None if it is not before *deadline*."""
+    begun = time.monotonic()
     while True:
         lock = FileLock(path)
         try:
             while not lock.try_acquire():
-                left_s = deadline - time.monotonic()
-                if left_s <= 0:
+                now = time.monotonic()
+                if now >= deadline:
                     lock.close()
                     return None
-                time.sleep(min(left_s, _POLL_S * (0.5 + random.random())))
+                # Whoever asks next gets it: so who has waited for long asks often.
+                poll_s = max(_POLL_MIN_S, _POLL_S / (1 + ((now - begun) / _OLD_S) ** 2))
+                time.sleep(min(deadline - now, poll_s * (0.5 + random.random())))
             if _is_still(lock, path):
                 return lock
         except BaseException:

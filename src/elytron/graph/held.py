@@ -35,7 +35,11 @@ _WAL_LATE_BYTES = 8 * WAL_MAX_BYTES  # from here on a write waits for the checkp
 _BUILD_WAL_MAX_BYTES = 8 << 20
 _CHECKPOINT_WAIT_S = 0.5  # for readers to leave, as long as it is not late
 _BUILD_IDLE_S = 30.0
-_HOLD_MIN_S = 0.05  # so that two processes that want it take turns worth the while
+# Whoever waits gets it once it was not used for a moment: most questions are several calls. And
+# once it was held for so long, whoever uses it: to open it again takes a third of that.
+_HOLD_UNUSED_S, _HOLD_MAX_S = 0.05, 0.3
+_USE_SHARE, _USE_MAX_S = 0.25, 1.0  # of a call's time, kept for what comes after waiting
+_FRESH_MAX_S = 2.0  # that whoever opens it may take to do that and use it
 
 
 @dataclass
@@ -69,6 +73,7 @@ class HeldGraph:
         self._looked = False  # whether what lies in the folder was opened, or is not there
         self._spoiled = False  # a write failed: Kuzu must be opened anew after that
         self._held_since = 0.0
+        self._fresh = False  # held, and not used since
         self.used_at = time.monotonic()
 
     @property
@@ -211,7 +216,11 @@ class HeldGraph:
 
     def is_wanted(self) -> bool:
         """Whether another process waits for it, and may have it by now; or its folder is gone."""
-        if self._build is not None or time.monotonic() - self._held_since < _HOLD_MIN_S:
+        now = time.monotonic()
+        held_s, unused_s = now - self._held_since, now - self.used_at
+        if self._build is not None or held_s < (_FRESH_MAX_S if self._fresh else _HOLD_UNUSED_S):
+            return False
+        if unused_s < _HOLD_UNUSED_S and held_s < _HOLD_MAX_S:
             return False
         try:
             return self._lock.is_wanted()
@@ -230,11 +239,18 @@ class HeldGraph:
 
     @contextlib.contextmanager
     def _opened(self, deadline: float) -> Iterator[None]:
-        """With the graph looked at and open, beside others."""
+        """
+        With the graph looked at and open, beside others.
+
+        Raises:
+            Busy: it came so late that there would be no time to use it.
+        """
+        deadline -= min(_USE_MAX_S, _USE_SHARE * max(0.0, deadline - time.monotonic()))
         while True:
             with self._turns.together(deadline):
                 if self._is_ready():
                     self.used_at = time.monotonic()
+                    self._fresh = False
                     yield
                     self.used_at = time.monotonic()
                     return
@@ -268,7 +284,7 @@ class HeldGraph:
             self._make_room(self, deadline)
             with os_errors(self.folder.path):
                 self._lock.acquire(deadline)
-            self._held_since = time.monotonic()
+            self._held_since, self._fresh = time.monotonic(), True
 
     @contextlib.contextmanager
     def _writer(self, deadline: float) -> Iterator[None]:

@@ -40,6 +40,7 @@ _DEAD_MIN, _DEAD_RATIO = 500, 0.25
 _CHECKPOINTS_MAX = 400  # LadybugDB 0.19 damaged files after some 700 (its issue 843)
 _BUILDS_MAX = 3  # in one call
 _ROUNDS_MAX = 5  # of catching up and asking, where another process takes the graph away
+_TURNS_MAX = 3  # how often a question's whole time is spent waiting for others
 _STEP_BYTES = 1 << 20  # room is asked for in such steps: each is a commit of the ledger
 # What the engine's log and its checkpoint take for a while, of a build and of a page of changes;
 # less where the graph is smaller.
@@ -142,7 +143,7 @@ class Projection:
         Args:
             folder: the graph's own.
             build_deadline: on the monotonic clock, for bringing it up to date.
-            timeout_s: for the question itself.
+            timeout_s: for the question itself. Others are waited for up to three times as long.
 
         Raises:
             Busy: bringing it up to date took too long, or other processes kept the graph.
@@ -155,7 +156,8 @@ class Projection:
             identity = self._identity(db, ledger)
         if not self._is_known(ledger):
             self.catch_up(name, ledger, folder, deadline=build_deadline)
-        for _ in range(_ROUNDS_MAX):
+        rounds = turns = 0
+        while rounds < _ROUNDS_MAX:
             try:
                 return self._client.query(
                     folder,
@@ -167,7 +169,12 @@ class Projection:
                     deadline=time.monotonic() + timeout_s,
                 )
             except Behind:
+                rounds += 1
                 self.catch_up(name, ledger, folder, deadline=build_deadline)
+            except Busy:  # its time began before it was our turn
+                turns += 1
+                if turns == _TURNS_MAX:
+                    raise
         raise Busy(
             f"the graph of {name!r} was replaced {_ROUNDS_MAX} times while it was asked, by another"
             " process; retry later"

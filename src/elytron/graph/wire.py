@@ -182,6 +182,38 @@ def statements_of(value: Any) -> Iterator[Statement]:
     return (Statement(text, params) for text, params in value)
 
 
+def pack_values(value: Any) -> bytes:
+    """
+    Values of a graph as bytes, for whoever asks from elsewhere; `unpack_values` gives them back.
+
+    Raises:
+        InvalidArgument: as `pack_request`.
+    """
+    try:
+        return _pack(value, _extended)
+    except (TypeError, ValueError, OverflowError) as error:  # a UnicodeError is a ValueError
+        raise InvalidArgument(f"a value cannot be sent: {error!s:.200}") from error
+
+
+def unpack_values(data: bytes) -> Any:
+    """
+    What `pack_values` packed, of a stranger perhaps; times are aware.
+
+    Raises:
+        InvalidArgument: it is something else.
+    """
+    try:
+        return _unpack(data, _aware)
+    except (
+        ValueError,
+        TypeError,  # a list as the name of a member
+        ArithmeticError,
+        RecursionError,
+        msgpack.UnpackException,
+    ) as error:
+        raise InvalidArgument("these bytes are not MessagePack as it is packed here") from error
+
+
 def _pack(value: Any, default: Callable[[Any], Any]) -> bytes:
     packed: bytes = msgpack.packb(value, default=default)
     return packed

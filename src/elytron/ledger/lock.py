@@ -62,12 +62,13 @@ class FileLock:
         Take the lock before *deadline* on the monotonic clock.
 
         Raises:
-            Busy: another process held it all that time. *timeout_s* is for the message.
+            Busy: another held it all that time, and is named where the system tells. *timeout_s*
+                is for the message.
         """
         while not _try_lock(self._descriptor):
             if time.monotonic() >= deadline:
                 raise Busy(
-                    f"another process held {self.path} for {timeout_s:g} s and nothing was"
+                    f"{_holder(self.stat())} held {self.path} for {timeout_s:g} s and nothing was"
                     " written; retry later, or raise `save_timeout_s`"
                 )
             time.sleep(_POLL_S * (0.5 + random.random()))
@@ -88,3 +89,33 @@ class FileLock:
             with contextlib.suppress(OSError):  # the descriptor is gone either way
                 os.close(self._descriptor)
             self._descriptor = -1
+
+
+def _holder(file: os.stat_result) -> str:
+    """Who holds the lock on a file, for an error."""
+    pid = _holder_pid(file)
+    if pid is None:
+        return "another process"
+    if pid == os.getpid():
+        return "this process itself"
+    import psutil
+
+    try:
+        stopped = psutil.Process(pid).status() == psutil.STATUS_STOPPED
+    except psutil.Error:  # it ended just now, or may not be looked at
+        stopped = False
+    return f"process {pid}, which is stopped," if stopped else f"process {pid}"
+
+
+def _holder_pid(file: os.stat_result) -> int | None:
+    """The process that holds it, by Linux's own list; None where that does not say."""
+    place = f"{os.major(file.st_dev):02x}:{os.minor(file.st_dev):02x}:{file.st_ino}"
+    try:
+        with open("/proc/locks", encoding="ascii") as listed:
+            for line in listed:
+                _, kind, *_, pid, at, _, _ = line.split()
+                if kind == "FLOCK" and at == place and int(pid) > 0:  # 0 in another container
+                    return int(pid)
+    except (OSError, ValueError):  # there is no such list, or it is another
+        return None
+    return None

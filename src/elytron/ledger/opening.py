@@ -161,6 +161,8 @@ def name_within(folder: Path) -> str | None:
         try:
             if db.pragma("application_id") != schema.APPLICATION_ID:
                 return None
+            if not db.pragma("user_version"):  # it is just being made, by another process
+                return None
             return identity(db, path)[0]
         finally:
             db.close()

@@ -163,6 +163,17 @@ def unlinked(db: apsw.Connection, *, limit: int) -> list[tuple[int, int]]:
     return rows.fetch(db, "SELECT concept, key FROM unlinked ORDER BY key DESC LIMIT ?", (limit,))
 
 
+def last_unlinked(db: apsw.Connection) -> int:
+    """The last of these concepts, 0 if there is none."""
+    return int(db.execute("SELECT ifnull(max(concept), 0) FROM unlinked").get)
+
+
+def is_unlinked(db: apsw.Connection, last: int) -> bool:
+    """Whether there are such concepts up to one of them."""
+    sql = "SELECT EXISTS (SELECT 1 FROM unlinked WHERE concept <= ?)"
+    return bool(db.execute(sql, (last,)).get)
+
+
 def count(db: apsw.Connection) -> int:
     """How many messages there are."""
     return int(db.execute("SELECT count(*) FROM messages").get)

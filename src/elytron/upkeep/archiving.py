@@ -224,6 +224,18 @@ def moving(desk: Desk) -> frozenset[str]:
     return frozenset(name.removeprefix(TAKEN_OVER) for name, _ in desk.read(surveys.moving))
 
 
+def left_behind(desk: Desk) -> list[str]:
+    """
+    The notes of dead runs.
+
+    They have to be there before and after it is looked who is alive: a run may begin or end just
+    then.
+    """
+    before = set(desk.read(surveys.moving))
+    alive = desk.run.others() | {desk.run.token}
+    return [note for note, run in before & set(desk.read(surveys.moving)) if run not in alive]
+
+
 def heal(desk: Desk) -> int:
     """
     Put right what an archiving, or a restore, of a dead process left half done; returns how many
@@ -231,12 +243,16 @@ def heal(desk: Desk) -> int:
 
     The ledger wins: what it holds leaves the archive. What living runs move is left to them.
     """
+    # What there is first, who is alive then: else what a run that begins in between has made is
+    # taken for a dead one's, and that run is refused.
+    noted = {run for _, run in desk.read(surveys.moving)}
+    unlisted = _unlisted(desk)
     alive = desk.run.others()
     if not alive:
-        _sweep(desk)
+        _sweep(desk, unlisted)
         if desk.archive.exists():
             desk.archive.adopt(now_s=desk.clock.now_us() / 1e6)
-    dead = {run for _, run in desk.read(surveys.moving)} - alive - {desk.run.token}
+    dead = noted - alive - {desk.run.token}
     if not dead or not desk.commit(ops.TakeOver(tuple(sorted(dead)), desk.run.begin())):
         return 0
     ours = [name for name, run in desk.read(surveys.moving) if run == desk.run.token]
@@ -249,32 +265,38 @@ def heal(desk: Desk) -> int:
     return doubled
 
 
-def _sweep(desk: Desk) -> set[str]:
+def _unlisted(desk: Desk) -> set[str]:
+    """Names of segments that are on the disk and not listed."""
+    if not desk.archive.exists():
+        return set()
+    folder = desk.archive.folder
+    with files.translate_os_errors(folder):
+        names = {path.name for path in folder.iterdir() if SEGMENT_NAME.fullmatch(path.name)}
+    listed = desk.archive.manifest()
+    return names - listed.names - set(listed.removed)
+
+
+def _sweep(desk: Desk, unlisted: set[str]) -> None:
     """
-    Remove what a process wrote and died before it could list it; returns names of segments.
+    Remove what a process wrote and died before it could list it.
 
     Nothing of theirs has left the ledger. A writer that is alive after all is refused when it
     comes to list them, and begins again.
     """
-    swept = set[str]()
     if not desk.archive.exists():
-        return swept
-    listed = desk.archive.manifest()
+        return
     folder = desk.archive.folder
     with files.translate_os_errors(folder):
-        names = {path.name for path in folder.iterdir() if SEGMENT_NAME.fullmatch(path.name)}
         for part in folder.glob(f"*{PART}"):
             with contextlib.suppress(FileNotFoundError):  # finished just now
                 # A writer that is alive after all cannot begin again without its file.
                 if part.stat().st_mtime * 1e6 < desk.clock.now_us() - _UNFINISHED_US:
                     part.unlink()
-    for name in sorted(names - listed.names - set(listed.removed)):
+    for name in sorted(unlisted & _unlisted(desk)):
         try:
             desk.archive.discard([examine(folder, name)])
-            swept.add(name)
         except Corrupt as error:  # `check` names it
             _log.warning("%s", error)
-    return swept
 
 
 def _elsewhere(desk: Desk, entry: Entry) -> set[int]:

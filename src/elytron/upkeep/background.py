@@ -20,6 +20,7 @@ _log = logging.getLogger("elytron.upkeep")
 _QUIET_S = 1.0
 _LONGEST_S = 10.0
 _LOOK_AGAIN_S = 60.0
+_ELSEWHERE_S = 1.0  # before it is looked again whether another process is still at it
 _BACK_OFF_S, _BACK_OFF_MAX_S = 5.0, 600.0
 _NOTED_MAX = 10_000  # agents that wait; the others' turn comes with their next message
 
@@ -54,14 +55,15 @@ class Background:
 
     def __init__(
         self,
-        work: Callable[[str], bool],
+        work: Callable[[str], bool | None],
         *,
         clock_s: Callable[[], float] = time.monotonic,
         name: str = "elytron-background",
     ) -> None:
         """
         Args:
-            work: does one bounded step for an agent; whether there is more to do.
+            work: does one bounded step for an agent; whether there is more to do. None if another
+                process is at it: it is looked again a little later, since that one may die.
             name: of the thread.
         """
         self._name = name
@@ -116,7 +118,7 @@ class Background:
 
     def _step(self, name: str, waiting: _Waiting) -> bool:
         try:
-            more = self._work(name)
+            outcome = self._work(name)
         except (Closed, Forked):
             self._signal.stopping = True
             return False
@@ -128,8 +130,11 @@ class Background:
             self._failed(name, waiting, type(error).__name__)
             return False
         waiting.failures = 0
+        more = outcome is None or outcome
         # Then it is the turn of those who have waited longer.
         waiting.not_before_s = self._clock_s() if more else 0.0
+        if outcome is None:
+            waiting.not_before_s += _ELSEWHERE_S
         return more
 
     def _failed(

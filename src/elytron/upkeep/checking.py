@@ -22,7 +22,7 @@ from elytron.ledger.schema import UNINDEXED_MAX
 from elytron.records import Message
 from elytron.reindex_run import reindex_all
 from elytron.reports import Checked, Finding
-from elytron.upkeep.archiving import heal
+from elytron.upkeep.archiving import heal, left_behind
 from elytron.upkeep.desk import Desk
 
 _log = logging.getLogger("elytron.upkeep")
@@ -313,15 +313,13 @@ def _one(db: apsw.Connection, key: int) -> Any:
 
 def _heal(desk: Desk) -> None:
     heal(desk)
-    alive = desk.run.others() | {desk.run.token}
-    if any(run not in alive for _, run in desk.read(surveys.moving)):
+    if left_behind(desk):
         raise Busy("another process is moving messages now; check again later")
 
 
 def _archive(desk: Desk, *, repair: bool) -> tuple[int, list[Finding]]:
     found = []
-    alive = desk.run.others()
-    half_done = [name for name, run in desk.read(surveys.moving) if run not in alive]
+    half_done = left_behind(desk)
     if half_done:
         finding = Finding(
             "archive",

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 
 from elytron.archive import Archived
 from elytron.config import RetentionRule
-from elytron.errors import Busy, DiskFull, GraphUnavailable, OverBudget, Unavailable
+from elytron.errors import Busy, Conflict, DiskFull, GraphUnavailable, OverBudget, Unavailable
 from elytron.ledger import ops, surveys
 from elytron.ledger.learned import ForgetLearned
 from elytron.ledger.room import NoRoom, Room
@@ -196,7 +196,11 @@ class Chores:
                 return bool(short.messages) or spare_bytes >= short.bytes
             if short.bytes and spare_bytes + found.freed_bytes < short.bytes:
                 return False
-            self._carry_out(found)
+            try:
+                self._carry_out(found)
+            except Conflict as error:  # so another process is making room
+                _log.info("archiving for %r is left to others: %s", self.desk.name, error)
+                return True
             if short.messages:
                 return True
         return self.room_bytes - self.desk.pages().live_bytes > short.bytes

@@ -37,6 +37,7 @@ from elytron.ledger.embedded import (
 )
 from elytron.ledger.schema import NO_VECTOR_GIVEN, NO_VECTOR_ROOM
 from elytron.ledger.sqlite import Ledger
+from elytron.ledger.texts import newest as newest_of
 from elytron.ledger.vector_reads import StoredVector, Wanted
 from elytron.recall.nearest import load_projection
 from elytron.records import DEFAULT_IMPORTANCE
@@ -116,6 +117,19 @@ class Embedding:
             self.finish(begun, self.ask(begun, until_s=until_s))
             return True
         return begun
+
+    def goal(self) -> Callable[[], bool]:
+        """What there is to do by now: a function that says whether that is done."""
+        with self._ledger.reading() as db:
+            newest = newest_of(db)
+
+        def is_done() -> bool:
+            with self._ledger.reading() as db:
+                embedded = self._following.has_passed(db, newest)
+            # What has a vector is to have a short one; that ends, whoever saves meanwhile.
+            return embedded and not self.reduce_step()
+
+        return is_done
 
     def begin(self) -> Begun | bool:
         """

@@ -55,6 +55,11 @@ class Following:
         after = changed.reached if count == len(wanted) else changed.found[count - 1][0]
         return Page(before, after, wanted[:count])
 
+    def has_passed(self, db: apsw.Connection, newest: int) -> bool:
+        """Whether there is nothing to do any more up to a number. For any thread."""
+        before, (stood, passed) = texts.place(db, self._reader), self._passed
+        return max(before, passed if stood == before else 0) >= newest
+
     def passed(self, page: Page) -> bool:
         """Nothing of a page is of interest: go on behind it. Whether that is to be noted."""
         self._passed = (page.before, page.after)

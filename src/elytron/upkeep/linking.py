@@ -81,6 +81,7 @@ class Linking:
         self._limit_bytes = config.wal_limit_bytes // 2
         self._capitals = "german" not in analyzer.names
         self._following = Following(READER)
+        self._went_forward = False
 
     def step(self) -> bool:
         """
@@ -93,7 +94,10 @@ class Linking:
         if not self._config.link_concepts:
             return False
         with self._ledger.reading(snapshot=True) as db:
-            op = self._forward(db) or self._backward(db)
+            # Where others save without end there are always new texts: older ones get a turn too.
+            op = self._backward(db) if self._went_forward else None
+            op = op or self._forward(db) or self._backward(db)
+        self._went_forward = op is not None and op.before is not None
         if op is None:
             return False
         result = self._write(op)
@@ -105,6 +109,29 @@ class Linking:
                 self._ledger.path, result.unmade, self._config.max_concepts,
             )  # fmt: skip
         return True
+
+    def goal(self) -> Callable[[], bool]:
+        """
+        What there is to do by now: a function that says whether that is done. For one thread.
+
+        First the texts; then, for the concepts that there are by then, older texts.
+        """
+        with self._ledger.reading() as db:
+            newest = texts.newest(db)
+        last: int | None = None  # of the concepts
+
+        def is_done() -> bool:
+            nonlocal last
+            if not self._config.link_concepts:
+                return True
+            with self._ledger.reading(snapshot=True) as db:
+                if last is None:
+                    if not self._following.has_passed(db, newest):
+                        return False
+                    last = texts.last_unlinked(db)
+                return not texts.is_unlinked(db, last)
+
+        return is_done
 
     # -- new and changed texts
 

@@ -118,8 +118,8 @@ class Asking(Learning):
             DeadlineExceeded: it took longer than *timeout_s*, or more memory than `max_worker_mb`.
             GraphUnavailable: the engine is not installed, or its process died twice over it.
             OverBudget: the memory is so near its limit that there is no room for a graph.
-            Busy: bringing the graph up to date took `graph_build_timeout_s`, or another process
-                kept it. Safe to retry.
+            Busy: bringing the graph up to date took `graph_build_timeout_s`, or other processes
+                kept it for three times *timeout_s*. Safe to retry.
         """
         from elytron.graph.client import Statement
 
