@@ -4,13 +4,29 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test check lint types bench bench-recall constraints clean
+.PHONY: demo test test-adapters check lint types bench bench-recall constraints constraints-adapters clean
 
 demo: $(READY) ## Pour a conversation into a memory, ask it, see what it costs
 	@$(BIN)/elytron demo
 
 test: $(READY) ## Run the tests
 	$(BIN)/python -m pytest
+
+ADAPTERS := openai-agents langgraph llamaindex google-adk anthropic
+
+test-adapters: $(ADAPTERS:%=test-adapter-%) ## Test each adapter with its framework, in an environment of its own
+
+test-adapter-%: .venv-adapters/%/.ready
+	.venv-adapters/$*/bin/python -m pytest tests_adapters/test_$(subst -,_,$*)*.py
+
+.venv-adapters/%/.ready: pyproject.toml constraints/adapters-%.txt
+	$(PYTHON) -m venv .venv-adapters/$*
+	echo '*' > .venv-adapters/.gitignore
+	.venv-adapters/$*/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: -r constraints/adapters-$*.txt
+	.venv-adapters/$*/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	touch $@
+
+.PRECIOUS: .venv-adapters/%/.ready
 
 check: $(READY) lint types test ## What CI runs
 
@@ -22,7 +38,7 @@ types: $(READY)
 	$(BIN)/mypy
 
 bench: $(READY) ## Measure; writes nothing, prints ratios
-	@for script in $(filter-out bench/recall%.py bench/messages.py, $(wildcard bench/*.py)); do \
+	@for script in $(filter-out bench/recall%.py bench/messages.py bench/screenshots.py, $(wildcard bench/*.py)); do \
 		echo "== $$script"; $(BIN)/python $$script || exit 1; done
 
 bench-recall: $(READY) ## How much of what answers a question is among the first hits
@@ -40,5 +56,12 @@ constraints: $(READY) ## Pin anew, after a change of dependencies
 		--no-emit-index-url --no-emit-find-links --no-emit-trusted-host --no-header --no-annotate \
 		--output-file constraints.txt pyproject.toml requirements-dev.in
 
+constraints-adapters: $(READY) ## Pin the frameworks anew
+	for name in $(ADAPTERS); do \
+		$(BIN)/python -m piptools compile --quiet --generate-hashes --allow-unsafe --strip-extras \
+			--no-emit-index-url --no-emit-find-links --no-emit-trusted-host --no-header --no-annotate \
+			--output-file constraints/adapters-$$name.txt \
+			pyproject.toml constraints/adapters-tests.in constraints/adapters-$$name.in || exit 1; done
+
 clean:
-	rm -rf $(VENV) data/demo
+	rm -rf $(VENV) .venv-adapters data/demo

@@ -257,6 +257,10 @@ def test_an_import_for_programs_is_its_report(folder, locomo):
             "already_held": 0,
             "bad": [],
             "left_out": {"questions": 2},
+            "memories": 0,
+            "concepts": 0,
+            "relations": 0,
+            "what": "messages",
         }
     ]
     assert run("import", locomo, "--json", store=folder).document["messages_per_second"] is None

@@ -25,7 +25,10 @@ SAMPLES = (
     Sample("openai_examples.jsonl", "openai", {"openai_examples": 4}),
     Sample("conversations.json", "chatgpt", {"conversations": 6}),
     Sample("locomo.json", "locomo", {"talk-1": 5, "talk-2": 2}),
+    Sample("claude.json", "claude", {"claude": 6}),
 )
+# What these bring is more than messages, or no text: each has tests of its own.
+NO_SAMPLES = ("mem0", "mcp", "openai-sessions", "langgraph")
 
 
 def pouring(store: elytron.Store, folder: Path) -> Callable[..., elytron.ImportReport]:

@@ -27,7 +27,7 @@ LAYERS = (
     ("ledger", "embed", "graph", "archive"),
     ("write", "recall", "concepts"),
     ("import_run", "open_agent", "open_agents", "reindex_run", "upkeep"),
-    ("verbs", "agent", "store"),
+    ("verbs", "agent", "store", "remote"),
     ("aio",),
     ("adapters", "importers", "faces", "__main__"),
 )
@@ -36,7 +36,8 @@ MAY_IMPORT_ROOT = {"aio", "adapters", "importers", "faces"}
 FORBIDDEN_NAMES = {"manager", "service", "factory", "helper", "util"}
 
 SOURCES = sorted(SRC.rglob("*.py"))
-PYTHON = sorted([*SOURCES, *(ROOT / "tests").rglob("*.py"), *(ROOT / "bench").rglob("*.py")])
+OTHERS = ("tests", "tests_adapters", "examples", "bench")
+PYTHON = sorted([*SOURCES, *(path for name in OTHERS for path in (ROOT / name).rglob("*.py"))])
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 
 
@@ -218,8 +219,11 @@ def test_no_file_holds_the_address_of_a_registry_or_of_somebodys_home():
     assert not found
 
 
-def test_every_requirement_is_pinned_with_a_hash():
-    text = (ROOT / "constraints.txt").read_text(encoding="utf-8")
+@pytest.mark.parametrize(
+    "path", [ROOT / "constraints.txt", *sorted((ROOT / "constraints").glob("*.txt"))], ids=shown
+)
+def test_every_requirement_is_pinned_with_a_hash(path):
+    text = path.read_text(encoding="utf-8")
     logical = [line for line in text.replace("\\\n", " ").splitlines() if line.strip()]
     requirements = [line for line in logical if not line.lstrip().startswith("#")]
     assert requirements

@@ -328,7 +328,10 @@ class ImportReport:
     """
     What an import did to one agent.
 
-    `left_out` counts, by reason, what the source holds but a memory does not take.
+    `imported` counts what is new: messages and, where the source has them, memories, concepts and
+    relations; how many of it were these, the last three say. `already_held` counts all that was
+    there, and `what` says in words what both count. `left_out` counts, by reason, what the source
+    holds but a memory does not take.
     """
 
     agent: str
@@ -336,6 +339,10 @@ class ImportReport:
     already_held: int
     bad: tuple[BadLine, ...] = ()
     left_out: Mapping[str, int] | None = None
+    memories: int = 0
+    concepts: int = 0
+    relations: int = 0
+    what: str = "messages"
 
 
 class Draft(NamedTuple):

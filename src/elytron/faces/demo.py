@@ -135,11 +135,11 @@ def speed(poured: Poured, place: Path) -> str:
     """How fast messages were saved, as measured, and onto what."""
     total = sum(report.already_held for report in poured.agents)
     if poured.messages_per_second is None:
-        return f"Nothing was new: {total:,} messages were held already; none was doubled."
+        return f"Nothing was new: {total:,} {poured.what} were held already; none was doubled."
     memory = memory_type(place)
     durably = f"on {memory}, which no power cut survives" if memory else "durably"
     return (
-        f"{poured.imported:,} messages saved {durably} in {poured.seconds:.2f} s:"
+        f"{poured.imported:,} {poured.what} saved {durably} in {poured.seconds:.2f} s:"
         f" {poured.messages_per_second:,.0f} a second."
     )
 

@@ -30,6 +30,11 @@ class Poured:
     seconds: float
     messages_per_second: float | None  # None if nothing was new
 
+    @property
+    def what(self) -> str:
+        """What was imported, in words."""
+        return next((report.what for report in self.agents), "messages")
+
 
 def pour(
     store: Store,

@@ -27,7 +27,11 @@ from elytron.faces.output import note, say
 from elytron.faces.progress import counting
 from elytron.faces.visible import counted
 
-FORMATS = ("auto", "jsonl", "openai", "chatgpt", "locomo")
+# Those of `elytron.importers`, which is imported once a file is.
+FORMATS = (
+    "auto", "jsonl", "openai", "chatgpt", "locomo", "claude", "mem0", "mcp", "openai-sessions",
+    "langgraph",
+)  # fmt: skip
 EXPORT_FORMATS = ("auto", "jsonl", "parquet")
 
 
@@ -57,8 +61,8 @@ def demo(place: Place, file: Path | None) -> None:
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--agent", metavar="NAME", help="Into this agent; else as the file says.")
 @click.option(
-    "--format", "form", type=click.Choice(FORMATS), default="auto", show_default=True,
-    help="What the file is; `auto` looks into it.",
+    "--format", "form", type=click.Choice(FORMATS), default="auto", metavar="FORMAT",
+    help=f"What the file is: {', '.join(FORMATS[1:])}; or `auto`, which looks into it.",
 )  # fmt: skip
 @click.option("--skip-bad", is_flag=True, help="Leave out what is not acceptable; report it.")
 @click.option(
@@ -68,14 +72,17 @@ def demo(place: Place, file: Path | None) -> None:
 def import_(
     place: Place, file: Path, agent: str | None, form: str, skip_bad: bool, questions: int
 ) -> None:
-    """Save the messages of a file.
+    """Save what is in a file of another program.
 
-    Running it twice adds nothing twice. Reads JSON Lines, OpenAI chat messages, ChatGPT's
-    conversations.json and LoCoMo. One bad line, and nothing is imported, unless --skip-bad. A
-    file that brings questions, as LoCoMo does, has some of them asked.
+    Running it twice adds nothing twice. Reads JSON Lines, OpenAI chat messages, the exports of
+    ChatGPT and Claude (conversations.json or the ZIP), LoCoMo, the get_all of mem0, memory.jsonl
+    of the MCP reference server, and the SQLite files of OpenAI Agents sessions and of LangGraph's
+    store. One bad line, and nothing is imported, unless --skip-bad. A file that brings questions,
+    as LoCoMo does, has some of them asked.
 
     JSON: file, imported, seconds, messages_per_second and agents, each with agent, imported,
-    already_held, bad (line and reason) and left_out (counts by reason).
+    already_held, bad (line and reason), left_out (counts by reason), memories, concepts and
+    relations (how many of the imported are these) and what (what is counted, in words).
     """
     from elytron.faces import pouring
     from elytron.faces.asking import ask, shown

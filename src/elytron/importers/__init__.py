@@ -1,5 +1,7 @@
 """
-Importers: conversations from files, into agents. `docs/formats.md` describes the formats.
+Importers: conversations and memories from files of other programs, into agents.
+
+`docs/formats.md` describes the formats.
 
     import_file(store, "chat.jsonl", agent="Bob Technique")
 """
@@ -7,12 +9,26 @@ Importers: conversations from files, into agents. `docs/formats.md` describes th
 import os
 from collections.abc import Callable
 
+from elytron.config import Config
 from elytron.errors import InvalidArgument
-from elytron.importers import chatgpt, jsonl, locomo, openai
+from elytron.importers import (
+    chatgpt,
+    claude,
+    jsonl,
+    langgraph,
+    locomo,
+    mcp,
+    mem0,
+    openai,
+    openai_sessions,
+)
 from elytron.importers.detect import FORMATS, detect
 from elytron.importers.locomo import CarriedQuestion
+from elytron.importers.opening import open_file
 from elytron.importers.passes import Passes
-from elytron.importers.source import Source, open_source
+from elytron.importers.pieces import Reading
+from elytron.importers.source import Source
+from elytron.importers.tables import Tables
 from elytron.records import ImportReport
 from elytron.store import Store
 
@@ -23,6 +39,13 @@ _READERS = {
     "openai": openai.reading,
     "chatgpt": chatgpt.reading,
     "locomo": locomo.reading,
+    "claude": claude.reading,
+    "mem0": mem0.reading,
+    "mcp": mcp.reading,
+}
+_DATABASE_READERS = {
+    "openai-sessions": openai_sessions.reading,
+    "langgraph": langgraph.reading,
 }
 
 
@@ -36,23 +59,23 @@ def import_file(
     on_progress: Callable[[int, int], None] | None = None,
 ) -> list[ImportReport]:
     """
-    Save the messages of a file. Running it twice adds nothing twice.
+    Save what is in a file. Running it twice adds nothing twice.
 
-    The file is read twice: first all of it is checked, then all of it is written, in commits
-    of at most 500 messages.
+    The file is read twice: first all of it is checked, then all of it is written: messages in
+    commits of at most 500, memories, concepts and relations one by one.
 
     Args:
         agent: into this agent. If None, LoCoMo's samples go into agents named by their
             `sample_id`, and other files into the agent named as the file without its ending.
         format: one of `FORMATS`, or `auto` to look into the file.
         skip_bad: leave out what is not acceptable, and report it, rather than refuse the file.
-        on_progress: called with (messages dealt with, messages of the file), bad ones among
-            both, while the file is written; not yet while it is checked.
+        on_progress: called with (pieces dealt with, pieces of the file), messages for the most
+            part, bad ones among both, while the file is written; not yet while it is checked.
 
     Returns:
         A report for each agent. `bad` holds at most the first 1000 bad pieces, `left_out` how
         many there were beyond. A `BadLine`'s `line` counts the lines of a file read by lines,
-        and of any other the items of its array, from 1.
+        the rows of a database, and of any other the items of its array, from 1.
 
     Raises:
         NotFound: there is no such file.
@@ -60,14 +83,13 @@ def import_file(
         InvalidArgument: it has no known format; or a piece of it is bad, the error says which
             and why. Nothing was imported, unless the error says how much was: when something
             changed between the two readings.
-        As `Agent.save`: with how much was imported before.
+        As `Agent.save` and `Agent.remember`: with how much was imported before.
 
     Holds at most one piece of 32 MB of JSON, 500 messages and 8 MB besides, whatever the
     file's size.
     """
-    with open_source(path, store=store.path) as source:
-        name = _format_of(source, format)
-        reading = _READERS[name](source, store.config)
+    with open_file(path, store=store.path) as source:
+        reading = _reading(source, format, store.config)
         return Passes(
             store, source, reading, agent=agent, skip_bad=skip_bad, on_progress=on_progress
         ).run()
@@ -81,7 +103,7 @@ def detect_format(path: str | os.PathLike[str]) -> str:
         NotFound, Unavailable: it is not there, or cannot be read.
         InvalidArgument: it has none of them.
     """
-    with open_source(path) as source:
+    with open_file(path) as source:
         return detect(source)
 
 
@@ -104,9 +126,9 @@ def questions(
     """
     if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
         raise InvalidArgument(f"limit must be a whole number from 1; got {limit!r:.50}")
-    with open_source(path) as source:
+    with open_file(path) as source:
         try:
-            if detect(source) != "locomo":
+            if isinstance(source, Tables) or detect(source) != "locomo":
                 return []
         except InvalidArgument:  # a format that only its user knows, so not this one
             return []
@@ -114,11 +136,20 @@ def questions(
     return found if agent is None else [question._replace(agent=agent) for question in found]
 
 
-def _format_of(source: Source, format: str) -> str:
-    if format == "auto":
-        return detect(source)
-    if format not in FORMATS:
+def _reading(source: Source | Tables, format: str, config: Config) -> Reading:
+    if format not in ("auto", *FORMATS):
         raise InvalidArgument(
             f"format {format!r:.50} is unknown; use auto or one of {', '.join(FORMATS)}"
         )
-    return format
+    name = detect(source) if format == "auto" else format
+    if isinstance(source, Tables):
+        if name not in _DATABASE_READERS:
+            raise InvalidArgument(
+                f"{source.path} is an SQLite database, which {name} is not; nothing was imported"
+            )
+        return _DATABASE_READERS[name](source, config)
+    if name not in _READERS:
+        raise InvalidArgument(
+            f"{source.path} is no SQLite database, which {name} is; nothing was imported"
+        )
+    return _READERS[name](source, config)

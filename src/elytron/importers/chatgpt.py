@@ -12,9 +12,11 @@ from typing import Any
 from elytron.config import Config
 from elytron.errors import InvalidArgument
 from elytron.importers.pieces import (
+    ABANDONED,
     EMPTY,
     NO_TEXT,
     PART_DATA,
+    REASONING,
     Found,
     LeftOut,
     Piece,
@@ -25,9 +27,7 @@ from elytron.importers.pieces import (
 from elytron.importers.source import Source
 from elytron.records import BadLine
 
-ABANDONED = "on an abandoned branch"
 HIDDEN = "hidden in ChatGPT"
-REASONING = "the model's reasoning"
 _REASONING = ("thoughts", "reasoning_recap")
 _NO_OTHERS = ("content_type", "parts", "language", "response_format_name")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

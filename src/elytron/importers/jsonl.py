@@ -32,12 +32,12 @@ def _pieces(source: Source, line_max_bytes: int) -> Iterator[Piece]:
                 yield item
                 continue
             try:
-                yield Found(item.number, _message(item.value, repeats))
+                yield Found(item.number, message_of(item.value, repeats))
             except InvalidArgument as error:
                 yield BadLine(item.number, str(error))
 
 
-def _message(value: Any, repeats: Repeats) -> dict[str, Any]:
+def message_of(value: Any, repeats: Repeats) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise InvalidArgument(f"expected an object; got {type(value).__name__}")
     unknown = next((name for name in value if name not in MEMBERS), None)

@@ -9,16 +9,28 @@ import contextlib
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any, cast
 
 from elytron.agent import Agent
-from elytron.errors import ElytronError, InvalidArgument
-from elytron.importers.pieces import AgentBegins, Found, LeftOut, Piece, Reading, bad
+from elytron.errors import Conflict, ElytronError, InvalidArgument
+from elytron.importers.learning import LearnedCheck, Target, write_learned
+from elytron.importers.pieces import (
+    AgentBegins,
+    Described,
+    Found,
+    Learned,
+    LeftOut,
+    Piece,
+    Reading,
+    Taught,
+    Told,
+    bad,
+)
 from elytron.importers.repeats import Repeats
-from elytron.importers.source import Source
+from elytron.importers.source import Origin
 from elytron.records import BadLine, Draft, ImportReport, Message
-from elytron.store import Store
 from elytron.text import Analyzer
 from elytron.write.admission import IdClock, admit_many
 
@@ -35,12 +47,23 @@ class _Tally:
     def __init__(self) -> None:
         self.imported = 0
         self.held = 0
+        self.learned: Counter[type[Learned]] = Counter()  # what of the imported is no message
         self.bad: list[BadLine] = []
         self.left_out: Counter[str] = Counter()
 
-    def report(self, agent: str) -> ImportReport:
+    def report(self, agent: str, what: str) -> ImportReport:
         listed = tuple(sorted(self.bad, key=lambda piece: piece.line))
-        return ImportReport(agent, self.imported, self.held, listed, dict(self.left_out))
+        return ImportReport(
+            agent,
+            self.imported,
+            self.held,
+            listed,
+            dict(self.left_out),
+            memories=self.learned[Taught],
+            concepts=self.learned[Described],
+            relations=self.learned[Told],
+            what=what,
+        )
 
 
 class Passes:
@@ -48,8 +71,8 @@ class Passes:
 
     def __init__(
         self,
-        store: Store,
-        source: Source,
+        store: Target,
+        source: Origin,
         reading: Reading,
         *,
         agent: str | None,
@@ -66,6 +89,7 @@ class Passes:
         self._pending: list[Found] = []
         self._committed_bytes = 0  # read of the file when something was last handed over
         self._tallies: dict[str, _Tally] = {}
+        self._started = datetime.now(UTC)
 
     def run(self) -> list[ImportReport]:
         """`import_file` says what it raises."""
@@ -76,7 +100,8 @@ class Passes:
         self._write(first)
         if not self._tallies:
             self._tallies[first] = _Tally()
-        return [tally.report(name) for name, tally in self._tallies.items()]
+        what = self._reading.what
+        return [tally.report(name, what) for name, tally in self._tallies.items()]
 
     @contextlib.contextmanager
     def _pieces(self) -> Iterator[Iterator[Piece]]:
@@ -102,11 +127,11 @@ class Passes:
                             )
                         begun = following
                         name = self._agent or following
-                    case Found():
-                        self._total += 1
+                    case Found() | Taught() | Described() | Told():
+                        self._total += not _is_aside(piece)
                         if not self._skip_bad:
                             try:
-                                check.message(name, piece)
+                                check.piece(name, piece)
                             except InvalidArgument as error:
                                 self._refuse(bad(piece.line, piece.place, str(error)))
                     case BadLine():
@@ -139,6 +164,9 @@ class Passes:
                         self._pending.append(piece)
                         if len(self._pending) == _COMMIT_MAX or self._is_much_pending():
                             self._commit(name)
+                    case Taught() | Described() | Told():
+                        self._commit(name)
+                        self._learn(name, piece)
                     case BadLine():
                         self._count_bad(self._tally(name), piece)
                         self._advance(1)
@@ -171,6 +199,22 @@ class Passes:
             self._count_bad(tally, bad(found.line, found.place, refused.reason))
         self._advance(len(pending))
 
+    def _learn(self, name: str, piece: Learned) -> None:
+        tally = self._tally(name)
+        counts = not _is_aside(piece)
+        try:
+            new = write_learned(self._store.agent(name), piece, started=self._started)
+        except (InvalidArgument, Conflict) as error:
+            self._count_bad(tally, bad(piece.line, piece.place, str(error)))
+        except ElytronError as error:
+            raise type(error)(f"{self._source.path}: {error}. {self._so_far()}") from error
+        else:
+            tally.imported += counts and new
+            tally.held += counts and not new
+            tally.learned[type(piece)] += counts and new
+        if counts:
+            self._advance(1)
+
     def _count_bad(self, tally: _Tally, piece: BadLine) -> None:
         if not self._skip_bad:
             # Not so when it was checked: something changed in between.
@@ -185,8 +229,8 @@ class Passes:
         imported = sum([tally.imported for tally in self._tallies.values()])
         held = sum([tally.held for tally in self._tallies.values()])
         return (
-            f"Of the {self._total} messages of the file at least {imported} were imported and"
-            f" {held} were held already; import it again to go on: nothing is doubled"
+            f"Of the {self._total} {self._reading.what} of the file at least {imported} were"
+            f" imported and {held} were held already; import it again to go on: nothing is doubled"
         )
 
     def _advance(self, count: int) -> None:
@@ -195,12 +239,17 @@ class Passes:
             self._on_progress(self._done, self._total)
 
 
+def _is_aside(piece: Found | Learned) -> bool:
+    return isinstance(piece, Taught) and piece.aside
+
+
 class _Check:
     """Finds what the second pass would refuse: the same admission, and ids used twice."""
 
-    def __init__(self, store: Store, ids: Repeats) -> None:
+    def __init__(self, store: Target, ids: Repeats) -> None:
         self._store = store
         self._ids = ids
+        self._learned = LearnedCheck(store.config, ids)
         self._admit_many = partial(
             admit_many,
             config=store.config,
@@ -210,18 +259,26 @@ class _Check:
         self._agent: Agent | None = None
         self._holds_some = False
 
-    def message(self, agent: str, found: Found) -> None:
+    def piece(self, agent: str, piece: Found | Learned) -> None:
         """
         Raises:
-            InvalidArgument: the message is not acceptable, or its id has other content already.
+            InvalidArgument: it is not acceptable, or its id has other content already.
         """
+        self._look_at(agent)
+        if isinstance(piece, Found):
+            self._message(agent, piece)
+        else:
+            assert self._agent is not None, "it was looked at"
+            self._learned.check(self._agent, piece, holds_some=self._holds_some)
+
+    def _message(self, agent: str, found: Found) -> None:
         draft = self._admit(found.message)
         name = f"{agent}\0{draft.id}".encode()
         key = hashlib.blake2b(name, digest_size=16).digest()
         said = _said(draft)
         if not _agree(self._ids.first(key, said), said):
             raise InvalidArgument(f"id {draft.id!r} came before in the file with other content")
-        held = self._held(agent, draft.id)
+        held = self._held(draft.id)
         if held is not None and not self._is_same(held, said):
             raise InvalidArgument(
                 f"id {draft.id!r} is held with other content; use a new id, or `edit` that message"
@@ -233,10 +290,13 @@ class _Check:
         except InvalidArgument as error:
             raise InvalidArgument(str(error).removeprefix("message 0: ")) from error
 
-    def _held(self, agent: str, id: str) -> Message | None:
+    def _look_at(self, agent: str) -> None:
         if self._agent is None or self._agent.name != agent:
             self._agent = self._store.agent(agent)
             self._holds_some = self._agent.exists()
+
+    def _held(self, id: str) -> Message | None:
+        assert self._agent is not None, "it was looked at"
         return self._agent.get(id) if self._holds_some else None
 
     def _is_same(self, held: Message, said: bytes) -> bool:

@@ -14,8 +14,10 @@ from elytron.importers.repeats import Repeats
 from elytron.records import BadLine
 
 PART_MAX_BYTES = 8192  # a part of a message that is not text; larger ones hold encoded data
+ABANDONED = "on an abandoned branch"
 EMPTY = "empty"
 NO_TEXT = "no text, only images, sounds, files or the like"
+REASONING = "the model's reasoning"
 PART_DATA = f"data of an image, a sound or a file, over {PART_MAX_BYTES} bytes"
 
 
@@ -40,23 +42,78 @@ class AgentBegins(NamedTuple):
     name: str
 
 
-Piece = Found | BadLine | LeftOut | AgentBegins
+class Taught(NamedTuple):
+    """
+    A memory: the arguments of `Agent.remember`, its id among them.
+
+    What is `aside` only makes another be found, and is not counted.
+    """
+
+    line: int
+    memory: dict[str, Any]
+    place: str = ""
+    aside: bool = False
+
+
+class Described(NamedTuple):
+    """A concept, of this type if the source says one. What is said of it here already stays."""
+
+    line: int
+    name: str
+    type: str | None
+    place: str = ""
+
+
+class Told(NamedTuple):
+    """A fact about two concepts."""
+
+    line: int
+    source: str
+    relation: str
+    target: str
+    place: str = ""
+
+
+Learned = Taught | Described | Told
+Piece = Found | Learned | BadLine | LeftOut | AgentBegins
 
 
 class Reading(NamedTuple):
     """
     How a file is read. `pieces` reads it from its start, as often as it is called.
 
-    `noun` is what the numbers of its pieces count: lines, or items of its array.
+    `noun` is what the numbers of its pieces count: lines, or items of its array. `what` is what
+    it brings.
     """
 
     noun: str
     pieces: Callable[[], Iterator[Piece]]
+    what: str = "messages"
 
 
 def bad(line: int, place: str, reason: str) -> BadLine:
     """A bad piece whose reason says where in its line or item it stands."""
     return BadLine(line, f"{place}: {reason}" if place else reason)
+
+
+def text_of(value: dict[str, Any], member: str) -> str:
+    """
+    A member that has to be a string.
+
+    Raises:
+        InvalidArgument: it is missing, or something else.
+    """
+    found = value.get(member)
+    if not isinstance(found, str):
+        got = type(found).__name__ if member in value else "nothing"
+        raise InvalidArgument(f"`{member}` must be a string; got {got}")
+    return found
+
+
+def derived_id(kind: str, *values: str) -> str:
+    """An id made of what it is for: the same values always give the same."""
+    text = json.dumps(values)  # all ASCII, so that a lone surrogate gets as far as admission
+    return f"{kind}:{hashlib.blake2b(text.encode(), digest_size=16).hexdigest()}"
 
 
 def made_id(repeats: Repeats, *values: object) -> str:

@@ -9,25 +9,34 @@ import itertools
 import json
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple, Protocol
 
 from elytron.errors import InvalidArgument, NotFound, Unavailable
+from elytron.importers import zips
 from elytron.importers.arrays import ArrayItems
+from elytron.ledger import files
 from elytron.records import BadLine
 
 PIECE_MAX_BYTES = 32 << 20  # of JSON in memory at once; as Python objects some 6 times as much
 HEAD_MAX = 20  # lines or items looked at to tell what a file is
 _CHUNK_BYTES = 1 << 16
+_ZIP = b"PK\x03\x04"
 _BOM = b"\xef\xbb\xbf"
+DATABASE = b"SQLite format 3\0"  # how the files of SQLite begin
 _NOT_TEXT = {
-    b"PK\x03\x04": "a ZIP archive; unpack it and give the file inside",
     b"\x1f\x8b": "compressed with gzip; unpack it first",
     b"\xff\xfe": "UTF-16 or UTF-32; save it as UTF-8",
     b"\xfe\xff": "UTF-16; save it as UTF-8",
-    b"SQLite format 3": "an SQLite database, not JSON",
+    DATABASE: "an SQLite database, not JSON",
 }
+
+
+OF_A_STORE = (
+    "is a file of an Elytron store; `elytron export` writes what can be imported; nothing was"
+    " imported"
+)
 
 
 class Item(NamedTuple):
@@ -37,17 +46,32 @@ class Item(NamedTuple):
     value: Any
 
 
+class Origin(Protocol):
+    """What an import has to know of a file, whatever its format."""
+
+    @property
+    def path(self) -> Path: ...
+
+    @property
+    def bytes_read(self) -> int: ...
+
+    def check_unchanged(self) -> None: ...
+
+
 class Source:
     """An open file. Every way of reading begins at its start."""
 
     def __init__(self, path: Path, file: BinaryIO) -> None:
         self.path = path
-        self._file = file
+        self._file = self._on_disk = file
         self._begin = 0
         self.bytes_read = 0  # in all readings together
         self._state = self._now()
         self.size_bytes = self._state[0]
         head = self._read(16)
+        if head.startswith(_ZIP):
+            self._file, self.size_bytes = zips.open_member(path, file)
+            head = self._read(16)
         for magic, what in _NOT_TEXT.items():
             if head.startswith(magic):
                 raise InvalidArgument(f"{path} is {what}; nothing was imported")
@@ -118,23 +142,25 @@ class Source:
             )
 
     def _now(self) -> tuple[int, int]:
-        state = os.fstat(self._file.fileno())
+        state = os.fstat(self._on_disk.fileno())
         return state.st_size, state.st_mtime_ns
 
     def _rewind(self) -> None:
         self._file.seek(self._begin)
 
     def _read(self, max_bytes: int) -> bytes:
-        try:
-            data = self._file.read(max_bytes)
-        except OSError as error:
-            raise Unavailable(f"{self.path} cannot be read: {error.strerror}") from error
-        self.bytes_read += len(data)
-        return data
+        return self._read_by(self._file.read, max_bytes)
 
     def _read_line(self, max_bytes: int) -> bytes:
+        return self._read_by(self._file.readline, max_bytes)
+
+    def _read_by(self, read: Callable[[int], bytes], max_bytes: int) -> bytes:
         try:
-            data = self._file.readline(max_bytes)
+            data = read(max_bytes)
+        except zips.READ_ERRORS as error:
+            raise InvalidArgument(
+                f"{self.path} is damaged and cannot be unpacked: {error}"
+            ) from error
         except OSError as error:
             raise Unavailable(f"{self.path} cannot be read: {error.strerror}") from error
         self.bytes_read += len(data)
@@ -210,18 +236,23 @@ def open_source(path: str | os.PathLike[str], *, store: Path | None = None) -> I
         Unavailable: it cannot be read.
     """
     path = Path(path)
-    with _open(path, store) as file:
+    with open_regular(path, store) as file:
         yield Source(path, file)
 
 
-def _open(path: Path, store: Path | None) -> BinaryIO:
+def open_regular(path: Path, store: Path | None) -> BinaryIO:
+    """The file at *path*, as `open_source` opens it; raises as that does."""
     try:
         # Asked first: opening a pipe would wait for its other end.
         if not stat.S_ISREG(path.stat().st_mode):
             kind = "a folder" if path.is_dir() else "not a regular file"
             raise InvalidArgument(f"{path} is {kind}; give a file")
-        if store is not None and path.resolve().is_relative_to((store / "agents").resolve()):
+        resolved = path.resolve()
+        if store is not None and resolved.is_relative_to((store / "agents").resolve()):
             raise InvalidArgument(f"{path} is a file of the store itself; give another")
+        if resolved.name.startswith(files.LEDGER) and resolved.parent.parent.name == "agents":
+            # Of another store, which this process may have open.
+            raise InvalidArgument(f"{path} {OF_A_STORE}")
         return path.open("rb")
     except (FileNotFoundError, NotADirectoryError) as error:
         raise NotFound(f"there is no file {path}; nothing was imported") from error

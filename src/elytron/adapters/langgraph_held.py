@@ -1,0 +1,180 @@
+"""
+LangGraph held: the memories of one agent that are items of a LangGraph store, read and written.
+
+By the verbs alone that every agent has, here or far away.
+"""
+# mypy: disable-error-code="import-not-found"
+
+import json
+import logging
+import threading
+from collections.abc import Callable, Generator
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import TypeVar
+
+from langgraph.store.base import get_text_at_path
+
+from elytron.adapters import items
+from elytron.adapters.langgraph_records import (
+    FOREVER,
+    NAMESPACES,
+    Namespace,
+    Record,
+    group,
+    listed,
+    lives,
+    mark,
+    namespace_id,
+    record_id,
+    record_of,
+    remembered,
+    words_group,
+    words_id,
+)
+from elytron.agent import Agent
+from elytron.errors import Busy, Conflict, InvalidArgument, NotFound
+from elytron.records import Memory
+
+_T = TypeVar("_T")
+_log = logging.getLogger("elytron.adapters")
+LONG_AGO = datetime(1, 1, 1, tzinfo=UTC)  # held by everything, also by what has expired
+_TRIES_MAX = 10  # others that write the same item at the same moment
+_REFRESH_SHARE = 0.01  # of its time to live: an item that has gained less is not written
+
+
+class Held:
+    """
+    The items in one agent's memory.
+
+    `writing` is held while one is written, so that there is no put between a sweep's look at an
+    item and its deletion.
+    """
+
+    def __init__(self, agent: Agent, *, rows_max: int) -> None:
+        self.writing = threading.RLock()
+        self._agent = agent
+        self._rows_max = rows_max
+
+    def memory(self, namespace: Namespace, key: str, now: datetime) -> Memory | None:
+        """The memory of an item, if it lives."""
+        memory = self._agent.get_memory(record_id(namespace, key))
+        return memory if memory is not None and lives(memory, now) else None
+
+    def put(self, new: Record) -> None:
+        """Write an item, new or over the one that is there."""
+        memory_id = record_id(new.namespace, new.key)
+        before = _until_undisturbed(lambda: self._place(memory_id, new))
+        _until_undisturbed(lambda: self._place_words(memory_id, new, before))
+
+    def _place(self, memory_id: str, new: Record) -> Record | None:
+        """Write the item itself; returns the one that was there."""
+        expires = new.expires_at(new.updated_at)
+        self._note_namespace(new.namespace)
+        held = self._agent.get_memory(memory_id)
+        if held is None:
+            self._agent.remember(**remembered(new, expires=expires))
+            self._note_namespace(new.namespace)  # if it was taken away as empty meanwhile
+            return None
+        before = record_of(held)
+        if lives(held, new.updated_at):
+            new = replace(new, created_at=before.created_at)
+        self._agent.edit_memory(memory_id, new.content())
+        ends = expires if held.valid_to is None else expires or FOREVER
+        if ends != held.valid_to:
+            self._agent.close_memory(memory_id, at=ends)
+        return before
+
+    def _place_words(self, memory_id: str, new: Record, before: Record | None) -> None:
+        """Hold the words of the fields that are searched, where these are not all of the item."""
+        found = [text for path in new.fields or () for text in get_text_at_path(new.value, path)]
+        if not found:
+            if before is not None and before.fields:
+                self._agent.delete_memory(words_id(memory_id))
+            return
+        text = f"{items.words(found, otherwise='-')}\n{mark(new.namespace, new.key)}"
+        if self._agent.get_memory(words_id(memory_id)) is not None:
+            self._agent.edit_memory(words_id(memory_id), text)
+            return
+        self._agent.remember(
+            text,
+            kind=group(new.namespace),
+            session=words_group(new.namespace),
+            metadata={"of": memory_id},
+            id=words_id(memory_id),
+        )
+
+    def delete(self, namespace: Namespace, key: str) -> None:
+        memory_id = record_id(namespace, key)
+        memory = self._agent.get_memory(memory_id)
+        if memory is None:
+            return
+        if record_of(memory).fields:
+            self._agent.delete_memory(words_id(memory_id))
+        self._agent.delete_memory(memory_id)
+        if not self.has_items(namespace, LONG_AGO):
+            self._agent.delete_memory(namespace_id(namespace))
+            if self.has_items(namespace, LONG_AGO):  # put meanwhile
+                self._note_namespace(namespace)
+
+    def refresh(self, memory: Memory, record: Record, now: datetime) -> None:
+        expires = record.expires_at(now)
+        if expires is None or record.ttl_minutes is None:
+            return
+        if memory.valid_to is not None:
+            gained_s = (expires - memory.valid_to).total_seconds()
+            if gained_s < record.ttl_minutes * 60 * _REFRESH_SHARE:
+                return
+        try:
+            self._agent.close_memory(memory.id, at=expires)
+        except NotFound as error:
+            _log.debug("an item was deleted while it was read: %s", error.code)
+
+    def records(self, namespace: Namespace, at: datetime) -> list[tuple[Memory, Record]]:
+        return [(memory, record_of(memory)) for memory in self._all(group(namespace), at)]
+
+    def _all(self, session: str, at: datetime) -> list[Memory]:
+        found = self._agent.memories(session=session, as_of=at, limit=self._rows_max)
+        if len(found) == self._rows_max:
+            raise InvalidArgument(
+                f"{session!r:.100} has {self._rows_max} items or more, and not all can be read:"
+                " use more namespaces, or raise `max_query_rows` and `rows_max`"
+            )
+        return found
+
+    def namespaces(self) -> list[Namespace]:
+        return [_labels(one) for one in self._all(NAMESPACES, LONG_AGO)]
+
+    def has_items(self, namespace: Namespace, at: datetime) -> bool:
+        return bool(self._agent.memories(session=group(namespace), as_of=at, limit=1))
+
+    def _note_namespace(self, namespace: Namespace) -> None:
+        if self._agent.get_memory(namespace_id(namespace)) is None:
+            self._agent.remember(**listed(namespace))
+
+    def expired(self, clock: Callable[[], datetime]) -> Generator[None, None, None]:
+        """Delete what has expired, one for each step."""
+        for namespace in self.namespaces():
+            for memory in self._all(group(namespace), LONG_AGO):
+                if lives(memory, clock()):
+                    continue
+                with self.writing:
+                    held = self._agent.get_memory(memory.id)
+                    if held is None or lives(held, clock()):
+                        continue
+                    self.delete(namespace, record_of(held).key)
+                yield
+
+
+def _labels(memory: Memory) -> Namespace:
+    return tuple(json.loads(memory.metadata["namespace"]))
+
+
+def _until_undisturbed(step: Callable[[], _T]) -> _T:
+    """Do *step* again where another made or took away meanwhile what it had looked at."""
+    for _ in range(_TRIES_MAX):
+        try:
+            return step()
+        except (Conflict, NotFound) as error:
+            _log.debug("an item changed while it was written: %s", error.code)
+    raise Busy(f"an item was changed by others {_TRIES_MAX} times meanwhile; put it again")

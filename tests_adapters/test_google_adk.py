@@ -1,0 +1,284 @@
+"""The memory service for Google ADK: beside ADK's own, and in a run with its tools."""
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from google.adk.events.event import Event
+from google.adk.memory.base_memory_service import BaseMemoryService
+from google.adk.memory.in_memory_memory_service import InMemoryMemoryService
+from google.adk.memory.memory_entry import MemoryEntry
+from google.adk.sessions.session import Session
+from google.genai import types
+
+import elytron
+import elytron.aio
+from elytron.adapters.google_adk import ElytronMemoryService
+from programs import ROOT, documented, run_program
+
+ALICE = {"app_name": "demo", "user_id": "alice"}
+WHEN = 1_790_000_000.25
+
+
+def event(id: str, text: str | None = None, *, role: str = "user", **more: Any) -> Event:
+    parts = more.pop("parts", None) or ([] if text is None else [types.Part(text=text)])
+    return Event(
+        id=id,
+        author=more.pop("author", "user" if role == "user" else "weather_agent"),
+        content=types.Content(role=role, parts=parts),
+        timestamp=more.pop("timestamp", WHEN),
+        **more,
+    )
+
+
+def session(*events: Event, id: str = "s1", app: str = "demo", user: str = "alice") -> Session:
+    return Session(id=id, app_name=app, user_id=user, events=list(events))
+
+
+async def found(service: BaseMemoryService, query: str, **who: Any) -> list[MemoryEntry]:
+    return (await service.search_memory(**{**ALICE, **who, "query": query})).memories
+
+
+def texts(entries: list[MemoryEntry]) -> list[str]:
+    return [part.text or "" for entry in entries for part in entry.content.parts or []]
+
+
+@pytest.fixture
+def service(store: elytron.Store) -> ElytronMemoryService:
+    return ElytronMemoryService(store)
+
+
+def test_what_was_said_is_found_with_who_said_it_and_when(service: ElytronMemoryService) -> None:
+    async def use() -> None:
+        await service.add_session_to_memory(
+            session(event("1", "I live in Lyon"), event("2", "It is sunny in Lyon", role="model"))
+        )
+        one, two = sorted(await found(service, "Lyon"), key=lambda entry: str(entry.id))
+        assert (one.author, one.content.role) == ("user", "user")
+        assert (two.author, two.content.role) == ("weather_agent", "model")
+        assert one.timestamp == "2026-09-21T14:13:20.250000+00:00"
+        assert texts([one, two]) == ["I live in Lyon", "It is sunny in Lyon"]
+
+    asyncio.run(use())
+
+
+def test_it_finds_what_the_service_of_adk_finds(service: ElytronMemoryService) -> None:
+    """Ours may find more: a message counts for something if the ones around it have the words."""
+
+    async def use(tried: BaseMemoryService) -> list[Any]:
+        seen = []
+        first = [event("1", "I live in Lyon"), event("2", "I have a cat"), event("3")]
+        await tried.add_session_to_memory(session(*first))
+        await tried.add_session_to_memory(session(*first, event("4", "The cat is called Pixel")))
+        await tried.add_session_to_memory(session(event("5", "Bob hates Lyon"), user="bob"))
+        await tried.add_session_to_memory(session(event("6", "Lyon again"), app="other"))
+        await tried.add_session_to_memory(session(event("7", "The cat eats"), id="s2"))
+        more = [event("8", "A cat and Lyon"), event("7", "The cat eats")]
+        for _ in range(2):
+            await tried.add_events_to_memory(**ALICE, events=more, session_id="s2")
+        await tried.add_events_to_memory(**ALICE, events=[event("9", "A loose cat")])
+        for who in (ALICE, {**ALICE, "user_id": "bob"}, {**ALICE, "app_name": "other"}):
+            for query in ("Lyon", "cat", "zeppelin", "", "cat Pixel"):
+                seen.append(sorted(texts(await found(tried, query, **who))))
+        pixel = (await found(tried, "Pixel"))[0]
+        await tried.delete_memory(**ALICE, memory_id=pixel.id)
+        await tried.delete_memory(**ALICE, memory_id="nothing")
+        await tried.delete_memory(**ALICE)
+        await tried.add_session_to_memory(session(*first, event("4", "The cat is called Pixel")))
+        seen.append(sorted(texts(await found(tried, "cat"))))
+        return seen
+
+    expected = asyncio.run(use(InMemoryMemoryService()))
+    ours = asyncio.run(use(service))
+    of_alice = {text for seen in ours[:5] for text in seen}
+    for one, other in zip(ours, expected, strict=True):
+        assert len(set(one)) == len(one)
+        assert set(one) >= set(other)
+        assert bool(one) == bool(other)
+    assert (ours[5], ours[10]) == (["Bob hates Lyon"], ["Lyon again"])
+    assert not of_alice & {"Bob hates Lyon", "Lyon again"}
+    assert "Pixel" not in str(ours[-1])
+
+
+PARTS: list[list[Any]] = [
+    [types.Part(text="two"), types.Part(text="parts about pizza")],
+    [
+        types.Part(text="pizza picture"),
+        types.Part(inline_data=types.Blob(mime_type="image/png", data=b"\x89PNG\xff\x00")),
+    ],
+    [
+        types.Part(text="pizza call"),
+        types.Part(function_call=types.FunctionCall(id="c1", name="bake", args={"n": 1.5})),
+    ],
+    [types.Part(text="pizza thought", thought=True)],
+    [types.Part(text="pizza with NUL \0 in it")],
+]
+
+
+def test_every_kind_of_content_comes_back_equal(
+    service: ElytronMemoryService, open_store: Callable[..., elytron.Store]
+) -> None:
+    async def use() -> None:
+        events = [event(str(n), parts=parts, role="model") for n, parts in enumerate(PARTS)]
+        await service.add_session_to_memory(session(*events))
+        again = ElytronMemoryService(open_store())
+        for one in (service, again):
+            entries = sorted(await found(one, "pizza"), key=lambda entry: str(entry.id))
+            assert [entry.content for entry in entries] == [event.content for event in events]
+
+    asyncio.run(use())
+
+
+def test_events_without_a_text_are_left_out(service: ElytronMemoryService) -> None:
+    async def use() -> None:
+        call = types.Part(function_call=types.FunctionCall(name="bake", args={}))
+        await service.add_session_to_memory(
+            session(event("1"), event("2", " \n"), event("3", parts=[call]), Event(author="user"))
+        )
+        assert not service.agent_of("demo", "alice").exists()
+
+    asyncio.run(use())
+
+
+def test_odd_names_are_never_one_user(service: ElytronMemoryService) -> None:
+    async def use() -> None:
+        pairs = [("a/b", "c"), ("a", "b/c"), ("a%2Fb", "c"), ("A", "b/c"), ("a", "b"), ("a ", "b")]
+        for app, user in pairs:
+            await service.add_session_to_memory(
+                session(event("1", f"pizza of {[app, user]}"), app=app, user=user)
+            )
+        for app, user in pairs:
+            entries = await found(service, "pizza", app_name=app, user_id=user)
+            assert texts(entries) == [f"pizza of {[app, user]}"]
+
+    asyncio.run(use())
+
+
+def test_odd_ids_of_sessions_and_events_are_held_once(service: ElytronMemoryService) -> None:
+    async def use() -> None:
+        for _ in range(2):
+            for odd in ("x" * 300, "a\nb", "a/b", " "):
+                await service.add_events_to_memory(
+                    **ALICE, events=[event(odd, f"pizza {odd!r:.5}")]
+                )
+        assert len(await found(service, "pizza")) == 4
+
+    asyncio.run(use())
+
+
+def test_an_event_that_has_changed_is_refused(service: ElytronMemoryService) -> None:
+    async def use() -> None:
+        await service.add_session_to_memory(session(event("1", "I live in Lyon")))
+        with pytest.raises(elytron.InvalidArgument, match="other content") as caught:
+            await service.add_session_to_memory(session(event("1", "I live in Paris")))
+        assert "Paris" not in str(caught.value)
+        assert texts(await found(service, "live")) == ["I live in Lyon"]
+
+    asyncio.run(use())
+
+
+def test_memories_are_added_found_and_deleted(service: ElytronMemoryService) -> None:
+    async def use() -> None:
+        def of(text: str, **more: Any) -> MemoryEntry:
+            return MemoryEntry(content=types.Content(parts=[types.Part(text=text)]), **more)
+
+        given = of("Alice likes pizza", id="m1", author="bob", custom_metadata={"of": "test"})
+        await service.add_memory(
+            **ALICE,
+            memories=[given, of("Alice likes olives", timestamp="yesterday")],
+            custom_metadata={"of": "all", "by": "us"},
+        )
+        entries = {texts([entry])[0]: entry for entry in await found(service, "Alice likes")}
+        pizza, olives = entries["Alice likes pizza"], entries["Alice likes olives"]
+        assert (pizza.id, pizza.author) == ("m1", "bob")
+        assert pizza.custom_metadata == {"of": "test", "by": "us"}
+        assert pizza.content == given.content
+        assert pizza.timestamp
+        assert (olives.timestamp, olives.custom_metadata) == (
+            "yesterday",
+            {"of": "all", "by": "us"},
+        )
+        await service.delete_memory(**ALICE, memory_id=olives.id)
+        assert texts(await found(service, "likes")) == ["Alice likes pizza"]
+        assert await found(service, "likes", user_id="bob") == []
+        with pytest.raises(elytron.InvalidArgument, match="not JSON"):
+            await service.add_memory(**ALICE, memories=[of("bad")], custom_metadata={"bad": {1, 2}})
+
+    asyncio.run(use())
+
+
+def test_what_was_remembered_by_other_means_is_found_too(service: ElytronMemoryService) -> None:
+    alice = service.agent_of("demo", "alice")
+    alice.remember("Alice prefers Python", about=["Alice"])
+    alice.save("user", "Python is fun", user="alice")
+    entries = asyncio.run(found(service, "Python"))
+    assert sorted(texts(entries)) == ["Alice prefers Python", "Python is fun"]
+
+
+def test_what_was_deleted_from_the_archive_does_not_come_back(
+    service: ElytronMemoryService,
+) -> None:
+    async def use() -> None:
+        whole = session(event("1", "I live in Lyon"), event("2", "I have a cat"))
+        await service.add_session_to_memory(whole)
+        alice = service.agent_of("demo", "alice")
+        alice.archive(older_than_days=0, keep=0)
+        await service.add_session_to_memory(whole)
+        assert await found(service, "Lyon") == []
+        await service.delete_memory(**ALICE, memory_id="s1/1")
+        await service.add_session_to_memory(whole)
+        alice.restore(session="s1")
+        assert texts(await found(service, "Lyon cat")) == ["I have a cat"]
+        assert alice.usage().memories == 1
+        await service.delete_memory(**ALICE, memory_id="nothing")
+        assert alice.usage().memories == 1
+
+    asyncio.run(use())
+
+
+def test_a_long_question_is_asked_by_its_beginning(service: ElytronMemoryService) -> None:
+    async def use() -> None:
+        await service.add_session_to_memory(session(event("1", "I live in Lyon")))
+        assert texts(await found(service, "Lyon " + "x" * 50_000)) == ["I live in Lyon"]
+
+    asyncio.run(use())
+
+
+def test_at_most_so_many_are_found(store: elytron.Store) -> None:
+    async def use() -> None:
+        service = ElytronMemoryService(store, limit=3)
+        events = [event(str(n), f"pizza number {n}") for n in range(1200)]
+        await service.add_session_to_memory(session(*events))
+        assert len(await found(service, "pizza")) == 3
+        assert service.agent_of("demo", "alice").usage().messages == 1200
+
+    asyncio.run(use())
+
+
+def test_adding_a_session_at_the_same_time_adds_it_once(service: ElytronMemoryService) -> None:
+    async def use() -> None:
+        whole = session(*[event(str(n), f"pizza number {n}") for n in range(50)])
+        await asyncio.gather(*[service.add_session_to_memory(whole) for _ in range(10)])
+        assert service.agent_of("demo", "alice").usage().messages == 50
+
+    asyncio.run(use())
+
+
+def test_an_asynchronous_store_is_refused_with_the_way_out(folder: Path) -> None:
+    async def use() -> None:
+        async with elytron.aio.open(folder) as store:
+            with pytest.raises(elytron.InvalidArgument, match=r"elytron\.open"):
+                ElytronMemoryService(store)  # type: ignore[arg-type]
+
+    asyncio.run(use())
+
+
+def test_the_example_shows_that_the_memory_outlives_its_program(tmp_path: Path) -> None:
+    printed = run_program(str(ROOT / "examples" / "google_adk.py"), cwd=tmp_path)
+    assert "Where does Alice live? -> user: I am Alice and I live in Lyon." in printed
+
+
+def test_the_documented_program_works_as_printed(tmp_path: Path) -> None:
+    assert "Lyon" in run_program("-c", documented("Google ADK"), cwd=tmp_path)
