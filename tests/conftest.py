@@ -12,6 +12,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 import elytron
+from far import FarStore
 
 # The same examples each time, so that a run says something about the code and not about luck.
 # `--hypothesis-profile=explore` looks for new ones.
@@ -25,6 +26,7 @@ settings.register_profile(
 settings.load_profile("same")
 
 _RUN_MAX_S = 60
+WHERE = ("here", "served")
 
 
 @pytest.fixture(autouse=True)
@@ -40,13 +42,29 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "store"
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Tests of the contract are run on each kind of store."""
+    contract = metafunc.definition.get_closest_marker("contract")
+    here = metafunc.definition.get_closest_marker("here")
+    if contract and not here and "where" in metafunc.fixturenames:
+        metafunc.parametrize("where", WHERE)
+
+
 @pytest.fixture
-def open_store(folder: Path) -> Iterator[Callable[..., elytron.Store]]:
+def where() -> str:
+    """Which kind of store a test is given; `here` unless it is one of the contract."""
+    return "here"
+
+
+@pytest.fixture
+def open_store(folder: Path, where: str) -> Iterator[Callable[..., elytron.Store]]:
     """`elytron.open` on *folder* with settings as keywords; closed after the test."""
     opened: list[elytron.Store] = []
 
     def open_one(**settings: Any) -> elytron.Store:
-        opened.append(elytron.open(folder, **settings))
+        opened.append(
+            elytron.open(folder, **settings) if where == "here" else FarStore(folder, **settings)
+        )
         return opened[-1]
 
     yield open_one

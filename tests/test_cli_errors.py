@@ -53,6 +53,7 @@ def test_every_error_has_an_exit_code_of_its_own_kind():
         "InvalidSetting": 2,
         "NotFound": 3,
         "Conflict": 4,
+        "AccessDenied": 14,
         "Busy": 5,
         "OverBudget": 6,
         "DiskFull": 6,

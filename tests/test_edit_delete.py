@@ -6,6 +6,9 @@ from elytron import Conflict, NotFound
 from elytron.ledger.schema import DELETE, MESSAGE
 from ledgers import check_index, contents, held, query, state
 
+# On each kind of store; those marked `here` look at what one of this process has inside.
+pytestmark = pytest.mark.contract
+
 
 def fill(bob, count, **members):
     bob.save_many(

@@ -16,6 +16,9 @@ from elytron.upkeep.erasing import Said, reach
 from ledgers import check_index, held, ledger_path
 from limits import everything
 
+# On each kind of store; those marked `here` look at what one of this process has inside.
+pytestmark = pytest.mark.contract
+
 SMALL = {"reserve_mb": 0, "keep_messages": 0}
 
 

@@ -7,6 +7,9 @@ from elytron import Conflict, Corrupt, InvalidArgument, NotFound
 from elytron.importers import import_file
 from ledgers import held, names, query
 
+# On each kind of store; those marked `here` look at what one of this process has inside.
+pytestmark = pytest.mark.contract
+
 
 def worth(agent: elytron.Agent) -> dict[str, tuple[float, bool]]:
     return {message.id: (message.importance, message.pinned) for message in agent.messages()}
@@ -119,6 +122,7 @@ def test_marking_what_is_not_there_is_refused_and_changes_nothing(bob, store, fo
     assert worth(bob) == WORTHS
 
 
+@pytest.mark.here
 def test_marks_go_through_an_export_and_back(tmp_path, bob, store):
     save_all(bob)
     bob.export(tmp_path / "all.jsonl")
@@ -144,6 +148,7 @@ def test_marks_go_through_the_archive_and_back(bob):
     }  # fmt: skip
 
 
+@pytest.mark.here
 def test_a_pin_in_the_archive_comes_back_as_a_pin(bob, folder):
     """As by a clean-up of a later version, which lets pinned ones leave at the last."""
     bob.save("user", "Hello", id="one", importance=0.75)

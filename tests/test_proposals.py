@@ -133,10 +133,10 @@ def test_the_number_of_candidates_and_the_text_looked_at_are_bounded():
 
 
 @pytest.mark.parametrize(
-    "piece", ['"', "`", "A ", "A.", "«", "a/b", "'s", "```", "~/", "@", "_a", "Ab"]
+    "piece", ["x", '"', "`", "A ", "A.", "«", "a/b", "'s", "```", "~/", "@", "_a", "Ab"]
 )
 def test_no_text_takes_long(piece):
-    """A pattern that tries every way of reading a text would run for minutes here."""
+    """A pattern that tries every way of reading a text would run for seconds or minutes here."""
     start = time.process_time()
     candidates(piece * (20_000 // len(piece)))
-    assert time.process_time() - start < 5
+    assert time.process_time() - start < 0.5

@@ -10,6 +10,9 @@ import elytron
 from elytron import InvalidArgument, LedgerBytes, Unavailable, Usage
 from ledgers import contents, ledger_path, names
 
+# On each kind of store; those marked `here` look at what one of this process has inside.
+pytestmark = pytest.mark.contract
+
 NOON = datetime(2024, 5, 8, 12, tzinfo=UTC)
 
 
@@ -107,6 +110,7 @@ def test_messages_are_read_in_pages_without_a_gap_or_a_double(bob, count):
     assert ids(bob.messages()) == [f"web-{n}" for n in range(count)]
 
 
+@pytest.mark.here
 def test_messages_can_be_read_while_others_are_saved_and_deleted(bob):
     fill(bob, 600)
     reading = bob.messages()
@@ -167,6 +171,7 @@ def test_a_failed_export_leaves_the_old_one_and_no_other_file(bob, tmp_path):
     assert not (tmp_path / "bob.jsonl.part").exists()
 
 
+@pytest.mark.here
 def test_an_export_to_an_impossible_path_says_which(bob, tmp_path):
     fill(bob, 1)
     with pytest.raises(Unavailable, match="missing"):

@@ -8,6 +8,9 @@ from hypothesis import strategies as some
 
 from elytron import InvalidArgument, InvalidSetting
 
+# On each kind of store; those marked `here` look at what one of this process has inside.
+pytestmark = pytest.mark.contract
+
 MAY = datetime(2023, 5, 8, 13, 56, tzinfo=UTC)
 
 TALK = (

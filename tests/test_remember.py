@@ -8,6 +8,9 @@ import elytron
 from elytron import Conflict, InvalidArgument, InvalidSetting, NotFound, OverBudget
 from ledgers import check_index, query, state
 
+# On each kind of store; those marked `here` look at what one of this process has inside.
+pytestmark = pytest.mark.contract
+
 NOW = datetime.now(UTC)
 DAY = timedelta(days=1)
 LONG = "x" * 201

@@ -11,6 +11,9 @@ import elytron
 from elytron import Busy, Conflict, InvalidArgument, Message, Receipt
 from ledgers import held, lock_held, query, state
 
+# On each kind of store; those marked `here` look at what one of this process has inside.
+pytestmark = pytest.mark.contract
+
 NOON = datetime(2024, 5, 8, 12, 0, 0, 123456, tzinfo=UTC)
 SAVED = {
     "role": "user",
@@ -260,6 +263,7 @@ def test_a_submitted_message_that_is_refused_is_refused_at_once(bob):
         bob.submit("robot", "Beep")
 
 
+@pytest.mark.here
 def test_a_submitted_conflict_is_told_by_its_future_and_counted(bob):
     bob.save("user", "Held", id="one")
     futures = [bob.submit("user", content, id="one") for content in ("Held", "Other")]
@@ -270,6 +274,7 @@ def test_a_submitted_conflict_is_told_by_its_future_and_counted(bob):
     assert bob.usage().failed_writes == 1
 
 
+@pytest.mark.here
 def test_a_submitted_message_cannot_be_cancelled(bob):
     bob.save("user", "First")
     with lock_held(bob._agents.path):
@@ -279,6 +284,7 @@ def test_a_submitted_message_cannot_be_cancelled(bob):
     assert bob.get("one").content == "Hello"
 
 
+@pytest.mark.here
 def test_flush_that_takes_too_long_says_so_and_loses_nothing(bob, folder):
     bob.save("user", "First")
     with lock_held(folder):

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from elytron.agent import Agent
     from elytron.config import Config
     from elytron.errors import (
+        AccessDenied,
         Busy,
         Closed,
         Conflict,
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
         StoreUsage,
         Usage,
     )
+    from elytron.remote import connect
     from elytron.reports import (
         Alarm,
         ArchiveUsage,
@@ -68,6 +70,7 @@ if TYPE_CHECKING:
     from elytron.store import Store, open
 
 __all__ = [
+    "AccessDenied",
     "Agent",
     "Alarm",
     "ArchiveUsage",
@@ -115,10 +118,11 @@ __all__ = [
     "Unavailable",
     "Usage",
     "WorkerUsage",
+    "connect",
     "open",
 ]
 
-_HOMES = ("errors", "records", "reports", "config", "agent", "store")
+_HOMES = ("errors", "records", "reports", "config", "agent", "store", "remote")
 
 
 def __getattr__(name: str) -> Any:

@@ -31,6 +31,12 @@ class NotFound(ElytronError):
     code = "not-found"
 
 
+class AccessDenied(ElytronError):
+    """The token is missing, unknown, or not for this. Nothing was changed."""
+
+    code = "access-denied"
+
+
 class Conflict(ElytronError):
     """The id is taken by a message with other content. Nothing was written."""
 

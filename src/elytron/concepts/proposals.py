@@ -25,7 +25,10 @@ _ACRONYM_MAX = 10
 _NO_TERM = re.compile(r"[!?…;:=(){}]")
 _NAME_MIN, _NAME_MAX = 2, 80  # characters
 
-_CODE = re.compile(r"```.*?(?:```|\Z)|https?://\S+|\S+@\S+|(?:[~.]{0,2}/[\w.\-]+){2,}", re.DOTALL)
+# An address from its first character on: to try at each one takes a second for a long text.
+_CODE = re.compile(
+    r"```.*?(?:```|\Z)|https?://\S+|(?<!\S)\S+@\S+|(?:[~.]{0,2}/[\w.\-]+){2,}", re.DOTALL
+)
 _QUOTED = re.compile(
     r'(?<![\w"])"([^"\n]{2,80})"(?![\w"])|«\s?([^«»\n]{2,80}?)\s?»|“([^“”\n]{2,80})”'
     r"|`([^`\n]{2,80})`|「([^「」\n]{2,20})」|『([^『』\n]{2,20})』|《([^《》\n]{2,20})》"

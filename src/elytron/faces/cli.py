@@ -2,7 +2,8 @@
 Command line: the program, its commands, and the one way out of it.
 
 The commands are the verbs of the library: `writing.py`, `reading.py`, `learning.py`, `graph.py`,
-`migrating.py`, `keeping.py`, `embedding.py`, `forgetting.py` and `watching.py` hold them.
+`migrating.py`, `keeping.py`, `embedding.py`, `forgetting.py`, `watching.py` and `serving.py` hold
+them.
 `options.py` reads values, `documents.py` and the modules of tables lay out what is printed,
 `exits.py` ends.
 """
@@ -23,8 +24,10 @@ from elytron.faces import (
     graph,
     keeping,
     learning,
+    mcp_command,
     migrating,
     reading,
+    serving,
     watching,
     writing,
 )
@@ -121,5 +124,8 @@ for command in (
     writing.delete,
     forgetting.forget,
     forgetting.clear,
+    serving.serve,
+    serving.token,
+    mcp_command.mcp,
 ):
     main.add_command(command)

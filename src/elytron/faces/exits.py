@@ -44,6 +44,7 @@ EXITS = (
     Exit(11, ("graph-unavailable",), "the graph cannot answer; everything else works"),
     Exit(12, ("deadline-exceeded",), "a question took too long, or too much memory"),
     Exit(13, ("embedder-unavailable",), "the embedder does not answer; words do"),
+    Exit(14, ("access-denied",), "the token is missing, or not for this"),
     Exit(INTERRUPTED, ("interrupted",), "stopped by Ctrl-C"),
     Exit(CLOSED_PIPE, (), "whoever read the output went away"),
 )

@@ -5,6 +5,8 @@ Reference: `docs/cli.md`, made from the commands themselves.
 """
 
 import inspect
+import itertools
+from collections.abc import Iterator
 
 import click
 
@@ -64,12 +66,20 @@ def markdown() -> str:
         f"| {row.number} | {', '.join(f'`{code}`' for code in row.codes)} | {row.meaning} |"
         for row in EXITS
     ]
-    sections = map(_section, main.commands.values())
+    sections = itertools.starmap(_section, _commands(main))
     return _HEAD + "\n".join(rows) + "\n\n## Commands\n\n" + "\n".join(sections)
 
 
-def _section(command: click.Command) -> str:
-    words = ["elytron", command.name or "", *map(_argument, _arguments(command))]
+def _commands(group: click.Group, *before: str) -> Iterator[tuple[str, click.Command]]:
+    """Each command with its words; those of a group stand under it."""
+    for name, command in group.commands.items():
+        yield " ".join((*before, name)), command
+        if isinstance(command, click.Group):
+            yield from _commands(command, *before, name)
+
+
+def _section(name: str, command: click.Command) -> str:
+    words = ["elytron", name, *map(_argument, _arguments(command))]
     lines = [f"### `{' '.join(words)}`", "", inspect.cleandoc(command.help or "")]
     own = [
         parameter

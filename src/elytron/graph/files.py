@@ -187,7 +187,8 @@ class GraphLock:
     def _busy(self) -> Busy:
         return Busy(
             f"the graph in {self._folder.path} is in use by {self._holder()}, which did not give"
-            " it back in time; try again, or wait longer (`graph_timeout_s`)"
+            " it back in time; try again, or wait longer (`graph_timeout_s`, and"
+            " `graph_build_timeout_s` where it has to be brought up to date first)"
         )
 
     def _holder(self) -> str:

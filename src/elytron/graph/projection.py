@@ -287,8 +287,10 @@ class Projection:
                 held = feeds.newest(db, table, upto=state.position, limit=_WITNESSES)
                 keys = {key for key, _ in (*graph, *held)}
                 changed = feeds.changed(db, keys, after=state.position)
-            # What another process applied meanwhile is newer than the position.
-            if not agree([row for row in graph if row[0] <= state.position], held, changed):
+            # What another process applied meanwhile is newer than the position. It is passed on all
+            # the same: how far down these rows reach depends on it.
+            newer = {key for key, _ in graph if key > state.position}
+            if not agree(graph, held, changed | newer):
                 return False
         return True
 

@@ -335,24 +335,13 @@ class Reading(Verbs):
 
         Returns how many.
         """
-        stream = not isinstance(target, str | Path)
-        parquet = format == "parquet"
-        if format is None:
-            parquet = not stream and str(target).endswith(".parquet")
-        if format not in (None, "jsonl", "parquet") or (stream and parquet):
-            raise InvalidArgument(
-                f"format must be `jsonl`, or for a path `parquet`; got {format!r:.50}"
-            )
-        messages = self.messages(archived=archived)
-        if not isinstance(target, str | Path):
-            return write_lines(messages, target, on_progress=on_progress)
-        path = Path(target)
-        check_outside(path, self._agents.path)
-        with translate_os_errors(path):
-            if parquet:
-                return write_parquet(messages, path, on_progress=on_progress)
-            with replaced(path) as file:
-                return write_lines(messages, file, on_progress=on_progress)
+        return write_messages(
+            self.messages(archived=archived),
+            target,
+            format=format,
+            on_progress=on_progress,
+            outside=self._agents.path,
+        )
 
     def _archived_messages(self, seen: set[int], read: set[str]) -> Iterator[Message]:
         """What the archive has beyond the keys *seen*, in segments not *read*; adds to both."""
@@ -361,3 +350,32 @@ class Reading(Verbs):
             if archived.key not in seen:
                 seen.add(archived.key)
                 yield archived.message
+
+
+def write_messages(
+    messages: Iterable[Message],
+    target: str | Path | IO[str],
+    *,
+    format: str | None,
+    on_progress: Callable[[int], None] | None,
+    outside: Path | None = None,
+) -> int:
+    """`Agent.export` of these messages; a path has to lie *outside* of the store."""
+    stream = not isinstance(target, str | Path)
+    parquet = format == "parquet"
+    if format is None:
+        parquet = not stream and str(target).endswith(".parquet")
+    if format not in (None, "jsonl", "parquet") or (stream and parquet):
+        raise InvalidArgument(
+            f"format must be `jsonl`, or for a path `parquet`; got {format!r:.50}"
+        )
+    if not isinstance(target, str | Path):
+        return write_lines(messages, target, on_progress=on_progress)
+    path = Path(target)
+    if outside is not None:
+        check_outside(path, outside)
+    with translate_os_errors(path):
+        if parquet:
+            return write_parquet(messages, path, on_progress=on_progress)
+        with replaced(path) as file:
+            return write_lines(messages, file, on_progress=on_progress)

@@ -1,0 +1,52 @@
+"""Health: for whoever looks after the process: alive, ready, metrics."""
+
+import asyncio
+from collections.abc import Iterator
+
+from anyio.to_thread import run_sync
+from starlette.responses import Response
+
+from elytron.aio import AsyncStore
+from elytron.errors import Busy
+from elytron.faces import metrics
+from elytron.faces.http.asked import ASIDE, JSON, Asked, encoded
+from elytron.faces.http.descriptions import operation
+from elytron.faces.http.routes import Route
+
+_READY_TIMEOUT_S = 2
+_PROBE = "is it there?"  # an agent that nobody has; to look for it reads the store's folder
+_METRICS = "text/plain"
+_STATUS = {JSON: {"schema": {"type": "object", "properties": {"status": {"type": "string"}}}}}
+
+
+def routes(store: AsyncStore) -> Iterator[Route]:
+    """`/healthz`, `/readyz` and `/metrics`."""
+
+    async def healthz(_asked: Asked) -> Response:
+        return Response(encoded({"status": "alive"}), media_type=JSON)
+
+    async def readyz(_asked: Asked) -> Response:
+        try:
+            async with asyncio.timeout(_READY_TIMEOUT_S):
+                await store.agent(_PROBE).exists()
+        except TimeoutError as error:
+            raise Busy(f"the store did not answer within {_READY_TIMEOUT_S} s") from error
+        return Response(encoded({"status": "ready"}), media_type=JSON)
+
+    async def prometheus(asked: Asked) -> Response:
+        asked.check(None, writes=False)
+        text = await run_sync(metrics.render, store._store, limiter=ASIDE)
+        return Response(text, media_type=f"{_METRICS}; version=0.0.4")
+
+    for path, answer, doc, answers in (
+        ("/healthz", healthz, "The process answers.", _STATUS),
+        ("/readyz", readyz, "The store can be read.", _STATUS),
+        (
+            "/metrics",
+            prometheus,
+            "All limits and costs, for Prometheus. Needs a token for the whole store.",
+            {_METRICS: {"schema": {"type": "string"}}},
+        ),
+    ):
+        described = operation(doc, id=path[1:], tag="health", answers=answers)
+        yield Route(path, answer, "GET", described, head=True)
