@@ -27,6 +27,7 @@ from messages import varied
 
 CLIENTS, PROCESSES, AGENTS = 32, 4, 8
 HELD = 5000
+TARGET_PER_S = 1500
 ROOMY = {"max_db_size_mb": 1000, "max_messages_per_agent": 10**6}
 TEXT = "Hey Caroline! Good to see you! I'm swamped with the kids and work. Anything new?"
 QUESTION = "What does Maya want to plant in the garden?"
@@ -77,8 +78,16 @@ class BareSocket:
         assert answer.startswith(b"HTTP/1.1 200"), answer[:200]
 
 
-def work(url: str, clients: int, bare: bool, started: Barrier, stop: Event, saved: object) -> None:
-    """One process of clients; each saves until it is told to stop."""
+def work(
+    url: str,
+    clients: int,
+    bare: bool,
+    pause_s: float,
+    started: Barrier,
+    stop: Event,
+    saved: object,
+) -> None:
+    """One process of clients; each saves until it is told to stop, with *pause_s* in between."""
     counts = [0] * clients
     base = multiprocessing.current_process()._identity[0] * clients
 
@@ -93,9 +102,13 @@ def work(url: str, clients: int, bare: bool, started: Barrier, stop: Event, save
                 return memory.save("user", TEXT)
 
         started.wait()
+        due = time.perf_counter()
         while not stop.is_set():
             save()
             counts[number] += 1
+            due += pause_s
+            if pause_s and (early := due - time.perf_counter()) > 0:
+                time.sleep(early)
 
     threads = [threading.Thread(target=client, args=(number,)) for number in range(clients)]
     for thread in threads:
@@ -105,13 +118,20 @@ def work(url: str, clients: int, bare: bool, started: Barrier, stop: Event, save
     saved.put(sum(counts))  # type: ignore[attr-defined]
 
 
-def under_load(url: str, *, bare: bool, seconds: float) -> tuple[float, list[float]]:
-    """Saves a second of all clients together; milliseconds of each recall meanwhile."""
+def under_load(
+    url: str, *, bare: bool, seconds: float, per_s: float | None = None
+) -> tuple[float, list[float]]:
+    """
+    Saves a second of all clients together; milliseconds of each recall meanwhile.
+
+    They save as fast as they can, or together *per_s* times a second.
+    """
+    pause_s = CLIENTS / per_s if per_s else 0.0
     started, stop = multiprocessing.Barrier(CLIENTS + 1), multiprocessing.Event()
     saved: multiprocessing.Queue[int] = multiprocessing.Queue()
     crew = [
         multiprocessing.Process(
-            target=work, args=(url, CLIENTS // PROCESSES, bare, started, stop, saved)
+            target=work, args=(url, CLIENTS // PROCESSES, bare, pause_s, started, stop, saved)
         )
         for _ in range(PROCESSES)
     ]
@@ -161,21 +181,21 @@ def main() -> None:
             print(
                 f" {statistics.median(distant):.2f} ms over HTTP: {above:.2f} ms more (at most 3)"
             )
-            for bare in (False, True):
+            for bare, per_s in ((False, None), (True, None), (True, TARGET_PER_S)):
                 rates, times = [], []
                 for _ in range(chosen.rounds):
-                    rate, some = under_load(url, bare=bare, seconds=chosen.seconds)
+                    rate, some = under_load(url, bare=bare, seconds=chosen.seconds, per_s=per_s)
                     rates.append(rate)
                     times += some
                 who = "bare sockets" if bare else "elytron.connect"
+                how = f"no more than {per_s:,}" if per_s else "as fast as they can"
                 shown = ", ".join(f"{rate:,.0f}" for rate in rates)
                 print(
-                    f"{CLIENTS} clients ({who}): {shown} durable saves a second (at least 1,500);"
+                    f"{CLIENTS} clients ({who}, {how}): {shown} durable saves a second;"
+                    f"\n  recall of {HELD:,} messages meanwhile:"
+                    f" p50 {statistics.median(times):.1f}, p99 {p99(times):.1f} ms of {len(times)}"
                 )
-                print(
-                    f"  recall at {HELD:,} messages meanwhile: p50 {statistics.median(times):.1f},"
-                    f" p99 {p99(times):.1f} ms (at most 50)"
-                )
+    print("targets: at least 1,500 saves a second; recall p99 at most 50 ms")
 
 
 if __name__ == "__main__":

@@ -75,6 +75,21 @@ def test_the_first_example_of_getting_started_works_as_printed(tmp_path: Path) -
     assert done.stdout == "True\n"
 
 
+def serve_for_a_moment(command: str, folder: Path) -> None:
+    """Until it says where it is; on any port, since the usual one may be taken."""
+    arguments = [*shlex.split(command), "--port", "0"]
+    with subprocess.Popen(
+        [sys.executable, "-W", "error", "-m", *arguments],
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        assert "http://127.0.0.1:" in process.stdout.readline()
+        process.terminate()
+        assert process.wait(60) == 0
+
+
 def test_the_first_minute_in_the_shell_works_as_printed(tmp_path: Path) -> None:
     """The import is left out: it names a file that the reader has."""
     commands = [
@@ -86,8 +101,12 @@ def test_the_first_minute_in_the_shell_works_as_printed(tmp_path: Path) -> None:
     assert len(commands) >= 3
     printed = ""
     for command in commands:
+        if "elytron serve" in command:
+            serve_for_a_moment(command, tmp_path)
+            continue
         done = subprocess.run(
             [sys.executable, "-W", "error", "-m", *shlex.split(command)],
+            stdin=subprocess.DEVNULL,
             cwd=tmp_path,
             capture_output=True,
             text=True,

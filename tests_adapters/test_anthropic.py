@@ -272,6 +272,40 @@ def test_a_change_that_was_stopped_before_its_end_leaves_nothing_in_the_way(
     assert bob.usage().memories == 0
 
 
+def test_a_file_can_be_edited_however_often_its_changes_were_stopped(
+    tool: ElytronMemoryTool, bob: elytron.Agent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each version has the id that an earlier life of the file had; some of those are left."""
+
+    def dies(id: str) -> bool:
+        raise KeyboardInterrupt
+
+    for life in range(3):
+        create(tool, A, "one")
+        for edit in range(3):
+            with monkeypatch.context() as patched:
+                patched.setattr(tool._files._agent, "delete_memory", dies)
+                with pytest.raises(KeyboardInterrupt):
+                    said(tool, "insert", path=A, insert_line=0, insert_text=f"{life} {edit}")
+            tool = ElytronMemoryTool(bob)
+        assert f"{life} 0" in view(tool, A)
+        assert "deleted" in said(tool, "delete", path=A)
+        assert "does not exist" in view(tool, A)
+    tool.clear_all_memory()
+    assert bob.usage().memories == 0
+
+
+def test_a_file_that_was_moved_away_and_made_again_can_be_edited(tool: ElytronMemoryTool) -> None:
+    for life in range(3):
+        create(tool, A, f"of life {life}")
+        assert "edited" in said(tool, "insert", path=A, insert_line=0, insert_text="first")
+        moved = f"/memories/{life}.md"
+        assert "renamed" in said(tool, "rename", old_path=A, new_path=moved)
+        assert "edited" in said(tool, "insert", path=moved, insert_line=0, insert_text="moved")
+    for life in range(3):
+        assert f"of life {life}" in view(tool, f"/memories/{life}.md")
+
+
 # -- at the same time
 
 

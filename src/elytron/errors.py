@@ -71,7 +71,8 @@ class Unavailable(ElytronError):
 
 class OutcomeUnknown(ElytronError):
     """
-    The disk failed during the commit: the write may or may not be durable.
+    The disk failed during the commit, or a server's answer was lost: the write may or may not be
+    durable.
 
     Saving again with the same id is harmless and settles it.
     """

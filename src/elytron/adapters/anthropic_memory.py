@@ -66,7 +66,18 @@ _LONG_AGO = datetime(1, 1, 1, tzinfo=UTC)  # when all begin to hold, so no clock
 @dataclass(frozen=True, slots=True)
 class _File:
     id: str
+    write: str
     text: str
+
+    @property
+    def next_id(self) -> str:
+        """
+        The id of the version after this one, whoever writes it.
+
+        Made from the write too: a file that was moved away, and made again, has the id that the
+        one before it had.
+        """
+        return _hashed(f"{self.id} {self.write} next")
 
     @property
     def size_bytes(self) -> int:
@@ -179,7 +190,7 @@ class _Files:
             name = memory.metadata["path"]
             while name in files:  # two processes moved two files to one place at once
                 name += "~"
-            files[name] = _File(memory.id, _text(memory))
+            files[name] = _File(memory.id, memory.metadata["write"], _text(memory))
         return files
 
     def _write(self, files: dict[str, _File], at: str, text: str, before: _File | None) -> None:
@@ -200,7 +211,7 @@ class _Files:
                 session=SESSION,
                 valid_from=_LONG_AGO,
                 metadata=held if plain else {**held, "text": items.dumps(text)},
-                id=self._free(_first_id(at) if before is None else _next_id(before.id)),
+                id=self._first_id(at) if before is None else before.next_id,
                 replaces=None if before is None else before.id,
             )
         except InvalidArgument as error:
@@ -208,11 +219,13 @@ class _Files:
         if before is not None:
             self._agent.delete_memory(before.id)
 
-    def _free(self, id: str) -> str:
-        """This id, or the next where it is left from a change that was stopped before its end."""
-        while (left := self._agent.get_memory(id)) is not None and left.valid_to is not None:
-            id = _next_id(id)  # all who look find the same, so that one of them is refused
-        return id
+    def _first_id(self, at: str) -> str:
+        """The id of a new file: the same for all who make it now, so that one of them does."""
+        known = _hashed(at)
+        while (left := self._agent.get_memory(known)) is not None and left.valid_to is not None:
+            # Of a change that was stopped before its end.
+            known = _hashed(f"{left.id} {left.metadata['write']} anew")
+        return known
 
     def _delete(self, at: str) -> bool:
         """Delete a file or what is in a directory; whether anything was there."""
@@ -359,9 +372,5 @@ def _text(memory: Memory) -> str:
     return memory.content if odd is None else str(json.loads(odd))
 
 
-def _first_id(at: str) -> str:
-    return f"memory-file-{hashlib.sha256(at.encode()).hexdigest()}"
-
-
-def _next_id(before: str) -> str:
-    return f"memory-file-{hashlib.sha256(f'{before} next'.encode()).hexdigest()}"
+def _hashed(text: str) -> str:
+    return f"memory-file-{hashlib.sha256(text.encode()).hexdigest()}"

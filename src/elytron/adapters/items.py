@@ -69,12 +69,13 @@ def texts(value: object, names: frozenset[str]) -> Iterable[str]:
 def _deeper(value: object, levels: int) -> bool:
     layer: list[Any] = [value]
     for _ in range(levels + 1):
-        layer = [
-            inner
+        inside = {  # each once: of what holds itself twice there would soon be too many
+            id(inner): inner
             for outer in layer
             if isinstance(outer, Mapping | list | tuple)
             for inner in (outer.values() if isinstance(outer, Mapping) else outer)
-        ]
+        }
+        layer = list(inside.values())
         if not layer:
             return False
     return True

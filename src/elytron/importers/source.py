@@ -240,15 +240,26 @@ def open_source(path: str | os.PathLike[str], *, store: Path | None = None) -> I
         yield Source(path, file)
 
 
+def _is_ledger(found: os.stat_result, store: Path) -> bool:
+    """Whether a file is a ledger of *store* under another name."""
+    if found.st_nlink < 2:
+        return False
+    ledgers = (store / "agents").glob(f"*/{files.LEDGER}")
+    return any(os.path.samestat(found, ledger.stat()) for ledger in ledgers)
+
+
 def open_regular(path: Path, store: Path | None) -> BinaryIO:
     """The file at *path*, as `open_source` opens it; raises as that does."""
     try:
         # Asked first: opening a pipe would wait for its other end.
-        if not stat.S_ISREG(path.stat().st_mode):
+        found = path.stat()
+        if not stat.S_ISREG(found.st_mode):
             kind = "a folder" if path.is_dir() else "not a regular file"
             raise InvalidArgument(f"{path} is {kind}; give a file")
         resolved = path.resolve()
-        if store is not None and resolved.is_relative_to((store / "agents").resolve()):
+        if store is not None and (
+            resolved.is_relative_to((store / "agents").resolve()) or _is_ledger(found, store)
+        ):
             raise InvalidArgument(f"{path} is a file of the store itself; give another")
         if resolved.name.startswith(files.LEDGER) and resolved.parent.parent.name == "agents":
             # Of another store, which this process may have open.

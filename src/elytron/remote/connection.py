@@ -120,7 +120,9 @@ class Connection:
             except answers.TooLong:
                 raise self._too_long(writes=writes) from None
             except Closed:
-                raise self._ended(lost=lost and writes) from None
+                if lost and writes:
+                    raise self._ended(lost=True) from None
+                raise
             except HTTPError as error:
                 pause_s = attempts.pause_failed(error, attempt, repeats=repeats)
                 if pause_s is None:
@@ -309,6 +311,7 @@ def checked_url(url: object) -> str:
     try:
         parts = urlsplit(url)
         port = parts.port
+        (parts.hostname or "").encode("idna")
     except ValueError as error:
         raise InvalidArgument(f"the URL cannot be read: {error}; {example}") from error
     if parts.scheme not in ("http", "https") or not parts.hostname or port == 0:
