@@ -4,6 +4,7 @@ import json
 import logging
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -451,3 +452,22 @@ def test_the_end_of_the_server_ends_the_streams(folder: Path) -> None:
 @pytest.mark.parametrize("interval", ["0", "-1", "nan", "inf", "1e9", "x", "0.01", "1" * 50])
 def test_an_interval_out_of_range_is_refused(where: Served, interval: str) -> None:
     assert where.request("GET", f"/v1/events?interval_s={interval}").status == 400
+
+
+def test_so_many_exports_are_under_way_at_once_and_no_more(folder: Path) -> None:
+    """One that is not read is under way; once its client has left, another may begin."""
+    with served(folder, limits={"max_streams": 1}) as where:
+        message = {"role": "user", "content": "x" * 200_000}
+        for _ in range(6):
+            where.call("save_many", messages=[message] * 15)
+        with urllib3.PoolManager(retries=False, timeout=20) as pool:
+            url = f"{where.url}/v1/export?agent=bob"
+            unread = pool.request("GET", url, preload_content=False)
+            refused = where.request("GET", "/v1/export", fields={"agent": "bob"})
+            assert (refused.status, refused.json()["error"]) == (503, "busy")
+            assert "--max-streams" in refused.json()["message"]
+            unread.close()
+        deadline = time.monotonic() + 20
+        while (again := where.request("GET", "/v1/export", fields={"agent": "bob"})).status != 200:
+            assert time.monotonic() < deadline
+        assert again.data.count(b"\n") == 90

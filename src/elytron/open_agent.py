@@ -79,7 +79,8 @@ class Chase:
         """
         deadline = time.monotonic() + timeout_s
         is_done = self._goal()
-        patient_until = time.monotonic() + self._patience_s
+        patience_s = self._patience_s
+        patient_until = time.monotonic() + patience_s
         with self._in_turn(deadline, timeout_s, what):
             more = not is_done()
         while more:
@@ -93,7 +94,9 @@ class Chase:
                     return
                 if ours or time.monotonic() > patient_until:
                     more = self._step(deadline)
-                    patient_until = time.monotonic() + self._patience_s
+                    # Halved, so that a process that was stopped delays us by twice of it in all.
+                    patience_s /= 2
+                    patient_until = time.monotonic() + patience_s
 
     @contextlib.contextmanager
     def _in_turn(self, deadline: float, timeout_s: float, what: str) -> Iterator[None]:

@@ -44,6 +44,7 @@ from elytron.write.writer import Quota, Writer
 _log = logging.getLogger("elytron.store")
 _LOOK_AGAIN_S = 0.1  # a use that was forgotten ends without a word
 _SPARE_READERS = 24  # idle readers of a store beyond one an agent
+_LINKING_RESTS = 3.0  # times as long as it works, while there are saves
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +83,8 @@ class OpenAgents:
         self._analyzer = analyzer
         self._extract = extract
         found = weakref.ref(self)
-        self.background = Background(_work_of(found, OpenAgents.work_behind))
+        work = _work_of(found, OpenAgents.work_behind)
+        self.background = Background(work, rest_while_busy=_LINKING_RESTS)
         self.embeddings = None
         if calls is not None:
             behind = Background(_work_of(found, OpenAgents.embed_behind), name="elytron-embedding")

@@ -79,7 +79,7 @@ _NEEDED = ("httptools", "prometheus_client", "pydantic", "starlette", "uvicorn")
     "--max-streams",
     type=int,
     metavar="N",
-    help="Live views at once; 32 if not given.",
+    help="Live views at once, and as many exports; 32 if not given.",
 )
 @click.option(
     "--drain-timeout-s",

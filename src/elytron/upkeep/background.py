@@ -3,11 +3,13 @@ Background: the thread that links what was saved to concepts, and keeps graphs u
 another that has it embedded.
 
 It works on agents that were written to, once nobody has for a second, or ten seconds after the
-first message that waits; and never more than half of the time, so that saving keeps its pace. It
-holds nothing: whoever asks does what is still to be done first, and so does `flush`.
+first message that waits; and never more than half of the time, or for linking a quarter of it while
+there are saves, so that saving keeps its pace. It holds nothing: whoever asks does what is still to
+be done first, and so does `flush`.
 """
 
 import logging
+import math
 import threading
 import time
 import weakref
@@ -47,7 +49,15 @@ class _Signal:
 
     def __init__(self) -> None:
         self.wake = threading.Event()
-        self.stopping = False
+        self.ended = threading.Event()
+
+    @property
+    def stopping(self) -> bool:
+        return self.ended.is_set()
+
+    def end(self) -> None:
+        self.ended.set()
+        self.wake.set()
 
 
 class Background:
@@ -59,16 +69,22 @@ class Background:
         *,
         clock_s: Callable[[], float] = time.monotonic,
         name: str = "elytron-background",
+        rest_while_busy: float = 1.0,
     ) -> None:
         """
         Args:
             work: does one bounded step for an agent; whether there is more to do. None if another
                 process is at it: it is looked again a little later, since that one may die.
             name: of the thread.
+            rest_while_busy: how long it rests after a step, while there are saves, in times of what
+                the step took; else as long as that.
         """
         self._name = name
         self._work = work
         self._clock_s = clock_s
+        self._rest_while_busy = rest_while_busy
+        self._noted_s = -math.inf  # the last write to any agent
+        self.resting = False  # what `tick` returned is a rest, which new messages do not end
         self._mutex = threading.Lock()
         self._waiting: dict[str, _Waiting] = {}
         self._signal = _Signal()
@@ -78,7 +94,7 @@ class Background:
 
     def note(self, name: str) -> None:
         """An agent was written to. Returns at once."""
-        now_s = self._clock_s()
+        now_s = self._noted_s = self._clock_s()
         waiting = self._waiting.get(name)
         if waiting is not None:
             waiting.last_s = now_s
@@ -98,6 +114,7 @@ class Background:
     def tick(self) -> float:
         """Do one step for the agent whose turn it is; in how many seconds to look again."""
         now_s = self._clock_s()
+        self.resting = False
         with self._mutex:
             due = min(self._waiting.items(), key=lambda pair: pair[1].due_s, default=None)
         if due is None:
@@ -114,13 +131,15 @@ class Background:
                 again = self._waiting.setdefault(name, waiting)
                 again.failures, again.not_before_s = waiting.failures, waiting.not_before_s
                 again.begun = more
-        return took_s
+        self.resting = True
+        is_busy = self._clock_s() - self._noted_s < _QUIET_S
+        return took_s * (self._rest_while_busy if is_busy else 1.0)
 
     def _step(self, name: str, waiting: _Waiting) -> bool:
         try:
             outcome = self._work(name)
         except (Closed, Forked):
-            self._signal.stopping = True
+            self._signal.end()
             return False
         except ElytronError as error:
             self._failed(name, waiting, str(error), wait_s=getattr(error, "wait_s", None))
@@ -166,8 +185,7 @@ class Background:
 
     def stop(self, timeout_s: float) -> None:
         """End the thread after the step in hand; it is waited for no longer than *timeout_s*."""
-        self._signal.stopping = True
-        self._signal.wake.set()
+        self._signal.end()
         thread = self._thread
         if thread is not None and thread is not threading.current_thread():
             thread.join(timeout_s)
@@ -178,8 +196,7 @@ class Background:
 
     def abandon(self) -> None:
         """Let the thread end without waiting for it."""
-        self._signal.stopping = True
-        self._signal.wake.set()
+        self._signal.end()
 
 
 def _watch(found: "weakref.ref[Background]", signal: _Signal) -> None:
@@ -190,5 +207,6 @@ def _watch(found: "weakref.ref[Background]", signal: _Signal) -> None:
         if background is None:
             return
         wait_s = background.tick()
+        pause = signal.ended if background.resting else signal.wake
         del background
-        signal.wake.wait(wait_s)
+        pause.wait(wait_s)

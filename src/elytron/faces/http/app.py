@@ -50,7 +50,7 @@ def create_app(
     events = Events(store, listeners_max=limits.max_streams)
     routes = [
         *verbs.routes(store),
-        *_transfers(store),
+        *_transfers(store, limits),
         _events(events),
         _hello(store),
         *health.routes(store),
@@ -72,8 +72,9 @@ def create_app(
     )
 
 
-def _transfers(store: AsyncStore) -> Iterable[Route]:
-    exports, imports = Exports(store), Imports(store)
+def _transfers(store: AsyncStore, limits: Limits) -> Iterable[Route]:
+    exports = Exports(store, at_once_max=limits.max_streams)
+    imports = Imports(store)
     out = [AGENT, _parameter("archived", _FLAG, "Those in the archive too, first.")]
     yield _route("export", exports.export, "GET", parameters=out, answers=_LINES)
     yield _route("messages", exports.messages, parameters=out, answers=_LINES)

@@ -50,7 +50,8 @@ class _Gathering:
             data = b"".join(self._held)
             self._held.clear()
             self._held_bytes = 0
-            self._transport.write(data)
+            if not self._transport.is_closing():  # else its reader left in this go of the loop
+                self._transport.write(data)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._transport, name)

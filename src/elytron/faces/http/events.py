@@ -12,13 +12,14 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import Response
 
 from elytron.aio import AsyncStore
 from elytron.errors import Busy, ElytronError, InvalidArgument
 from elytron.faces import documents
 from elytron.faces.http import problems
 from elytron.faces.http.asked import Asked, encoded
+from elytron.faces.http.streams import Stream
 from elytron.faces.http.tokens import Access
 from elytron.reports import Alarm
 
@@ -73,7 +74,8 @@ class Events:
             self._store.on_alarm(self._hook)
         listener = _Listener(asked.access, agent)
         self._listeners.add(listener)  # now, so that no more than those that may come in
-        return _Stream(self._told(listener, interval_s, asked), lambda: self._leave(listener))
+        told = self._told(listener, interval_s, asked)
+        return Stream(told, lambda: self._leave(listener), media_type=EVENT_STREAM)
 
     def end(self) -> None:
         """Every listener's stream ends."""
@@ -147,20 +149,6 @@ class _Look:
     at_s: float = 0.0
     took_s: float = 0.0
     mutex: asyncio.Lock = field(default_factory=asyncio.Lock)
-
-
-class _Stream(StreamingResponse):
-    """A stream that tells when it is over, also if it never began."""
-
-    def __init__(self, content: AsyncIterator[bytes], over: Callable[[], None]) -> None:
-        super().__init__(content, headers={"Cache-Control": "no-store"}, media_type=EVENT_STREAM)
-        self._over = over
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        try:
-            await super().__call__(scope, receive, send)
-        finally:
-            self._over()
 
 
 async def _wait(news: asyncio.Event, timeout_s: float) -> None:

@@ -18,7 +18,7 @@ class Limits:
             import.
         max_requests: being answered, or connected, at once.
         max_requests_per_s: of one token, or without tokens of one address.
-        max_streams: live views (`/v1/events`) at once.
+        max_streams: live views (`/v1/events`) at once, and as many exports.
         drain_timeout_s: how long a shutdown waits for requests under way.
     """
 

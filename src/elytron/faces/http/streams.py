@@ -12,6 +12,8 @@ import threading
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
+from starlette.responses import StreamingResponse
+
 from elytron.errors import ElytronError
 from elytron.faces.http import problems
 from elytron.faces.http.asked import encoded
@@ -88,3 +90,19 @@ def _look(task: "asyncio.Future[Any]") -> None:
     """Take note of how it ended, or asyncio would complain that nobody did."""
     if not task.cancelled():
         task.exception()
+
+
+class Stream(StreamingResponse):
+    """A stream that tells when it is over, also if it never began."""
+
+    def __init__(
+        self, content: AsyncIterator[bytes], over: Callable[[], None], *, media_type: str
+    ) -> None:
+        super().__init__(content, headers={"Cache-Control": "no-store"}, media_type=media_type)
+        self._over = over
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._over()

@@ -12,7 +12,7 @@ import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import Response
 
 from elytron.aio import AsyncAgent, AsyncStore
 from elytron.errors import Busy, ElytronError, InvalidArgument
@@ -34,26 +34,39 @@ _LOOK_S = 0.5  # between two looks at whether the client is still there
 
 
 class Exports:
-    """The routes by which all messages of an agent leave."""
+    """The routes by which all messages of an agent leave, so many at once."""
 
-    def __init__(self, store: AsyncStore) -> None:
+    def __init__(self, store: AsyncStore, *, at_once_max: int) -> None:
         self._store = store
+        self._at_once_max = at_once_max
+        self._under_way = 0
 
     async def export(self, asked: Asked) -> Response:
         """JSON Lines, as `elytron export` writes them. What is broken off is not whole."""
         agent, archived = self._read(asked)
-        lines = _pieces(agent, archived, to_line)
-        return StreamingResponse(lines, media_type=requests.NDJSON)
+        return self._stream(_pieces(agent, archived, to_line))
 
     async def messages(self, asked: Asked) -> Response:
         """Whole records, and a line that says how it ended."""
         agent, archived = self._read(asked)
-        return StreamingResponse(_told(agent, archived), media_type=requests.NDJSON)
+        return self._stream(_told(agent, archived))
 
     def _read(self, asked: Asked) -> tuple[AsyncAgent, bool]:
         parameters = asked.parameters("agent", "archived")
         name = asked.agent(parameters, writes=False)
         return self._store.agent(name), flag(parameters, "archived")
+
+    def _stream(self, lines: AsyncIterator[bytes]) -> Response:
+        if self._under_way >= self._at_once_max:
+            raise Busy(
+                f"{self._at_once_max} exports are under way, the most there may be; retry later, or"
+                " raise --max-streams"
+            )
+        self._under_way += 1
+        return streams.Stream(lines, self._leave, media_type=requests.NDJSON)
+
+    def _leave(self) -> None:
+        self._under_way -= 1
 
 
 async def _pieces(
