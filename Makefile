@@ -9,8 +9,8 @@ READY := $(VENV)/.ready
 demo: $(READY) ## Pour a conversation into a memory, ask it, see what it costs
 	@$(BIN)/elytron demo
 
-test: $(READY) ## Run the tests
-	$(BIN)/python -m pytest
+test: $(READY) ## Run the tests, two files at a time: most of them wait for the disk
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 ADAPTERS := openai-agents langgraph llamaindex google-adk anthropic
 
