@@ -289,7 +289,7 @@ def test_a_question_that_is_not_utf_8_is_asked_by_the_words_that_are(held, words
 
 def test_a_store_s_path_that_is_not_utf_8_is_refused(tmp_path):
     message = refused(run("save", "bob", "user", "hello", "--store", tmp_path / "caf\udce9"), 2)
-    assert "caf\\udce9' is not UTF-8" in message
+    assert "is not UTF-8" in message  # of a long path the beginning is shown
     assert not names(tmp_path)
 
 
