@@ -54,7 +54,8 @@ async def cleanup(shown: Shown) -> None:
 
 
 def _number(label: str, value: float) -> ui.number:
-    field = ui.number(label, value=value, min=0)
+    # Without `min`: on leaving the field NiceGUI would make 0 of -1, and 0 days is everything.
+    field = ui.number(label, value=value)
     field.props("outlined dense")
     return field
 
