@@ -3,14 +3,40 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+DIST_VENV ?= .venv-dist
 
-.PHONY: demo test test-adapters check lint types bench bench-recall constraints constraints-adapters clean
+.PHONY: demo test test-adapters test-dist proof soak valgrind check lint types dist \
+	bench bench-recall bench-peers constraints constraints-adapters constraints-peers clean
 
 demo: $(READY) ## Pour a conversation into a memory, ask it, see what it costs
 	@$(BIN)/elytron demo
 
 test: $(READY) ## Run the tests, two files at a time: most of them wait for the disk
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+
+dist: $(READY) ## Build the wheel and the sdist; a test shows that the sdist makes the same wheel
+	rm -rf dist
+	$(BIN)/python -m hatchling build -d dist
+
+test-dist: dist ## Install the wheel, and run the sdist's tests on it, with src/ removed
+	rm -rf $(DIST_VENV)
+	$(PYTHON) -m venv $(DIST_VENV)
+	echo '*' > $(DIST_VENV)/.gitignore
+	$(DIST_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: -r constraints.txt
+	$(DIST_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-index --no-deps dist/*.whl
+	mkdir $(DIST_VENV)/tree
+	tar -xf dist/*.tar.gz -C $(DIST_VENV)/tree --strip-components 1
+	rm -r $(DIST_VENV)/tree/src
+	cd $(DIST_VENV)/tree && ../bin/python -m pytest --numprocesses 2 --dist loadfile $(DIST_TESTS)
+
+proof: $(READY) ## Kills and damaged files, as many as docs/guarantees.md says; half an hour
+	$(BIN)/python -m pytest --proof -s tests/test_proof_*.py
+
+soak: $(READY) ## A store at its limits under load, and what grows meanwhile (MINUTES=10)
+	$(BIN)/python bench/soak.py --minutes $(or $(MINUTES),10)
+
+valgrind: $(READY) ## The graph's worker under memcheck
+	$(BIN)/python bench/valgrind.py
 
 ADAPTERS := openai-agents langgraph llamaindex google-adk anthropic
 
@@ -38,11 +64,14 @@ types: $(READY)
 	$(BIN)/mypy
 
 bench: $(READY) ## Measure; writes nothing, prints ratios
-	@for script in $(filter-out bench/recall%.py bench/messages.py bench/screenshots.py, $(wildcard bench/*.py)); do \
+	@for script in $(filter-out bench/recall%.py bench/messages.py bench/screenshots.py bench/soak.py bench/valgrind.py, $(wildcard bench/*.py)); do \
 		echo "== $$script"; $(BIN)/python $$script || exit 1; done
 
 bench-recall: $(READY) ## How much of what answers a question is among the first hits
 	$(BIN)/python bench/recall.py --per-kind
+
+bench-peers: $(READY) ## Elytron beside what one would otherwise pick: twenty minutes, with nothing else running
+	$(BIN)/python bench/peers/run.py
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Elytron needs Python 3.11 or newer")'
@@ -63,5 +92,11 @@ constraints-adapters: $(READY) ## Pin the frameworks anew
 			--output-file constraints/adapters-$$name.txt \
 			pyproject.toml constraints/adapters-tests.in constraints/adapters-$$name.in || exit 1; done
 
+constraints-peers: $(READY) ## Pin the peers anew
+	for name in chroma kuzu langgraph langgraph-vectors mem0 plots; do \
+		$(BIN)/python -m piptools compile --quiet --generate-hashes --allow-unsafe --strip-extras \
+			--no-emit-index-url --no-emit-find-links --no-emit-trusted-host --no-header --no-annotate \
+			--output-file bench/peers/requirements-$$name.txt bench/peers/requirements-$$name.in || exit 1; done
+
 clean:
-	rm -rf $(VENV) .venv-adapters data/demo
+	rm -rf $(VENV) $(DIST_VENV) .venv-adapters .venv-peers dist data/demo

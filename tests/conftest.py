@@ -42,6 +42,14 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "store"
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--proof",
+        action="store_true",
+        help="as many rounds as the figures of docs/guarantees.md say; minutes to an hour",
+    )
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Tests of the contract are run on each kind of store."""
     contract = metafunc.definition.get_closest_marker("contract")

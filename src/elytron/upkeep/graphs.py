@@ -8,6 +8,7 @@ the store and its folders. Before a first question there is no file and no proce
 
 import threading
 import time
+import weakref
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
@@ -50,7 +51,8 @@ class Graphs:
         self._closed = False
         self._mutex = threading.Lock()
         self._asked_s: OrderedDict[str, float] = OrderedDict()
-        self._ledgers: dict[str, Ledger] = {}
+        # Whoever asks has the ledger open; one that was put to rest is not kept.
+        self._ledgers: weakref.WeakValueDictionary[str, Ledger] = weakref.WeakValueDictionary()
 
     def folder(self, name: str) -> Path:
         return files.agent_folder(self._store, name) / FOLDER
@@ -86,9 +88,15 @@ class Graphs:
             timeout_s=self._config.graph_timeout_s if timeout_s is None else timeout_s,
         )
 
+    def has_folder(self, name: str) -> bool:
+        """Whether an agent has a graph, or had one."""
+        folder = self.folder(name)
+        with files.translate_os_errors(folder):
+            return folder.exists()
+
     def catch_up(self, name: str, ledger: Ledger) -> None:
         """Bring an agent's graph up to its ledger, if it has one. Raises as `ask`."""
-        if not self.folder(name).exists():
+        if not self.has_folder(name):
             return
         deadline = time.monotonic() + self._config.graph_build_timeout_s
         projection = self._projecting(name, ledger)
@@ -108,20 +116,19 @@ class Graphs:
         Raises:
             Busy: another process had it until *deadline*, by default `save_timeout_s` from now.
         """
-        folder = self.folder(name)
-        if not folder.exists():
+        if not self.has_folder(name):
             return 0
         if deadline is None:
             deadline = time.monotonic() + self._config.save_timeout_s
-        return self._asker().drop(folder, deadline=deadline)
+        return self._asker().drop(self.folder(name), deadline=deadline)
 
     def bytes(self, name: str) -> int:
         """What an agent's graph takes on the disk, all its files."""
-        return self._files(name).bytes() if self.folder(name).exists() else 0
+        return self._files(name).bytes() if self.has_folder(name) else 0
 
     def usage(self, name: str) -> GraphUsage:
         """What is known of an agent's graph without opening it."""
-        if not self.folder(name).exists():
+        if not self.has_folder(name):
             return GraphUsage()
         folder = self._files(name)
         size = folder.bytes()

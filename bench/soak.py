@@ -1,0 +1,492 @@
+"""
+Soak: a store at its limits under steady load, for as long as is wished, and what grows meanwhile.
+
+Savers and readers keep to a pace; a function embeds every fifth message, concepts are linked, the
+graphs of some agents are asked every few seconds. Limits are such that after a few minutes messages
+are archived, segments dropped, space reclaimed and graphs rebuilt all the time. From then on the
+slopes count: Theil and Sen's, of medians of blocks, with Sen's interval of 95 %.
+
+Exits with 1 where a hard limit was passed or a message that was acknowledged is missing at the end.
+`--minutes 120` on a machine with nothing else to do is what docs/performance.md tells of.
+"""
+
+import argparse
+import contextlib
+import ctypes
+import dataclasses
+import gc
+import itertools
+import math
+import random
+import statistics
+import sys
+import tempfile
+import threading
+import time
+import tracemalloc
+from array import array
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import apsw
+import numpy as np
+import psutil
+
+import elytron
+from messages import material
+
+MB = 1 << 20
+SLOPE_TARGET_MB = 1.0  # an hour
+BLOCKS_MAX = 60
+Z_95 = 1.96
+EMBED_EVERY, EMBED_DIMS = 5, 64
+ASKED_AGENTS = 4
+COUNT = "MATCH (m:Message) RETURN count(m) AS messages"
+SAID = "MATCH (u:User {id: $user})-[:SENT]->(m:Message) RETURN m.id ORDER BY m.key DESC LIMIT 5"
+FULL_SHARE = 0.75  # of the archives' limit: from there on the store counts as full
+# A segment is written, and two become one, before the oldest goes: for that moment a quarter of the
+# limit is taken, and as much again.
+ARCHIVE_OVER = 0.5
+STOP_MAX_S = 120.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """How much is asked of the store, and what it may take."""
+
+    seconds: float
+    saves_per_s: float = 500
+    recalls_per_s: float = 100
+    agents: int = 20
+    savers: int = 8
+    readers: int = 4
+    window_s: float = 5.0
+    ask_every_s: float = 3.0
+    messages_max: int = 1000
+    db_mb: float = 24  # with room for a graph and the one built anew
+    wal_mb: float = 1
+    archive_mb: float = 1
+    noise_bytes: int = 256  # of each message, which do not compress: the archives fill sooner
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        return {
+            "max_messages_per_agent": self.messages_max,
+            "keep_messages": self.messages_max // 10,
+            "max_db_size_mb": self.db_mb,
+            "wal_limit_mb": self.wal_mb,
+            "max_archive_mb": self.archive_mb,
+            "max_message_kb": 64,
+            "change_max": 4 * self.messages_max,
+            "max_open_agents": max(4, self.agents),
+            "cleanup_interval_hours": 0.05,
+        }
+
+
+def embedder(texts: Sequence[str], _kind: str) -> Any:
+    """Numbers that depend on the words, at next to no cost."""
+    rows = np.zeros((len(texts), EMBED_DIMS), np.float32)
+    for row, text in zip(rows, texts, strict=True):
+        for word in text.split():
+            row[sum(word.encode()) * 31 % EMBED_DIMS] += 1
+        row[0] += 0.5
+    return rows
+
+
+class Sizes(NamedTuple):
+    """Bytes on the disk, by their names alone: nothing is opened."""
+
+    file: int
+    wal: int
+    graph: int
+    archive: int
+
+
+def sizes(folder: Path) -> Sizes:
+    """Of one agent."""
+    found = dict.fromkeys(Sizes._fields, 0)
+    for path in folder.rglob("*"):
+        size = 0
+        with contextlib.suppress(FileNotFoundError):  # gone since it was listed
+            size = path.stat().st_size if path.is_file() else 0
+        if path.name == "ledger.db":
+            found["file"] += size
+        elif path.name == "ledger.db-wal":
+            found["wal"] += size
+        elif "graph" in path.relative_to(folder).parts:
+            found["graph"] += size
+        elif "archive" in path.relative_to(folder).parts:
+            found["archive"] += size
+    return Sizes(**found)
+
+
+class Load:
+    """Threads that save, recall and ask at a pace, and what they met."""
+
+    def __init__(self, store: elytron.Store, plan: Plan) -> None:
+        self.plan = plan
+        self.names = [f"agent {number}" for number in range(plan.agents)]
+        self.saved = [0] * plan.agents  # acknowledged, numbered from 0 in each agent
+        self.unsure = [set[int]() for _ in range(plan.agents)]  # refused, or the outcome is unknown
+        self.recalls = self.questions = 0
+        self.errors: dict[str, int] = {}
+        self.save_ms: list[float] = []
+        self.recall_ms: list[float] = []
+        self._agents = [store.agent(name) for name in self.names]
+        self._texts = material()
+        self._stop = threading.Event()
+        self._failed: BaseException | None = None
+        self._savers = min(plan.savers, plan.agents)
+        work = [(self._save, number) for number in range(self._savers)]
+        work += [(self._recall, number) for number in range(plan.readers)]
+        work += [(self._ask, 0)]
+        self._threads = [
+            threading.Thread(target=self._run, args=pair, name=f"soak-{n}")
+            for n, pair in enumerate(work)
+        ]
+
+    def start(self) -> None:
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self) -> None:
+        """Let each end what it does. Raises what no thread may meet."""
+        self._stop.set()
+        for thread in self._threads:
+            thread.join(STOP_MAX_S)
+        if self._failed is not None:
+            raise self._failed
+
+    @property
+    def failed(self) -> bool:
+        return self._failed is not None
+
+    def times(self) -> tuple[list[float], list[float]]:
+        """How long saves and recalls took since this was last asked, in ms."""
+        taken = self.save_ms, self.recall_ms
+        self.save_ms, self.recall_ms = [], []
+        return taken
+
+    def _run(self, work: Callable[[int], None], number: int) -> None:
+        try:
+            work(number)
+        except Exception as error:  # noqa: BLE001 - `stop` raises it in the main thread
+            self._failed = error
+
+    def _ticks(self, every_s: float) -> Iterator[int]:
+        """Numbers, one each *every_s*; whoever is late does not catch up more than a second."""
+        due = time.monotonic()
+        for number in itertools.count():
+            due = max(due + every_s, time.monotonic() - 1)
+            if self._stop.wait(max(0.0, due - time.monotonic())):
+                return
+            yield number
+
+    def _save(self, number: int) -> None:
+        mine = range(number, self.plan.agents, self._savers)
+        dice = random.Random(number)
+        # A share of the pace for each agent, so that all of them are saved to alike.
+        for tick in self._ticks(self.plan.agents / len(mine) / self.plan.saves_per_s):
+            agent = mine[tick % len(mine)]
+            self._save_one(agent, self.saved[agent] + len(self.unsure[agent]), dice)
+
+    def _save_one(self, agent: int, number: int, dice: random.Random) -> None:
+        one, other = dice.choice(self._texts), dice.choice(self._texts)
+        begun = time.perf_counter()
+        try:
+            self._agents[agent].save(
+                "user" if number % 2 == 0 else "assistant",
+                " ".join(one[: (len(one) + 1) // 2] + other[len(other) // 2 :]),
+                session=f"s{number // 20}",
+                user="alice" if number % 2 == 0 else "bot",
+                metadata={"noise": dice.randbytes(self.plan.noise_bytes).hex()},
+                id=str(number),
+                embed=number % EMBED_EVERY == 0,
+            )
+        except elytron.ElytronError as error:
+            self.unsure[agent].add(number)
+            self._count(error)
+            return
+        self.save_ms.append((time.perf_counter() - begun) * 1000)
+        self.saved[agent] += 1
+
+    def _recall(self, number: int) -> None:
+        dice = random.Random(1000 + number)
+        for _ in self._ticks(self.plan.readers / self.plan.recalls_per_s):
+            words = dice.choice(self._texts)
+            question = " ".join(dice.sample(words, min(len(words), dice.randint(3, 6))))
+            begun = time.perf_counter()
+            try:
+                dice.choice(self._agents).recall(question)
+            except elytron.ElytronError as error:
+                self._count(error)
+                continue
+            self.recall_ms.append((time.perf_counter() - begun) * 1000)
+            self.recalls += 1
+
+    def _ask(self, _number: int) -> None:
+        for tick in self._ticks(self.plan.ask_every_s):
+            agent = self._agents[tick % min(ASKED_AGENTS, self.plan.agents)]
+            try:
+                agent.cypher(COUNT)
+                agent.cypher(SAID, {"user": "alice"})
+            except elytron.ElytronError as error:
+                self._count(error)
+                continue
+            self.questions += 1
+
+    def _count(self, error: elytron.ElytronError) -> None:
+        self.errors[error.code] = self.errors.get(error.code, 0) + 1
+
+
+class Samples:
+    """What was looked at in each window: numbers only, so that looking does not grow."""
+
+    COLUMNS = (
+        "second", "host_bytes", "worker_bytes", "sqlite_bytes", "blocks", "descriptors", "threads",
+        "file_bytes", "wal_bytes", "graph_bytes", "archive_bytes", "saves_per_s", "recalls_per_s",
+        "save_p50_ms", "save_p99_ms", "recall_p50_ms", "recall_p99_ms",
+    )  # fmt: skip
+
+    def __init__(self, store: elytron.Store, load: Load) -> None:
+        self._store = store
+        self._load = load
+        self._process = psutil.Process()
+        self._folders = [store.path / "agents"]
+        self.columns = {name: array("d") for name in self.COLUMNS}
+        self.largest = Sizes(0, 0, 0, 0)
+        self.largest_total = 0
+        self.worker_starts = 0
+        self._begun = self._last = time.monotonic()
+        self._counted = (0, 0)
+
+    def __getitem__(self, name: str) -> "array[float]":
+        return self.columns[name]
+
+    def take(self) -> dict[str, float]:
+        """Look now; what was seen."""
+        now = time.monotonic()
+        on_disk = [sizes(path) for path in self._folders[0].iterdir()]
+        self.largest = Sizes(*map(max, zip(self.largest, *on_disk, strict=True)))
+        self.largest_total = max(
+            [self.largest_total, *[one.file + one.wal + one.graph for one in on_disk]]
+        )
+        saves, recalls = sum(self._load.saved), self._load.recalls
+        took_s, self._last = max(1e-9, now - self._last), now
+        save_ms, recall_ms = self._load.times()
+        worker = self._store._agents.upkeep.graphs.worker()
+        self.worker_starts = worker.starts
+        total = Sizes(*map(sum, zip(*on_disk, strict=True)))
+        row = dict(
+            zip(
+                self.COLUMNS,
+                (
+                    now - self._begun, self._process.memory_info().rss, worker.rss_bytes,
+                    apsw.memory_used(), sys.getallocatedblocks(), self._process.num_fds(),
+                    self._process.num_threads(), *total,
+                    (saves - self._counted[0]) / took_s, (recalls - self._counted[1]) / took_s,
+                    *quantiles(save_ms), *quantiles(recall_ms),
+                ),
+                strict=True,
+            )
+        )  # fmt: skip
+        self._counted = saves, recalls
+        for name, value in row.items():
+            self.columns[name].append(value)
+        return row
+
+    def full_at(self) -> int:
+        """From which sample on the store was at its limits; the middle, if that came later."""
+        plan = self._load.plan
+        full = FULL_SHARE * plan.archive_mb * MB * plan.agents
+        held = self["archive_bytes"]
+        first = next((n for n, size in enumerate(held) if size >= full), len(held))
+        return min(first + 1, len(held) // 2)
+
+
+def quantiles(times_ms: list[float]) -> tuple[float, float]:
+    """Median and p99; 0 of none."""
+    ordered = sorted(times_ms) or [0.0]
+    return statistics.median(ordered), ordered[len(ordered) * 99 // 100]
+
+
+class Slope(NamedTuple):
+    """What is gained in an hour, and between what bounds that lies."""
+
+    value: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.value:+.2f} an hour ({self.low:+.2f} to {self.high:+.2f})"
+
+
+def slope(seconds: Sequence[float], values: Sequence[float]) -> Slope:
+    """
+    Theil and Sen's slope an hour, with Sen's interval.
+
+    Neighbours resemble each other, which would make the interval too narrow: so of the medians
+    of at most `BLOCKS_MAX` blocks. Needs four samples; else it is not a number.
+    """
+    blocks = min(BLOCKS_MAX, len(values) // 2)
+    if blocks < 2:
+        return Slope(math.nan, math.nan, math.nan)
+    edges = [len(values) * number // blocks for number in range(blocks + 1)]
+    points = [
+        (statistics.median(seconds[low:high]) / 3600, statistics.median(values[low:high]))
+        for low, high in itertools.pairwise(edges)
+    ]
+    pairs = sorted([(b[1] - a[1]) / (b[0] - a[0]) for a, b in itertools.combinations(points, 2)])
+    width = Z_95 * math.sqrt(blocks * (blocks - 1) * (2 * blocks + 5) / 18)
+    low = max(0, round((len(pairs) - width) / 2))
+    high = min(len(pairs) - 1, round((len(pairs) + width) / 2))
+    return Slope(statistics.median(pairs), pairs[low], pairs[high])
+
+
+class Outcome(NamedTuple):
+    """What a soak has shown."""
+
+    samples: Samples
+    load: Load
+    free_bytes: int  # that the C library held for later, of what the process had at the end
+    wrong: list[str]  # a limit passed, a message missing, damage: none is expected
+
+
+def soak(folder: Path, plan: Plan, *, tell: Callable[[str], None] = lambda _: None) -> Outcome:
+    """Load a new store in *folder* for the plan's time, and look at the end that all is there."""
+    with elytron.open(folder, embedder=embedder, **plan.settings) as store:
+        load = Load(store, plan)
+        for agent in load.names:  # all folders are there before anybody looks
+            store.agent(agent).remember("This agent has begun", about=["Soak"])
+        load.start()
+        samples = Samples(store, load)
+        wrong: list[str] = []
+        end = time.monotonic() + plan.seconds
+        pause = threading.Event()
+        try:
+            while time.monotonic() < end and not load.failed:
+                pause.wait(min(plan.window_s, max(0.0, end - time.monotonic())))
+                tell(line_of(samples.take()))
+        finally:
+            load.stop()
+        free_bytes = given_back_bytes()
+        wrong += passed(samples, plan)
+        for number, name in enumerate(load.names):
+            wrong += missing(store.agent(name), load.saved[number], load.unsure[number], plan)
+    return Outcome(samples, load, free_bytes, wrong)
+
+
+def given_back_bytes() -> int:
+    """What the process gives back when the C library is told to: it was in use by nobody."""
+    process = psutil.Process()
+    gc.collect()
+    before = process.memory_info().rss
+    if sys.platform == "linux":
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # of glibc alone
+        if trim is not None:
+            trim(0)
+    return max(0, before - process.memory_info().rss)
+
+
+def passed(samples: Samples, plan: Plan) -> list[str]:
+    """Hard limits that were passed at some moment when it was looked."""
+    found = (
+        ("max_db_size_mb", samples.largest_total, plan.db_mb * MB),
+        ("wal_limit_mb", samples.largest.wal, plan.wal_mb * MB),
+        ("max_archive_mb", samples.largest.archive, plan.archive_mb * MB * (1 + ARCHIVE_OVER)),
+    )
+    return [f"{name}: {size:,} of {most:,.0f} bytes" for name, size, most in found if size > most]
+
+
+def missing(agent: elytron.Agent, saved: int, unsure: set[int], plan: Plan) -> list[str]:
+    """What is wrong with an agent at the end: a message is held, archived, or told as dropped."""
+    agent.flush(timeout_s=STOP_MAX_S)
+    usage, wrong = agent.usage(), []
+    if usage.messages > plan.messages_max:
+        wrong.append(f"max_messages_per_agent: {usage.messages} of {plan.messages_max}")
+    there = [int(message.id) for message in agent.messages(archived=True)]
+    if len(there) != len(set(there)):
+        wrong.append(f"{len(there) - len(set(there))} messages are there twice")
+    acknowledged = set(range(saved + len(unsure))) - unsure
+    gone = len(acknowledged - set(there))
+    unsure_there = len(unsure & set(there))
+    if not gone <= usage.archive.dropped <= gone + len(unsure) - unsure_there:
+        wrong.append(f"{gone} are gone, and {usage.archive.dropped} were told as dropped")
+    wrong += [f"{found.part}: {found.what}" for found in agent.check().findings]
+    return [f"{agent.name}: {what}" for what in wrong]
+
+
+def line_of(row: dict[str, float]) -> str:
+    mb = {name: value / MB for name, value in row.items() if name.endswith("_bytes")}
+    return (
+        f"{row['second']:7.0f} s  host {mb['host_bytes']:6.1f} worker {mb['worker_bytes']:6.1f}"
+        f" sqlite {mb['sqlite_bytes']:5.1f} MB, {row['blocks'] / 1000:5.0f}k blocks,"
+        f" {row['descriptors']:3.0f} descriptors {row['threads']:3.0f} threads;"
+        f" ledger {mb['file_bytes']:6.1f} wal {mb['wal_bytes']:5.2f} graph {mb['graph_bytes']:5.1f}"
+        f" archive {mb['archive_bytes']:6.2f} MB; {row['saves_per_s']:5.0f} saves/s"
+        f" {row['save_p50_ms']:5.1f}/{row['save_p99_ms']:6.1f} ms, {row['recalls_per_s']:4.0f}"
+        f" recalls/s {row['recall_p50_ms']:5.1f}/{row['recall_p99_ms']:6.1f} ms"
+    )
+
+
+def report(outcome: Outcome) -> None:
+    """The rates that were kept, and the slopes."""
+    samples, load = outcome.samples, outcome.load
+    since = samples.full_at()
+    seconds = samples["second"][since:]
+    for name in ("saves_per_s", "recalls_per_s", "save_p50_ms", "save_p99_ms", "recall_p50_ms",
+                 "recall_p99_ms"):  # fmt: skip
+        values = samples[name][since:]
+        print(f"{name}: median of the windows {statistics.median(values):.1f}")
+    print(
+        f"{sum(load.saved):,} saves, {load.recalls:,} recalls, {load.questions:,} questions to"
+        f" graphs, {samples.worker_starts} workers; errors {load.errors or 'none'}"
+    )
+    print(f"slopes from second {seconds[0]:.0f} on, {(seconds[-1] - seconds[0]) / 60:.1f} minutes:")
+    for name in Samples.COLUMNS[1:11]:
+        values = samples[name][since:]
+        unit = MB if name.endswith("_bytes") else 1
+        shown = slope(seconds, [value / unit for value in values])
+        word = f"{name.removesuffix('_bytes')} MB" if unit == MB else name
+        print(
+            f"  {word}: {shown}; {min(values) / unit:.2f} to {max(values) / unit:.2f},"
+            f" at first {values[0] / unit:.2f}, at last {values[-1] / unit:.2f}"
+        )
+    print(
+        f"  of the host's RSS at the end {outcome.free_bytes / MB:.1f} MB were free, kept by malloc"
+    )
+    print(f"  (RSS target: under {SLOPE_TARGET_MB:g} MB an hour)")
+    print("\n".join(outcome.wrong) or "nothing is missing, and no limit was passed")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n\n")[0])
+    parser.add_argument("--minutes", type=float, default=10)
+    parser.add_argument("--saves-per-s", type=float, default=Plan.saves_per_s)
+    parser.add_argument("--recalls-per-s", type=float, default=Plan.recalls_per_s)
+    parser.add_argument("--agents", type=int, default=Plan.agents)
+    parser.add_argument("--window-s", type=float, default=Plan.window_s)
+    parser.add_argument("--noise-bytes", type=int, default=Plan.noise_bytes)
+    parser.add_argument("--trace", action="store_true", help="where Python's memory grew; slow")
+    arguments = parser.parse_args()
+    given = {
+        name: value for name, value in vars(arguments).items() if name in Plan.__dataclass_fields__
+    }
+    plan = Plan(seconds=60 * arguments.minutes, **given)
+    before = None
+    if arguments.trace:
+        tracemalloc.start(12)
+        before = tracemalloc.take_snapshot()
+    with tempfile.TemporaryDirectory() as folder:
+        outcome = soak(Path(folder) / "store", plan, tell=lambda line: print(line, flush=True))
+    report(outcome)
+    if before is not None:
+        gc.collect()
+        for grown in tracemalloc.take_snapshot().compare_to(before, "traceback")[:10]:
+            print(grown, *grown.traceback.format(), sep="\n    ")
+    return 1 if outcome.wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
