@@ -71,8 +71,8 @@ def with_an_archive(folder: Path, number: int) -> None:
     with elytron.open(folder / "archived", max_archive_mb=1) as store:
         bob = store.agent("bob")
         touch(bob, number)
-        bob.archive(keep=HELD // 2)
-        assert bob.recall(QUESTION.format(number))
+        assert bob.archive(older_than_days=0, keep=0).archived
+        assert bob.recall(QUESTION.format(number), archived=True)
         bob.forget(session="default")
 
 

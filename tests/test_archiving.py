@@ -1,6 +1,8 @@
 """Archiving by hand and at a limit: what leaves, what is told, and what can be had back by id."""
 
+import contextlib
 import logging
+import os
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -180,8 +182,53 @@ def test_the_oldest_segment_is_dropped_at_the_archives_limit_and_that_is_told(
     assert usage.dropped > 0
     assert usage.dropped_segments > 0
     assert archived_ids(bob) == [f"m{n}" for n in range(usage.dropped, 20)]
-    assert "over its limit: its 1 oldest segments with 5 messages were dropped" in caplog.text
+    assert "over its limit: its 1 oldest segments with 1 messages were dropped" in caplog.text
     assert bob.check().ok
+
+
+def test_the_archive_never_takes_more_than_its_limit_not_even_for_a_moment(
+    open_store: OpenStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Looked at after each write and each rename, while segments come, are joined and are left."""
+    bob = open_store(reserve_mb=0, max_archive_mb=1, keep_messages=0).agent("bob")
+    dice = random.Random(2)
+    seen: list[int] = []
+
+    def watched(plain: Any) -> Any:
+        def call(*arguments: Any) -> Any:
+            result = plain(*arguments)
+            seen.append(archive_bytes(bob))
+            return result
+
+        return call
+
+    with monkeypatch.context() as patch:
+        for name in ("write", "replace"):
+            patch.setattr(os, name, watched(getattr(os, name)))
+        start = 0
+        for count, kb in [(40, 1), (3, 30), (120, 2), (10, 1), (10, 1), (300, 1), (40, 20), (5, 1)]:
+            bob.save_many(
+                draft | {"content": dice.randbytes(kb * 500).hex()}
+                for draft in talk(count, start=start)
+            )
+            start += count
+            bob.archive(**ALL)
+            ids = archived_ids(bob)
+            bob.delete(ids[len(ids) // 2])
+            assert bob.restore(ids[-2]).restored
+    limit_bytes = 1 << 20
+    assert max(seen) <= limit_bytes
+    assert max(seen) > 0.7 * limit_bytes, "the limit was near"
+    usage = bob.usage()
+    assert usage.archive.dropped
+    assert usage.archived + usage.messages + usage.archive.dropped == start - 8
+    assert bob.check().ok
+
+
+def archive_bytes(bob: Agent) -> int:
+    with contextlib.suppress(FileNotFoundError), os.scandir(archive_of(bob).folder) as found:
+        return sum([file.stat().st_size for file in found])
+    return 0
 
 
 def test_a_write_at_the_limit_of_messages_archives_the_least_valuable(

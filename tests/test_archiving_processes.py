@@ -17,7 +17,7 @@ Start = Callable[..., "subprocess.Popen[str]"]
 COUNT = 24
 CONTENTS = {draft["id"]: draft["content"] for draft in talk(COUNT)}
 
-# A verb in a process that does something at the nth call of a function of ours.
+# A verb in a process that does something at the nth call, or calls, of a function of ours.
 AT_THE_NTH = """
 import os, signal, sys, elytron
 from elytron.archive import Archive
@@ -45,7 +45,7 @@ def act():
 def counted(self, *arguments, **named):
     global calls
     calls += 1
-    here = calls == int(nth)
+    here = str(calls) in nth.split(",")
     if here and when == "before":
         act()
     outcome = plain(self, *arguments, **named)
@@ -234,6 +234,55 @@ store.close()
 
 # A deletion looks into the ledger and then into the archive, and a message can go the other way
 # meanwhile: out of the archive behind its back, or into a segment that is not listed yet.
+def test_what_a_dead_process_left_in_both_places_is_healed_though_its_segment_was_written_anew(
+    tmp_path: Path, template: Path, start_script: Start
+) -> None:
+    """Who deletes one of those messages writes the segment anew, under another name than noted."""
+    folder = tmp_path / "store"
+    shutil.copytree(template, folder)
+    dead = start_script(AT_THE_NTH, folder, "archive", "after publishing", "1", "die")
+    assert dead.stdout.readline() == "here\n"
+    dead.communicate(timeout=60)
+    with elytron.open(folder, **QUIET) as store:
+        bob = store.agent("bob")
+        assert bob.delete("m12")
+        bob.enforce_limits()
+        check_once(bob, {key: text for key, text in CONTENTS.items() if key != "m12"})
+        assert bob.check().findings == ()
+
+
+def test_what_a_dead_process_archived_beside_a_living_one_is_not_archived_twice(
+    tmp_path: Path, template: Path, start_script: Start
+) -> None:
+    """
+    Both have written and listed their copies; the one dies, the other is half way through removing.
+
+    Whoever heals then cannot know yet which copy stays: it is left to the clean-up after that.
+    """
+    folder = tmp_path / "store"
+    shutil.copytree(template, folder)
+    # Its third commit removes, and the fourth says that it is done.
+    living = start_script(AT_THE_NTH, folder, "archive", "before a commit", "3,4", "wait")
+    assert living.stdout.readline() == "here\n"
+    dead = start_script(AT_THE_NTH, folder, "archive", "after publishing", "1", "die")
+    assert dead.stdout.readline() == "here\n"
+    dead.communicate(timeout=60)
+    living.stdin.write("go\n")
+    living.stdin.flush()
+    assert living.stdout.readline() == "here\n"
+    with elytron.open(folder, **QUIET) as store:
+        store.agent("bob").enforce_limits()
+    printed, complaints = living.communicate("go\n", timeout=60)
+    assert (printed, complaints) == ("done 14\n", "")
+    with elytron.open(folder, **QUIET) as store:
+        bob = store.agent("bob")
+        bob.enforce_limits()
+        assert bob.usage().messages == 0
+        assert bob.usage().archived == COUNT
+        assert bob.check().findings == ()
+    assert healed(folder) == CONTENTS
+
+
 @pytest.mark.parametrize(
     ("saver", "mover"),
     [

@@ -1,6 +1,8 @@
 """Checking: what is damaged is found and named, what can be made anew is, and the rest is kept."""
 
 import contextlib
+import errno
+import json
 import random
 from pathlib import Path
 
@@ -9,8 +11,9 @@ import pytest
 
 import elytron
 from elytron import ElytronError
-from elytron.ledger import files
-from ledgers import check_index, flip, held, ledger_path, query, wal_path
+from elytron.ledger import files, ops, rows
+from elytron.upkeep import expelling
+from ledgers import check_index, flip, held, ledger_path, query, wal_path, write
 from limits import everything
 
 SMALL = {"reserve_mb": 0, "keep_messages": 0}
@@ -107,24 +110,93 @@ DAMAGES = {
 
 
 @pytest.mark.parametrize("kind", DAMAGES)
-def test_a_damaged_row_is_named_kept_and_not_called_repaired(folder, kind):
+def test_a_damaged_row_is_named_and_taken_out_only_when_asked(folder, kind):
     sql, part = DAMAGES[kind]
     begin(folder)
     query(folder, sql)
-    before = query(folder, "SELECT count(*) FROM messages")
-    for repair in (False, True, False):
+    count = "SELECT count(*) FROM messages"
+    before = query(folder, count)
+    for repair in (False, True):
         report = checked(folder, repair=repair)
-        assert not report.ok
         assert part in {finding.part for finding in report.findings}
-        assert not any(finding.repaired for finding in report.findings if finding.part == part)
-    assert query(folder, "SELECT count(*) FROM messages") == before
+        assert not report.ok or part in ("users", "sessions")
+        assert query(folder, count) == before or repair
+    if part == "changes":
+        assert not checked(folder).ok
+        return
+    assert checked(folder).findings == ()
+    gone = 1 if part == "messages" and "no" not in kind else 0
+    assert query(folder, count)[0][0] == before[0][0] - gone
+    with elytron.open(folder, **SMALL) as store:
+        bob = store.agent("bob")
+        assert len(list(bob.messages())) == before[0][0] - gone
+        if gone:
+            bob.save("user", "A kangaroo", id="m60", session="s0")
+            assert bob.recall("kangaroo")[0].message.content == "A kangaroo"
+
+
+def test_what_is_taken_out_is_kept_in_a_file_that_is_named(folder):
+    begin(folder)
+    query(folder, "UPDATE messages SET content = 'Massage' WHERE id = 'm60'")
+    key = query(folder, "SELECT key FROM messages WHERE id = 'm60'")[0][0]
+    what = found(checked(folder, repair=True))["messages"]
+    (aside,) = ledger_path(folder).parent.glob("damaged-*")
+    assert f"it is lost: what is left of it lies in {aside}" in what
+    assert "Massage" not in what
+    (line,) = (aside / "rows.jsonl").read_text().splitlines()
+    kept = json.loads(line)
+    assert (kept["table"], kept["row"]["key"], kept["row"]["content"]) == (
+        "messages",
+        key,
+        "Massage",
+    )
+    assert set(kept["row"]["terms"]) == {"base64"}
+    with elytron.open(folder, **SMALL) as store:
+        receipt = store.agent("bob").forget(user="alice")
+    assert any(str(aside) in where for where in receipt.remaining)
+
+
+def test_no_row_is_taken_out_that_is_not_kept(folder, monkeypatch):
+    begin(folder)
+    query(folder, "UPDATE messages SET content = content || '!' WHERE id IN ('m60', 'm61')")
+    with monkeypatch.context() as patch:
+        patch.setattr(expelling.Expelling, "_sync", fail)
+        report = checked(folder, repair=True)
+    assert all("taking it out failed: no room" in one.what for one in report.findings)
+    assert len(report.findings) == 2
+    assert query(folder, "SELECT count(*) FROM messages WHERE id IN ('m60', 'm61')") == [(2,)]
+    with monkeypatch.context() as patch:
+        patch.setattr(expelling, "_EVIDENCE_MAX_BYTES", 500)
+        checked(folder, repair=True)
+    assert query(folder, "SELECT count(*) FROM messages WHERE id IN ('m60', 'm61')") == [(1,)]
+    checked(folder, repair=True)
+    assert checked(folder).findings == ()
+
+
+def fail(*_):
+    raise OSError(errno.ENOSPC, "full")
+
+
+def test_a_row_that_is_whole_again_is_not_taken_out(folder):
+    """Whoever found it damaged may be late."""
+    begin(folder)
+    key = query(folder, "SELECT key FROM messages WHERE id = 'm60'")[0][0]
+    with elytron.open(folder, **SMALL) as store:
+        bob = store.agent("bob")
+        write(bob, ops.Expel("messages", rows.STORED, key))
+        assert write(bob, ops.PutName("sessions", rows.CHECKSUMMED["sessions"], 1, "x", 0))
+        assert bob.get("m60") is not None
+        assert bob.check().ok
 
 
 def test_a_damaged_message_is_named_by_its_row(folder):
     begin(folder)
     query(folder, "UPDATE messages SET content = 'Massage' WHERE id = 'm60'")
     key = query(folder, "SELECT key FROM messages WHERE id = 'm60'")[0][0]
-    assert found(checked(folder)) == {"messages": f"message row {key} is not what was written"}
+    what = found(checked(folder))["messages"]
+    assert what.startswith(f"message row {key} (id 'm60', session 's0', said 20")
+    assert what.endswith(") is not what was written")
+    assert "Massage" not in what
 
 
 def test_many_damaged_messages_are_counted(folder):

@@ -1,12 +1,13 @@
 """Checking what was learned: damage is named and kept, what has lost an end is swept away."""
 
+import json
 from pathlib import Path
 
 import pytest
 
 import elytron
 from elytron import Corrupt
-from ledgers import query
+from ledgers import ledger_path, query
 
 SMALL = {"reserve_mb": 0, "link_concepts": False}
 
@@ -43,21 +44,37 @@ DAMAGES = {
 
 
 @pytest.mark.parametrize("kind", DAMAGES)
-def test_a_damaged_row_is_named_kept_and_never_shown(folder, kind):
+def test_a_damaged_row_is_named_never_shown_and_taken_out_when_asked(folder, kind):
     sql, part = DAMAGES[kind]
     begin(folder)
     assert checked(folder).findings == ()
     query(folder, sql)
-    for repair in (False, True, False):
-        report = checked(folder, repair=repair)
-        assert {finding.part for finding in report.findings} == {part}
-        assert not any(finding.repaired for finding in report.findings)
+    report = checked(folder)
+    assert {finding.part for finding in report.findings} == {part}
+    assert not any(finding.repaired for finding in report.findings)
     with elytron.open(folder, **SMALL) as store:
         bob = store.agent("bob")
         shown = {"memories": bob.memories, "concepts": bob.concepts, "relations": bob.relations}
         with pytest.raises(Corrupt, match=r"damaged|missing"):
             shown[part]()
         assert bob.history("s"), "the rest is shown"
+    before = query(folder, "SELECT count(*) FROM relations")[0][0]
+    assert not checked(folder, repair=True).ok
+    assert checked(folder).findings == ()
+    with elytron.open(folder, **SMALL) as store:
+        bob = store.agent("bob")
+        left = (len(bob.memories()), len(bob.concepts()), len(bob.relations()))
+    whole = (2, 4, before)
+    if part == "concepts":
+        assert left == (2, 3, 1)
+        (aside,) = ledger_path(folder).parent.glob("damaged-*")
+        kept = [
+            json.loads(line)["table"] for line in (aside / "rows.jsonl").read_text().splitlines()
+        ]
+        assert kept == ["concepts", "relations"]
+    elif "session" not in kind:
+        gone = {"memories": (1, 0, 0), "relations": (0, 0, 1)}[part]
+        assert left == tuple(count - less for count, less in zip(whole, gone, strict=True))
 
 
 def test_a_damaged_row_is_not_written_over(folder):

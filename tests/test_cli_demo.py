@@ -17,7 +17,7 @@ from ledgers import names
 from test_cli import Outcome, run
 
 ROOT = Path(__file__).parent.parent
-CONVERSATION = ROOT / "src" / "elytron" / "demo" / "conversation.jsonl"
+CONVERSATION = Path(elytron.__file__).parent / "demo" / "conversation.jsonl"
 DAYS = (
     ("8 May, 2023", "I went to a pottery class yesterday.", "Lovely, what did you make?"),
     ("12 June, 2023", "My zebra ran away.", "Oh no, the striped one?"),

@@ -150,14 +150,20 @@ def test_a_store_without_agents_has_nothing_to_clean_up_or_check(folder):
 def test_one_damaged_agent_keeps_no_other_from_being_cleaned_up_or_checked(held, folder):
     held("save", "carol", "user", "hello")
     ledger_path(folder).write_bytes(b"")
-    for words in (("cleanup",), ("check",)):
-        shown = held(*words)
-        assert shown.code == 8
-        assert "missing or empty" in shown.err
-        assert shown.out.splitlines()[-1].startswith("carol ")
-        damaged, sound = held(*words, "--json").document
-        assert damaged["cause"]["error"] == "corrupt"
-        assert sound["agent"] == "carol"
+    shown = held("cleanup")
+    assert shown.code == 8
+    assert "missing or empty" in shown.err
+    assert shown.out.splitlines()[-1].startswith("carol ")
+    damaged, sound = held("cleanup", "--json").document
+    assert damaged["cause"]["error"] == "corrupt"
+    assert sound["agent"] == "carol"
+    shown = held("check")
+    assert shown.code == 8
+    assert "missing or" in shown.out
+    assert "--repair puts 1 of them right" in shown.err
+    damaged, sound = held("check", "--json").document
+    assert (damaged["ok"], damaged["findings"][0]["part"]) == (False, "file")
+    assert (sound["agent"], sound["ok"]) == ("carol", True)
 
 
 # -- coming back

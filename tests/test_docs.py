@@ -44,6 +44,20 @@ def test_files_that_the_pages_name_are_there(page: Path) -> None:
         assert (ROOT / name).exists(), f"{page.name} names {name}"
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_what_the_pages_have_make_do_is_in_the_makefile(page: Path) -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    known = set(re.findall(r"^([a-z][\w-]*):", makefile, re.M))
+    for target in re.findall(r"(?:^|`)make ([a-z][\w-]*)", page.read_text("utf-8"), re.M):
+        assert target in known, f"{page.name} says `make {target}`"
+
+
+def test_make_demo_is_the_demo_of_the_command_line() -> None:
+    """Which has tests of its own: tests/test_cli_demo.py."""
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    assert re.search(r"^demo: .*\n\t@\$\(BIN\)/elytron demo\n", makefile, re.M)
+
+
 def test_the_first_minute_in_python_works_as_printed(tmp_path: Path) -> None:
     (program,) = blocks(ROOT / "README.md", "python")
     done = subprocess.run(

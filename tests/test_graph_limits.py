@@ -210,6 +210,22 @@ def test_a_check_finds_a_graph_that_was_damaged_and_repairs_it(folder):
         assert bob.cypher(COUNT) == [{"n": 50}]
 
 
+def test_a_graph_that_there_is_no_room_to_bring_up_to_date_is_not_called_damaged(folder):
+    with elytron.open(folder, max_db_size_mb=20, wal_limit_mb=0.5, keep_messages=0) as store:
+        bob = store.agent("bob")
+        bob.import_(texts(300))
+        bob.cypher(COUNT)
+        bob.import_([{**text, "id": f"later-{text['id']}"} for text in texts(300)])
+    with elytron.open(
+        folder, max_db_size_mb=2, wal_limit_mb=0.5, keep_messages=0, auto_cleanup=False
+    ) as store:
+        bob = store.agent("bob")
+        assert bob.check(repair=True).findings == ()
+        assert graph_bytes(folder) > 64 * 1024, "it is there still"
+        with pytest.raises(OverBudget):
+            bob.cypher(COUNT)
+
+
 def test_a_check_finds_rows_that_the_graph_lacks(folder, monkeypatch):
     from elytron.graph import batches
     from elytron.graph.statements import Batch

@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -92,6 +93,26 @@ def test_more_changes_than_are_kept_build_the_graph_anew(
             bob.edit(f"m{number % 50}", f"new {number}")
         same(graph)
     assert why_built(store) == "more changed than `change_max`"
+
+
+def test_a_graph_that_is_deleted_while_it_is_compared_with_its_ledger_is_built_again(
+    bob: elytron.Agent, client: GraphClient, monkeypatch: pytest.MonkeyPatch
+):
+    """As by another process that forgets somebody."""
+    fill(bob, 3)
+    with projecting(bob, client) as graph:
+        graph.catch_up()
+    plain = client.query
+
+    def query(folder: Path, *arguments: Any, **named: Any) -> Any:
+        monkeypatch.setattr(client, "query", plain)
+        client.drop(folder, deadline=time.monotonic() + DEADLINE_S)
+        return plain(folder, *arguments, **named)
+
+    monkeypatch.setattr(client, "query", query)
+    with projecting(bob, client) as graph:
+        same(graph)
+        assert graph.rows(MESSAGES) == [(3,)]
 
 
 def test_dead_rows_are_given_back_by_building_anew(store: elytron.Store, client: GraphClient):

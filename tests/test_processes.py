@@ -80,7 +80,8 @@ def test_every_receipt_of_a_killed_process_is_true(folder, start_script):
         for _ in range(5 + 13 * number):
             receipts.append(process.stdout.readline().strip())
         process.kill()
-        rest, _ = process.communicate(timeout=60)
+        rest = process.stdout.read()  # `communicate` passes over what `readline` has read ahead
+        process.wait(timeout=60)
         receipts += [line for line in rest.split("\n")[:-1] if line]
         with elytron.open(folder) as store:
             shown = held(store.agent("bob"))
@@ -283,6 +284,7 @@ verbs = {
     "reembed": bob.reembed,
     "cleanup": store.cleanup,
     "on_alarm": lambda: store.on_alarm(print),
+    "backup": lambda: store.backup("backup"),
 }
 public = {name for kind in (elytron.Agent, elytron.Store) for name in dir(kind)
           if not name.startswith("_")}

@@ -10,7 +10,7 @@ Elytron: bounded, crash-proof graph memory for AI agents.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0.dev0"
+__version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from elytron.agent import Agent
@@ -54,8 +54,12 @@ if TYPE_CHECKING:
     )
     from elytron.remote import connect
     from elytron.reports import (
+        AgentBackup,
+        AgentRestored,
         Alarm,
         ArchiveUsage,
+        BackedUp,
+        BackupRestored,
         Checked,
         Cleanup,
         Erased,
@@ -63,17 +67,23 @@ if TYPE_CHECKING:
         Forecast,
         JanitorUsage,
         Leaving,
+        NotBackedUp,
+        NotRestored,
         Reclaimed,
         Restored,
         WorkerUsage,
     )
-    from elytron.store import Store, open
+    from elytron.store import Store, open, restore_backup
 
 __all__ = [
     "AccessDenied",
     "Agent",
+    "AgentBackup",
+    "AgentRestored",
     "Alarm",
     "ArchiveUsage",
+    "BackedUp",
+    "BackupRestored",
     "BadLine",
     "Busy",
     "Checked",
@@ -104,7 +114,9 @@ __all__ = [
     "LedgerBytes",
     "Memory",
     "Message",
+    "NotBackedUp",
     "NotFound",
+    "NotRestored",
     "OutcomeUnknown",
     "OverBudget",
     "Receipt",
@@ -120,6 +132,7 @@ __all__ = [
     "WorkerUsage",
     "connect",
     "open",
+    "restore_backup",
 ]
 
 _HOMES = ("errors", "records", "reports", "config", "agent", "store", "remote")

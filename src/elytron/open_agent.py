@@ -8,13 +8,16 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from elytron.archive import Archive
 from elytron.concepts.known import KnownNames
+from elytron.embed.calls import Calls
 from elytron.errors import Busy
 from elytron.ledger.sqlite import Ledger
 from elytron.recall.nearest import Nearest
+from elytron.upkeep.background import Background
 from elytron.upkeep.embedding import Embedding
 from elytron.upkeep.extracting import Extracting
 from elytron.upkeep.gate import Gate
@@ -25,6 +28,20 @@ _LINKS_LOCK, _FACTS_LOCK, _VECTORS_LOCK = "links.lock", "facts.lock", "vectors.l
 # A step takes some 20 ms, or one call of an embedder. Whoever takes longer may have been stopped.
 _LINKS_PATIENCE_S, _VECTORS_PATIENCE_S = 1.0, 2.0
 _LOOK_AGAIN_S = 0.02  # whether the other process has done it
+
+
+@dataclass(frozen=True, slots=True)
+class Embeddings:
+    """What makes vectors for the agents of a store: who is asked, and the thread that does."""
+
+    calls: Calls
+    background: Background
+
+    def close(self, timeout_s: float) -> None:
+        """End both; a call that hangs is not waited for."""
+        self.background.abandon()
+        self.calls.close()
+        self.background.stop(timeout_s)
 
 
 class Use:
@@ -164,7 +181,11 @@ class OpenAgent:
         """Open the ledger; False if there is none, and it is not to be made. Raises as `Ledger`."""
         opened = self.ledger.open(create=create)
         if opened:
-            self.look_whose()
+            try:
+                self.look_whose()
+            except BaseException:
+                self.ledger.close()
+                raise
         return opened
 
     def learn(self, *, stopping: Callable[[], bool]) -> bool | None:

@@ -16,7 +16,6 @@ import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -31,10 +30,10 @@ from elytron.errors import Busy, Closed, ElytronError, Forked
 from elytron.ledger import files
 from elytron.ledger.pool import Slots
 from elytron.ledger.sqlite import Ledger
-from elytron.open_agent import OpenAgent, Use, vectors_gate
+from elytron.open_agent import Embeddings, OpenAgent, Use, vectors_gate
 from elytron.recall.nearest import Nearest
 from elytron.text import Analyzer
-from elytron.upkeep.background import Background
+from elytron.upkeep.background import Background, work_of
 from elytron.upkeep.embedding import Embedding
 from elytron.upkeep.extracting import Extracting
 from elytron.upkeep.housekeeping import Housekeeping
@@ -45,20 +44,6 @@ _log = logging.getLogger("elytron.store")
 _LOOK_AGAIN_S = 0.1  # a use that was forgotten ends without a word
 _SPARE_READERS = 24  # idle readers of a store beyond one an agent
 _LINKING_RESTS = 3.0  # times as long as it works, while there are saves
-
-
-@dataclass(frozen=True, slots=True)
-class Embeddings:
-    """What makes vectors for the agents of a store: who is asked, and the thread that does."""
-
-    calls: Calls
-    background: Background
-
-    def close(self, timeout_s: float) -> None:
-        """End both; a call that hangs is not waited for."""
-        self.background.abandon()
-        self.calls.close()
-        self.background.stop(timeout_s)
 
 
 class OpenAgents:
@@ -83,11 +68,11 @@ class OpenAgents:
         self._analyzer = analyzer
         self._extract = extract
         found = weakref.ref(self)
-        work = _work_of(found, OpenAgents.work_behind)
+        work = work_of(found, OpenAgents.work_behind)
         self.background = Background(work, rest_while_busy=_LINKING_RESTS)
         self.embeddings = None
         if calls is not None:
-            behind = Background(_work_of(found, OpenAgents.embed_behind), name="elytron-embedding")
+            behind = Background(work_of(found, OpenAgents.embed_behind), name="elytron-embedding")
             self.embeddings = Embeddings(calls, behind)
         self._pid = os.getpid()
         self._closed = False
@@ -233,6 +218,32 @@ class OpenAgents:
                         f" {self.config.save_timeout_s:g} s; nothing was written: retry later, or"
                         " raise `max_open_agents`"
                     )
+
+    @contextlib.contextmanager
+    def put_aside(self, name: str) -> Iterator[None]:
+        """
+        Keep all others from an agent for the length of the block, once their uses of it have ended.
+        `Busy` if some had not after `save_timeout_s`.
+        """
+        place = self._new(name)  # never ready, so whoever wants it waits
+        deadline = time.monotonic() + self.config.save_timeout_s
+        with self._changed:
+            while (entry := self._entries.get(name)) is not None and (
+                entry.uses or not entry.ready
+            ):
+                self.check_usable()
+                if time.monotonic() > deadline:
+                    raise Busy(f"{name!r} is still in use; nothing was changed: retry later")
+                self._changed.wait(_LOOK_AGAIN_S)
+            self._entries[name] = place
+        try:
+            if entry is not None:
+                self._rest(entry)
+            yield
+        finally:
+            with self._changed:
+                self._entries.pop(name, None)
+                self._changed.notify_all()
 
     def _resting_place(self) -> OpenAgent | None:
         """Remove the least recently used idle agent, if all places or all memory is taken."""
@@ -485,15 +496,3 @@ class OpenAgents:
                 self.embeddings.calls.abandon()
             self.upkeep.graphs.abandon()
             warnings.warn(f"store {self.path} was never closed", ResourceWarning, stacklevel=2)
-
-
-def _work_of(
-    found: "weakref.ref[OpenAgents]", step: Callable[[OpenAgents, str], bool | None]
-) -> Callable[[str], bool | None]:
-    """The background's work, which does not keep the store that it is done for."""
-
-    def work(name: str) -> bool | None:
-        agents = found()
-        return False if agents is None else step(agents, name)
-
-    return work

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import NamedTuple
 
+from elytron.errors import ElytronError
+
 # Why a message leaves, in the order in which the rules are applied.
 AGE, COUNT, BYTES, EMERGENCY = "age", "count", "bytes", "emergency"
 
@@ -141,6 +143,44 @@ class Checked:
 
 
 @dataclass(frozen=True, slots=True)
+class Salvaged:
+    """
+    What a new ledger was made of, when an agent's was damaged.
+
+    Attributes:
+        kept: rows by kind (messages, memories, concepts, relations ...) that were whole.
+        later: messages from commits that stood behind a damaged place of the log.
+        from_archive, from_backup: messages that were damaged or gone and were there.
+        lost: messages that there were, by what is left of the file, and that are whole nowhere. Of
+            a file that is gone, or of pages of which nothing is left, nobody knows how many.
+        lost_ids: of these, as far as they are known, at most 100.
+        nameless: sessions and users whose names are lost: they are `lost-session-N`.
+        damaged_pages: of the old file, with something on them that was not what was written:
+            messages, memories, concepts, relations or marks.
+        aside: the folder where the damaged files lie.
+        held_nothing: whether the old file was whole and nothing was in it.
+    """
+
+    agent: str
+    kept: Mapping[str, int] = field(default_factory=dict)
+    later: int = 0
+    from_archive: int = 0
+    from_backup: int = 0
+    lost: int = 0
+    lost_ids: tuple[str, ...] = ()
+    nameless: int = 0
+    damaged_pages: int = 0
+    aside: str = ""
+    held_nothing: bool = False
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing was left, so that the ledger begins anew."""
+        found = sum(self.kept.values()) + self.later + self.from_archive + self.from_backup
+        return not (found or self.held_nothing)
+
+
+@dataclass(frozen=True, slots=True)
 class Embedded:
     """
     What `embed` or `reembed` did: how many messages and memories got a vector of their own, share
@@ -264,3 +304,91 @@ class WorkerUsage:
     starts: int = 0
     last_error: str | None = None
     engine_version: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AgentBackup:
+    """
+    The backup of one agent as it is now.
+
+    `copied` says whether it was made anew, or stayed because nothing had changed since `at`;
+    `copied_bytes` are those that were written for that.
+    """
+
+    agent: str
+    copied: bool
+    messages: int
+    archived: int
+    copied_bytes: int
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class NotBackedUp:
+    """An agent of which no new copy was made, and why. The copy that it had is untouched."""
+
+    agent: str
+    cause: ElytronError
+
+
+@dataclass(frozen=True, slots=True)
+class BackedUp:
+    """What a backup did, agent by agent."""
+
+    path: str
+    at: datetime
+    agents: tuple[AgentBackup, ...] = ()
+    failed: tuple[NotBackedUp, ...] = ()
+
+    @property
+    def ok(self) -> bool:
+        """Whether every agent has a backup of its present state."""
+        return not self.failed
+
+
+@dataclass(frozen=True, slots=True)
+class AgentRestored:
+    """
+    What was done to bring one agent back from a backup.
+
+    Attributes:
+        how: `new` (it was not there), `same` (it is as the backup has it), `replaced` (it was
+            whole, and `replace` said so) or `salvaged` (it was damaged: what was whole is kept,
+            the rest is the backup's); for a dry run, what would be done.
+        messages, archived: how many it holds now, or would hold.
+        at: when the backup was made.
+        aside: where the files lie that it had before, None if there were none.
+        salvaged: what the salvage kept and took from where, if there was one.
+    """
+
+    agent: str
+    how: str
+    messages: int
+    archived: int
+    at: datetime
+    aside: str | None = None
+    salvaged: Salvaged | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NotRestored:
+    """An agent that was not restored, and why. What was there is untouched."""
+
+    agent: str
+    cause: ElytronError
+
+
+@dataclass(frozen=True, slots=True)
+class BackupRestored:
+    """What came back from a backup, agent by agent."""
+
+    path: str
+    backup: str
+    dry_run: bool
+    agents: tuple[AgentRestored, ...] = ()
+    failed: tuple[NotRestored, ...] = ()
+
+    @property
+    def ok(self) -> bool:
+        """Whether every agent that was asked for is there now."""
+        return not self.failed

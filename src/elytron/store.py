@@ -4,7 +4,7 @@ Store: many agents under one folder, with one queue, one set of readers, and one
 
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -22,8 +22,9 @@ from elytron.ledger import files
 from elytron.ledger.opening import name_within
 from elytron.open_agents import OpenAgents
 from elytron.records import StoreUsage
-from elytron.reports import Alarm
+from elytron.reports import Alarm, BackedUp, BackupRestored
 from elytron.text import Analyzer
+from elytron.upkeep import backing_up, bringing_back
 from elytron.upkeep.clock import Clock
 from elytron.upkeep.housekeeping import Housekeeping
 from elytron.write.admission import IdClock
@@ -64,6 +65,82 @@ def open(  # noqa: A001 - `elytron.open` is the public name
     return Store(path, loaded, embedder=function, extract=extract)
 
 
+def restore_backup(
+    backup: str | os.PathLike[str],
+    path: str | os.PathLike[str],
+    config: str | Path | Mapping[str, Any] | Config | None = None,
+    *,
+    agents: Iterable[str] | None = None,
+    replace: bool = False,
+    dry_run: bool = False,
+    on_progress: Callable[[int, int], None] | None = None,
+    **settings: Any,
+) -> BackupRestored:
+    """
+    Bring agents back from a backup into the store at *path*, which is made if it is not there.
+
+    The backup is read and compared with its checksums first. What is done with an agent depends on
+    what the store has: nothing, and it is put there; a damaged memory, and what is whole of it is
+    kept and completed from the backup; a whole one, and it is refused, unless *replace*.
+
+    Args:
+        backup: a folder made by `Store.backup`.
+        agents: their names; all in the backup if None.
+        replace: put the backup in the place of whole memories too. Their files are kept in
+            `replaced-TIME` in the agent's folder; delete them when they are of no use any more.
+        dry_run: only verify the backup and say what would be done.
+        on_progress: called with (agents done, all).
+
+    Returns:
+        What was done, agent by agent; `failed` names those that were not restored, each with why:
+        `Conflict` (whole, and no *replace*), `Corrupt` (the backup of it is damaged), `Busy`.
+
+    Raises:
+        NotFound: there is no backup, or not of one of *agents*.
+        Busy: a backup into the folder, or another restore, is at work.
+        Unavailable: a place cannot be used, or a newer version made the backup.
+        DiskFull: as it says; agents that were done before it are there.
+
+    Other processes, and stores of this one, that have a replaced agent open get `Corrupt` at their
+    next write to it, and have to open the store anew.
+    """
+    loaded = config_sources.load(config, settings, os.environ)
+    return bringing_back.bring_back(
+        as_path(backup, what="a backup"),
+        as_path(path),
+        loaded,
+        wanted=names_of(agents),
+        replace=replace,
+        dry_run=dry_run,
+        on_progress=on_progress,
+    )
+
+
+def as_path(path: str | os.PathLike[str], *, what: str = "the store's path") -> Path:
+    """
+    Raises:
+        InvalidArgument: it is no path.
+    """
+    try:
+        return Path(path)
+    except TypeError as error:
+        raise InvalidArgument(f"{what} must be a path; got {path!r:.50}") from error
+
+
+def names_of(agents: Iterable[str] | None) -> list[str] | None:
+    """
+    The names of agents, checked; None for all.
+
+    Raises:
+        InvalidArgument: one can be no name, or they are none.
+    """
+    if agents is None:
+        return None
+    if isinstance(agents, str):
+        raise InvalidArgument("agents must be several names, as ['Bob']; got one string")
+    return [files.check_name(name) for name in agents]
+
+
 def with_embedder(
     settings: Mapping[str, Any], embedder: str | EmbedFunction | None
 ) -> Mapping[str, Any]:
@@ -100,10 +177,7 @@ class Store:
             vfs: names an SQLite file layer, for tests that make it fail.
             clock: by which messages grow old, for tests that make time pass.
         """
-        try:
-            self.path = Path(path)
-        except TypeError as error:
-            raise InvalidArgument(f"the store's path must be a path; got {path!r:.50}") from error
+        self.path = as_path(path)
         self.config = config
         files.check_store_path(self.path, allow_network=config.allow_network_path)
         if extract is not None and not callable(extract):
@@ -158,6 +232,48 @@ class Store:
         """
         self._agents.check_usable()
         return self._upkeep.janitor.run()
+
+    def backup(
+        self,
+        to: str | os.PathLike[str],
+        *,
+        agents: Iterable[str] | None = None,
+        on_progress: Callable[[int, int], None] | None = None,
+    ) -> BackedUp:
+        """
+        Bring a backup up to date, while everybody goes on saving.
+
+        Each agent is copied as it is at one moment: its ledger, and what its archive has new. One
+        that was not written to since is passed over. The graph is not copied, since it can be made
+        anew. What was forgotten here is not in the backup any more.
+
+        Args:
+            to: a folder, made if it is not there: empty, or a backup of this store.
+            agents: their names; all if None.
+            on_progress: called with (agents done, all).
+
+        Returns:
+            What was done, agent by agent. `failed` names those of which no copy was made, each with
+            why: `Corrupt` (damaged, missing, or older than its last backup), `Busy`. Their last
+            backup stays as it was.
+
+        Raises:
+            InvalidArgument: *to* lies in the store, is a store, or holds something else.
+            NotFound: one of *agents* is neither in the store nor in the backup.
+            Busy: another backup into the folder is at work.
+            DiskFull, Unavailable: what was there before is still good.
+
+        Stopped at any moment, a backup leaves for each agent the copy before or the new one.
+        """
+        self._agents.check_usable()
+        return backing_up.back_up(
+            self.path,
+            as_path(to, what="a backup"),
+            self._upkeep,
+            held=self.agents(),
+            wanted=names_of(agents),
+            on_progress=on_progress,
+        )
 
     def on_alarm(self, hook: Callable[[Alarm], None]) -> None:
         """

@@ -28,7 +28,7 @@ from elytron.records import (
     StoreUsage,
     Usage,
 )
-from elytron.reports import Alarm, Checked, Cleanup, Embedded, Erased, Reclaimed, Restored
+from elytron.reports import Alarm, BackedUp, Checked, Cleanup, Embedded, Erased, Reclaimed, Restored
 
 _T = TypeVar("_T")
 _PART = 500  # messages of the archive that are read at once
@@ -86,6 +86,18 @@ class AsyncStore:
     async def cleanup(self) -> bool:
         """See `Store.cleanup`."""
         return await self._call(self._store.cleanup)
+
+    async def backup(
+        self,
+        to: str | os.PathLike[str],
+        *,
+        agents: Iterable[str] | None = None,
+        on_progress: Callable[[int, int], None] | None = None,
+    ) -> BackedUp:
+        """See `Store.backup`. *on_progress* is called on a thread of the pool."""
+        return await self._call(
+            lambda: self._store.backup(to, agents=agents, on_progress=on_progress)
+        )
 
     def on_alarm(self, hook: Callable[[Alarm], None]) -> None:
         """See `Store.on_alarm`. Touches nothing, so it is not awaited."""

@@ -7,7 +7,9 @@ again. How the listing changes is decided in `listing.py`.
 
 import itertools
 import logging
+import sys
 import time
+from array import array
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -102,6 +104,10 @@ class Archive(Listing):
                 holding[one].append(entry)
         return holding
 
+    def hashes(self, entry: Entry) -> "array[int]":
+        """The hashes of the ids in a segment, rising; none, if its trailer is damaged."""
+        return self._trailers.hashes(entry.name)
+
     def find(self, ids: Iterable[str]) -> tuple[dict[str, Archived], dict[str, str]]:
         """
         The messages with these ids, and segments that may hold some but are damaged, with why.
@@ -129,54 +135,96 @@ class Archive(Listing):
             DiskFull, Unavailable, Busy, OutcomeUnknown: the same; repeat it.
         """
         removed = 0
+        added: list[str] = []
 
         def look(entry: Entry) -> list[str]:
             nonlocal removed
             if not any(drop(archived) for archived in self.read(entry)):
                 return []
-            new = self._replace([entry], (a for a in self.read(entry) if not drop(a)))
+            new = self.replace([entry], (a for a in self.read(entry) if not drop(a)))
             removed += entry.messages - sum(kept.messages for kept in new)
+            added.extend([kept.name for kept in new])
             return [kept.name for kept in new]
 
         damaged = self._visit(look, names)
-        return Rewritten(removed, damaged)
+        return Rewritten(removed, damaged, tuple(added))
 
-    def merge(self, *, skip: Collection[str] = ()) -> int:
+    def replace(
+        self, old: Sequence[Entry], messages: Iterable[Archived], *, needs: Collection[str] = ()
+    ) -> list[Entry]:
+        """
+        Put segments with *messages* in the place of *old*; returns the new.
+
+        Raises:
+            Conflict: one of *old*, or of those named in *needs*, is no longer listed; nothing was
+                changed.
+        """
+        new = self.write(messages)
+        try:
+            self.publish(add=new, remove=[entry.name for entry in old], needs=needs)
+        except BaseException:
+            self._discard_after_error(new)
+            raise
+        return new
+
+    def merge(
+        self,
+        *,
+        skip: Callable[[], Collection[str]] = frozenset,
+        room_bytes: Callable[[], int] = lambda: sys.maxsize,
+    ) -> int:
         """
         Join small segments with their neighbours; returns by how many there are fewer.
 
         Afterwards at most two small ones are left behind a large one (`merging.py`). Damaged
-        ones are left as they are, and so are those named in *skip*; the rest is left to the next
+        ones are left as they are, and so are those that *skip* names; the rest is left to the next
         time if others are at it.
-        """
-        fewer = 0
-        for group in plan_merge(self.manifest().entries, skip=skip):
-            try:
-                new = self._replace(group, itertools.chain.from_iterable(map(self.read, group)))
-            except Conflict as error:
-                _log.info("%d archive segments were not merged: %s", len(group), error)
-                return fewer
-            except Corrupt as error:
-                broken = [entry.name for entry in group if self._why_damaged(entry) is not None]
-                if not broken:  # one was replaced meanwhile, so others are at it
-                    return fewer
-                _log.warning("%d archive segments were not merged: %s", len(broken), error)
-                return fewer + self.merge(skip={*skip, *broken})
-            fewer += len(group) - len(new)
-        return fewer
 
-    def drop_oldest(self, limit_bytes: int, *, skip: Collection[str] = ()) -> Dropped:
+        Args:
+            skip: asked once the listing is read, so that what is listed and not named then was
+                listed before.
+            room_bytes: what the segments that are joined may take at most; for a moment they are
+                there twice.
+        """
+        fewer, broken = 0, set[str]()
+        while True:
+            entries = self.manifest().entries
+            for group in plan_merge(entries, skip={*skip(), *broken}):
+                if sum([entry.bytes for entry in group]) > room_bytes():
+                    continue
+                try:
+                    messages = itertools.chain.from_iterable(map(self.read, group))
+                    new = self.replace(group, _once(messages))
+                except Conflict as error:
+                    _log.info("%d archive segments were not merged: %s", len(group), error)
+                    return fewer
+                except Corrupt as error:
+                    found = [entry.name for entry in group if self._why_damaged(entry) is not None]
+                    if not found:  # one was replaced meanwhile, so others are at it
+                        return fewer
+                    _log.warning("%d archive segments were not merged: %s", len(found), error)
+                    broken.update(found)
+                    break
+                fewer += len(group) - len(new)
+            else:
+                return fewer
+
+    def drop_oldest(
+        self, limit_bytes: int, *, skip: Callable[[], Collection[str]] = frozenset
+    ) -> Dropped:
         """
         Drop whole segments until the others have at most *limit_bytes*; they are gone.
 
-        The oldest first: that whose latest message is the earliest. Those in *skip* stay.
+        The oldest first: that whose latest message is the earliest. Those that *skip* names stay;
+        it is asked as by `merge`.
 
         Raises:
             Conflict: others kept changing the archive; nothing was dropped.
         """
         conflicts = 0
         while True:
-            oldest = _oldest(self.manifest().entries, limit_bytes=limit_bytes, skip=skip)
+            entries = self.manifest().entries
+            oldest = _oldest(entries, limit_bytes=limit_bytes, skip=skip())
             dropped = Dropped(
                 len(oldest),
                 sum(entry.messages for entry in oldest),
@@ -205,12 +253,15 @@ class Archive(Listing):
         """
         return self._adopt(now_s=time.time() if now_s is None else now_s, is_held=self._is_held)
 
-    def damaged(self) -> dict[str, str]:
-        """Read everything: the names of damaged segments, listed or not, each with why."""
+    def damaged(self, see: Callable[[Archived], object] = bool) -> dict[str, str]:
+        """
+        Read everything: the names of damaged segments, listed or not, each with why. *see* is
+        given each message.
+        """
 
         def look(entry: Entry) -> list[str]:
-            for _ in self.read(entry):
-                pass
+            for archived in self.read(entry):
+                see(archived)
             return []
 
         found = self._visit(look, None)
@@ -285,16 +336,6 @@ class Archive(Listing):
             return str(error) if entry.name in self.manifest().names else None
         return None
 
-    def _replace(self, old: Sequence[Entry], messages: Iterable[Archived]) -> list[Entry]:
-        """Put segments with *messages* in the place of *old*."""
-        new = self.write(messages)
-        try:
-            self.publish(add=new, remove=[entry.name for entry in old])
-        except BaseException:
-            self._discard_after_error(new)
-            raise
-        return new
-
     def _discard_after_error(self, written: Sequence[Entry]) -> None:
         try:
             self.discard(written)
@@ -313,6 +354,7 @@ class Archive(Listing):
             Segments that are listed and damaged, each with why.
         """
         seen: set[str] = set()
+        again: set[str] = set()
         damaged: dict[str, str] = {}
         conflicts = 0
         while True:
@@ -329,6 +371,9 @@ class Archive(Listing):
                 except Corrupt as error:
                     if entry.name not in self.manifest().names:
                         conflicts = _next_attempt(conflicts, error)
+                        break
+                    if entry.name not in again and self._why_damaged(entry) is None:
+                        again.add(entry.name)  # it is whole, and the disk failed for a moment
                         break
                     damaged[entry.name] = str(error)
                 except Conflict as error:
@@ -368,6 +413,14 @@ def read_all(
                 if on_damage is None:
                     raise
                 on_damage(error)
+
+
+def _once(messages: Iterable[Archived]) -> Iterator[Archived]:
+    """Each message once: two processes that archived the same, and died, leave it twice."""
+    seen: dict[int, Archived] = {}
+    for archived in messages:
+        if seen.setdefault(archived.key, archived) is archived or seen[archived.key] != archived:
+            yield archived
 
 
 def _next_attempt(conflicts: int, error: ElytronError) -> int:

@@ -77,10 +77,14 @@ class Manifest:
 
 @dataclass(frozen=True, slots=True)
 class Rewritten:
-    """How many messages a rewrite took out; segments that could not be read, each with why."""
+    """
+    How many messages a rewrite took out; segments that could not be read, each with why; and the
+    names of those that it wrote.
+    """
 
     removed: int
     damaged: Mapping[str, str] = field(default_factory=dict)
+    added: tuple[str, ...] = field(default=(), compare=False)  # by chance
 
 
 @dataclass(frozen=True, slots=True)

@@ -74,11 +74,26 @@ class Listing:
                 return sum(sizes.values()) + self._path.stat().st_size
             return sum(sizes.values())
 
+    @property
+    def folder_bytes(self) -> int:
+        """All that lies in the folder, also what is being written."""
+        total = 0
+        with (
+            translate_os_errors(self.folder),
+            contextlib.suppress(FileNotFoundError),
+            os.scandir(self.folder) as found,
+        ):
+            for file in found:
+                with contextlib.suppress(FileNotFoundError):  # gone since it was listed
+                    total += file.stat(follow_symlinks=False).st_size
+        return total
+
     def publish(
         self,
         *,
         add: Sequence[Entry] = (),
         remove: Collection[str] = (),
+        needs: Collection[str] = (),
         dropped_messages: int = 0,
         dropped_segments: int = 0,
     ) -> None:
@@ -89,7 +104,8 @@ class Listing:
         already is harmless.
 
         Raises:
-            Conflict: one to remove is no longer listed, or the file of one to add is gone.
+            Conflict: one to remove, or one in *needs*, is no longer listed, or the file of one to
+                add is gone.
             DiskFull, Unavailable, Busy: nothing was changed either.
             OutcomeUnknown: the change may come undone in a power cut; no file was unlinked.
         """
@@ -106,6 +122,10 @@ class Listing:
                 dropped_messages=dropped_messages,
                 dropped_segments=dropped_segments,
             )
+            if not held.names.issuperset(needs):
+                raise Conflict(
+                    f"a segment in {self.folder} was replaced meanwhile; nothing was changed"
+                )
             sizes = self._on_disk()
             for entry in add:
                 if entry.name not in held.names and sizes.get(entry.name) != entry.bytes:

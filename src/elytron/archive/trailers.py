@@ -1,6 +1,7 @@
 """Trailers: the ends of segments, kept in memory within a bound, to look ids up in."""
 
 import threading
+from array import array
 from collections import OrderedDict
 from collections.abc import Collection
 from pathlib import Path
@@ -33,6 +34,13 @@ class Trailers:
         except Corrupt:
             return list(hashed_ids)  # whoever reads the segment is told what is wrong with it
         return [hashed_id for hashed_id in hashed_ids if trailer.may_hold(hashed_id)]
+
+    def hashes(self, name: str) -> "array[int]":
+        """The hashes of the ids in a segment, rising; none, if its trailer is damaged."""
+        try:
+            return self._trailer(name).hashes
+        except Corrupt:
+            return array("I")  # as above
 
     def keep_only(self, names: Collection[str]) -> None:
         """Drop the trailers of segments that are gone."""

@@ -2,8 +2,8 @@
 Command line: the program, its commands, and the one way out of it.
 
 The commands are the verbs of the library: `writing.py`, `reading.py`, `learning.py`, `graph.py`,
-`migrating.py`, `keeping.py`, `embedding.py`, `forgetting.py`, `watching.py` and `serving.py` hold
-them.
+`migrating.py`, `keeping.py`, `backing_up.py`, `embedding.py`, `forgetting.py`, `watching.py` and
+`serving.py` hold them.
 `options.py` reads values, `documents.py` and the modules of tables lay out what is printed,
 `exits.py` ends.
 """
@@ -18,6 +18,7 @@ import click
 
 import elytron
 from elytron.faces import (
+    backing_up,
     embedding,
     exits,
     forgetting,
@@ -118,6 +119,7 @@ for command in (
     keeping.emergency,
     keeping.reclaim,
     keeping.check,
+    backing_up.backup,
     writing.reindex,
     embedding.embed,
     embedding.reembed,

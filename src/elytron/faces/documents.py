@@ -17,7 +17,7 @@ from elytron.errors import ElytronError
 from elytron.faces.output import emit
 from elytron.faces.visible import json_safe
 from elytron.records import Hit, LedgerBytes, Usage
-from elytron.reports import Checked, Cleanup, EmbeddingUsage, Reclaimed
+from elytron.reports import BackedUp, BackupRestored, Checked, Cleanup, EmbeddingUsage, Reclaimed
 
 # What a record works out from its fields, and programs want too.
 _DERIVED: Mapping[type, tuple[str, ...]] = {
@@ -27,6 +27,8 @@ _DERIVED: Mapping[type, tuple[str, ...]] = {
     Cleanup: ("reasons",),
     Reclaimed: ("given_back_bytes",),
     Checked: ("ok",),
+    BackedUp: ("ok",),
+    BackupRestored: ("ok",),
     EmbeddingUsage: ("queued",),
 }
 

@@ -5,19 +5,21 @@ Rich is imported by those that print for people, once it is known that they do.
 """
 
 from datetime import datetime
+from pathlib import Path
 
 import click
 
 from elytron.agent import Agent
-from elytron.errors import Corrupt, NotFound
-from elytron.faces import costs, documents
+from elytron.errors import Corrupt, InvalidArgument, NotFound
+from elytron.faces import backing_up, costs, documents
 from elytron.faces.costs import Unreadable
 from elytron.faces.each import of_each
 from elytron.faces.options import Command, Place, common, held_agent, quoted, time_option
 from elytron.faces.output import note, say
 from elytron.faces.progress import counting, stepping
 from elytron.faces.visible import counted
-from elytron.reports import Checked, Cleanup, Restored
+from elytron.ledger.files import strays
+from elytron.reports import Checked, Cleanup, Finding, Restored
 
 _IDS_TOLD = 3  # missing ids in an error
 
@@ -128,27 +130,53 @@ def cleanup(place: Place, agent: str | None, dry_run: bool) -> None:
 
 @click.command()
 @common
-@click.argument("agent")
+@click.argument("agent", required=False)
 @click.argument("ids", metavar="[ID]...", nargs=-1)
 @click.option("--session", metavar="SESSION", help="Those of this session.")
 @time_option("--since", zone_needed=False, help="Those said from this time on.")
 @time_option("--until", zone_needed=False, help="Those said before this time.")
+@click.option(
+    "--from", "source", metavar="BACKUP", type=click.Path(path_type=Path),
+    help="A folder made by `backup`; what is named then are agents.",
+)  # fmt: skip
+@click.option("--replace", is_flag=True, help="With --from: also in the place of whole memories.")
+@click.option("--dry-run", is_flag=True, help="With --from: only verify, and say what would be.")
 def restore(
     place: Place,
-    agent: str,
+    agent: str | None,
     ids: tuple[str, ...],
     session: str | None,
     since: datetime | None,
     until: datetime | None,
+    source: Path | None,
+    replace: bool,
+    dry_run: bool,
 ) -> None:
-    """Bring messages back from the archive.
+    """Bring messages back from the archive, or agents from a backup.
 
-    By their IDs, or by session and time; all conditions hold together, and there has to be one.
-    What comes back counts as new, so that it is not archived again at once.
+    From the archive of AGENT by their IDs, or by session and time; all conditions hold together,
+    and there has to be one. What comes back counts as new, so that it is not archived again at
+    once.
+
+    With --from, whole agents from a BACKUP, as `restore --from BACKUP [AGENT]...`; all of them if
+    none is named. One that the store has not is put there. One that is damaged keeps what is whole,
+    and gets the rest from the backup. One that is whole is refused, but for --replace. What was
+    there is set aside, never deleted.
 
     JSON: agent, restored, already_held, missing (ids that are not in the archive) and damaged
-    (files of the archive that cannot be read, each with why).
+    (files of the archive that cannot be read, each with why). With --from: path, backup, dry_run,
+    agents (each with agent, how, messages, archived, at, aside and salvaged), failed (each with
+    agent and cause) and ok.
     """
+    if source is not None:
+        if (session, since, until) != (None, None, None):
+            raise InvalidArgument("--session, --since and --until go without --from")
+        backing_up.restore(place, source, _all(agent, ids), replace=replace, dry_run=dry_run)
+        return
+    if agent is None:
+        raise click.MissingParameter(param_type="argument", param_hint="AGENT")
+    if replace or dry_run:
+        raise InvalidArgument("--replace and --dry-run go with --from")
     with place.open() as store:
         memory = held_agent(store, agent)
         with stepping(memory, "restoring", silent=place.as_json) as on_progress:
@@ -167,6 +195,10 @@ def restore(
 
         show(*report_tables.restored(report))
     _raise_what_did_not_come(report)
+
+
+def _all(agent: str | None, more: tuple[str, ...]) -> tuple[str, ...] | None:
+    return None if agent is None else (agent, *more)
 
 
 def _raise_what_did_not_come(report: Restored) -> None:
@@ -256,7 +288,8 @@ def check(place: Place, agent: str | None, repair: bool) -> None:
     """Look at everything that is stored, and say what is wrong.
 
     Of one agent or of all: each row, each word, each file of the archive. Ends with 8 if
-    something is wrong and was not repaired.
+    something is wrong and was not repaired. With --repair a ledger whose file is damaged is made
+    anew of all that is whole; the damaged files are kept, and what is lost is named.
 
     JSON: a list, each with agent, ok, messages, archived and findings (each with part, what,
     repairable and repaired); or, for an agent that cannot be read, with agent and cause.
@@ -268,6 +301,8 @@ def check(place: Place, agent: str | None, repair: bool) -> None:
                 return memory.check(repair=repair, on_progress=on_progress)
 
         reports = of_each(store, agent, look)
+        if agent is None:
+            reports += [_stray(path) for path in strays(store.path, store.agents())]
     if place.as_json:
         documents.write(reports)
     elif not reports:
@@ -279,6 +314,12 @@ def check(place: Place, agent: str | None, repair: bool) -> None:
         show(*report_tables.checks(reports))
     costs.raise_first_error(reports)
     _raise_what_is_wrong(reports, repair=repair)
+
+
+def _stray(path: Path) -> Checked:
+    """What is said of a folder, or a file, that no agent's name leads to."""
+    what = f"{path} is of no agent, as far as it says: name the agent to have it repaired"
+    return Checked(path.name, 0, 0, (Finding("folder", what),))
 
 
 def _raise_what_is_wrong(reports: list[Checked | Unreadable], *, repair: bool) -> None:

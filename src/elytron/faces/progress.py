@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Iterator
 
 from elytron.agent import Agent
+from elytron.errors import Corrupt
 from elytron.faces.visible import clip_name
 
 _NAME_SHOWN = 30  # characters of a name beside a bar
@@ -39,8 +40,12 @@ def counting(
         if on_progress is None:
             yield None
             return
-        usage = memory.usage()
-        total = usage.messages + (usage.archived if archived else 0)
+        total: int | None
+        try:
+            usage = memory.usage()
+            total = usage.messages + (usage.archived if archived else 0)
+        except Corrupt:  # it is for the verb to say so, or to repair it
+            total = None
         yield lambda done: on_progress(done, total)
 
 

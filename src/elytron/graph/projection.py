@@ -228,7 +228,12 @@ class Projection:
         """Apply pages of changes until the target is reached, building anew where that is due."""
         builds = 0
         while True:
-            why = because or self._why_rebuild(state, work)
+            try:
+                why = because or self._why_rebuild(state, work)
+            except Behind as behind:  # another process has deleted it just now
+                work.check_time(0, work.target, "changes")
+                state = behind.state
+                continue
             if why is None and state.position is not None and state.position >= work.target:
                 self._note_known(work.ledger)
                 return state

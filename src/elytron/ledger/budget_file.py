@@ -147,7 +147,7 @@ class BudgetFile:
 
     def _connected(self) -> apsw.Connection:
         """The connection, if it is still on the file that has the name; else a new one."""
-        if self._db is not None and self._file_id == _file_id(self.path):
+        if self._db is not None and self._file_id == files.file_id(self.path):
             return self._db
         self._disconnect()
         self._remove_if_emptied()
@@ -165,7 +165,7 @@ class BudgetFile:
         except BaseException:
             db.close()
             raise
-        self._db, self._file_id, self._durable = db, _file_id(self.path), True
+        self._db, self._file_id, self._durable = db, files.file_id(self.path), True
         return db
 
     def _disconnect(self) -> None:
@@ -186,14 +186,6 @@ class BudgetFile:
         _log.warning("%s; moved to %s, and what agents take has to be measured", error, aside)
         with files.translate_os_errors(self.path), contextlib.suppress(FileNotFoundError):
             self.path.replace(aside)
-
-
-def _file_id(path: Path) -> tuple[int, int] | None:
-    try:
-        found = os.stat(path)
-    except FileNotFoundError:
-        return None
-    return found.st_dev, found.st_ino
 
 
 def _is_empty(db: apsw.Connection) -> bool:

@@ -97,7 +97,7 @@ def translate(
         case apsw.FullError():
             if full is not None:
                 return full()
-            return DiskFull(f"no room left on the disk of {source}; nothing was written")
+            return DiskFull(f"no room left on the disk of {source}; nothing was written: free some")
         case apsw.BusyError() | apsw.LockedError() | apsw.ProtocolError():
             return Busy(f"{source} is locked by another program; nothing was written, retry later")
         case apsw.InterruptError():
@@ -113,7 +113,10 @@ def translate(
             | apsw.MismatchError()
             | apsw.SQLError()
         ):
-            return Corrupt(f"{source} is damaged: {error}; the file was left as it is")
+            return Corrupt(
+                f"{source} is damaged: {error}; the file was left as it is: run"
+                " `elytron check --repair`, or restore it from a backup"
+            )
         case apsw.TooBigError():
             return InvalidArgument(f"a value is too large for {source}: {error}")
         case apsw.IOError() if committing:
@@ -122,6 +125,12 @@ def translate(
                 " not be durable: save again with the same id"
             )
         case apsw.IOError() | apsw.CantOpenError() | apsw.ReadOnlyError() | apsw.PermissionsError():
-            return Unavailable(f"{source} cannot be used: {error}; nothing was written")
+            return Unavailable(
+                f"{source} cannot be used: {error}; nothing was written: look at the disk, and"
+                " retry"
+            )
         case _:
-            return Unavailable(f"{source}: {type(error).__name__}: {error}; nothing was written")
+            return Unavailable(
+                f"{source}: {type(error).__name__}: {error}; nothing was written: retry, or close"
+                " the store and open it again"
+            )

@@ -13,6 +13,7 @@ import json
 import logging
 import os
 import re
+import shutil
 import sys
 import threading
 from collections.abc import Callable, Iterable
@@ -27,6 +28,7 @@ NAME_MAX = 1000  # characters of an agent's name
 LEDGER = "ledger.db"
 LOCK = "ledger.lock"
 MARKER = "ledger.json"
+BACKUP = "elytron-backup.json"  # says that a folder is a backup, and no store
 _STORE_MARKER = "elytron.json"
 _FORMAT = 1
 _MARKER_MAX_BYTES = 64 * 1024
@@ -119,6 +121,11 @@ def check_store_path(path: Path, *, allow_network: bool) -> None:
                         f"{part} is a file; a store needs a folder: choose another path"
                     )
                 break
+        if (path / BACKUP).exists():
+            raise Unavailable(
+                f"{path} is a backup, not a store; `elytron restore --from {path}` brings it back"
+                " into a store"
+            )
         real = Path(os.path.realpath(path))
     if not allow_network:
         network = network_type(real, _mounts())
@@ -142,24 +149,37 @@ def check_outside(path: Path, store: Path) -> None:
     Raises:
         InvalidArgument: it lies in the store's folder.
     """
-    inside = os.path.realpath(store)
-    if os.path.commonpath([inside, os.path.realpath(path)]) == inside:
+    # By their parts: `commonpath` refuses two drives of Windows.
+    if Path(os.path.realpath(path)).is_relative_to(os.path.realpath(store)):
         raise InvalidArgument(f"{path} is in the store's own folder; choose another path")
+
+
+def is_store(path: Path) -> bool:
+    """Whether a store was made here."""
+    return (path / _STORE_MARKER).exists()
 
 
 def make_store(path: Path) -> None:
     """Make the store's folders and marker, durably. Harmless if they are there."""
     with translate_os_errors(path):
-        (path / "agents").mkdir(parents=True, exist_ok=True)
+        make_folders(path / "agents")
         if not (path / _STORE_MARKER).exists():
             write_json(path / _STORE_MARKER, {"format": _FORMAT})
+
+
+def make_folders(path: Path) -> None:
+    """Make a folder and those above it that are missing, durably."""
+    missing = [folder for folder in (path, *path.parents) if not folder.exists()]
+    path.mkdir(parents=True, exist_ok=True)
+    for folder in missing:
+        sync_folder(folder.parent)
 
 
 def write_marker(folder: Path, name: str) -> None:
     """Say, durably, that the ledger in *folder* is complete and whose it is."""
     with translate_os_errors(folder):
         write_json(folder / MARKER, {"format": _FORMAT, "agent": name})
-        _sync_folder(folder.parent)
+        sync_folder(folder.parent)
 
 
 def read_marker(folder: Path) -> str | None:
@@ -218,6 +238,26 @@ def agent_names(store: Path, name_within: Callable[[Path], str | None]) -> list[
     return sorted(names)
 
 
+def strays(store: Path, named: Iterable[str]) -> list[Path]:
+    """
+    What lies among the agents' folders and is of none of the agents that are *named*, sorted.
+
+    A folder in which nothing was ever completed is none: it is begun by a first write.
+    """
+    ours = {folder_name(name) for name in named}
+    with translate_os_errors(store / "agents"), contextlib.suppress(FileNotFoundError):
+        return sorted(
+            path
+            for path in (store / "agents").iterdir()
+            if path.name not in ours and (not path.is_dir() or _holds_something(path))
+        )
+    return []
+
+
+def _holds_something(folder: Path) -> bool:
+    return may_hold_ledger(folder) or (folder / "archive").exists()
+
+
 class translate_os_errors(contextlib.AbstractContextManager[None]):  # noqa: N801
     """Turn an `OSError` on *path* into the error whose way out a caller can take."""
 
@@ -227,14 +267,18 @@ class translate_os_errors(contextlib.AbstractContextManager[None]):  # noqa: N80
     def __exit__(self, _type: object, error: object, _traceback: object) -> None:
         if not isinstance(error, OSError):
             return
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise DiskFull(
-                f"no room left on the disk of {self._path}; nothing was written: free some"
-            ) from error
-        raise Unavailable(
-            f"{self._path} cannot be used: {error.strerror}; choose a folder that this user"
-            " may write to"
-        ) from error
+        raise translated(error, self._path) from error
+
+
+def translated(error: OSError, path: Path | str) -> DiskFull | Unavailable:
+    """What an error of the system on *path* means for the caller."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return DiskFull(f"no room left on the disk of {path}; nothing was written: free some")
+    if error.errno == errno.EIO:
+        return Unavailable(f"{path} cannot be used: {error.strerror}; look at the disk, and retry")
+    return Unavailable(
+        f"{path} cannot be used: {error.strerror}; choose a folder that this user may write to"
+    )
 
 
 def read_json(path: Path) -> dict[str, object] | None:
@@ -251,11 +295,18 @@ def read_json(path: Path) -> dict[str, object] | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
-        raise Unavailable(f"{path} cannot be read: {error.strerror}") from error
-    except ValueError as error:
-        raise Corrupt(f"{path} is damaged: it is not JSON; it was left as it is") from error
+        raise Unavailable(
+            f"{path} cannot be read: {error.strerror}; look at the disk, and retry"
+        ) from error
+    except (ValueError, RecursionError) as error:  # the latter of a file that is all brackets
+        raise Corrupt(
+            f"{path} is damaged: it is not JSON; it was left as it is: restore it from a backup"
+        ) from error
     if not isinstance(parsed, dict):
-        raise Corrupt(f"{path} is damaged: it is not a JSON object; it was left as it is")
+        raise Corrupt(
+            f"{path} is damaged: it is not a JSON object; it was left as it is: restore it from a"
+            " backup"
+        )
     return parsed
 
 
@@ -272,7 +323,7 @@ def write_json(path: Path, value: dict[str, object]) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
 
 
 def sync_file(descriptor: int) -> None:
@@ -285,7 +336,8 @@ def sync_file(descriptor: int) -> None:
         os.fsync(descriptor)
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Make the names in *folder* durable."""
     if sys.platform == "win32":  # folders cannot be opened there, and renames are journaled
         return
     descriptor = os.open(folder, os.O_RDONLY)
@@ -301,3 +353,25 @@ def file_size(path: Path | str) -> int:
         return os.stat(path).st_size
     except FileNotFoundError:
         return 0
+    except OSError as error:
+        raise translated(error, path) from error
+
+
+def file_id(path: Path | str) -> tuple[int, int] | None:
+    """Which file has this name now; None if there is none."""
+    try:
+        found = os.stat(path)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise translated(error, path) from error
+    return found.st_dev, found.st_ino
+
+
+def free_bytes(folder: Path) -> int | None:
+    """What is free on a folder's disk; None if the system does not tell."""
+    try:
+        return shutil.disk_usage(folder).free
+    except OSError as error:  # asked for beside an error, which is the one to tell
+        _log.info("how much is free in %s is not known: %s", folder, error)
+        return None

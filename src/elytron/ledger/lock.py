@@ -14,7 +14,7 @@ import sys
 import time
 from pathlib import Path
 
-from elytron.errors import Busy
+from elytron.errors import Busy, Unavailable
 from elytron.ledger import forks
 
 _POLL_S = 0.0005
@@ -64,8 +64,9 @@ class FileLock:
         Raises:
             Busy: another held it all that time, and is named where the system tells. *timeout_s*
                 is for the message.
+            Unavailable: it cannot be locked.
         """
-        while not _try_lock(self._descriptor):
+        while not self.try_acquire():
             if time.monotonic() >= deadline:
                 raise Busy(
                     f"{_holder(self.stat())} held {self.path} for {timeout_s:g} s and nothing was"
@@ -75,7 +76,13 @@ class FileLock:
 
     def try_acquire(self) -> bool:
         """Take the lock if nobody holds it; whether it was taken."""
-        return _try_lock(self._descriptor)
+        try:
+            return _try_lock(self._descriptor)
+        except OSError as error:
+            raise Unavailable(
+                f"{self.path} cannot be locked: {error.strerror}; nothing was written: look at the"
+                " disk, and retry"
+            ) from error
 
     def stat(self) -> os.stat_result:
         """Of the file that is locked, whatever has its name now."""

@@ -14,12 +14,15 @@ from elytron.errors import Conflict
 from elytron.ledger import rows, words
 from elytron.ledger.ops import (
     AllowGraph,
+    Expel,
+    GoOn,
     Grant,
     MergeWords,
     Move,
     Moved,
     NoteGone,
     Op,
+    PutName,
     Remove,
     ResetWords,
     Restore,
@@ -28,8 +31,19 @@ from elytron.ledger.ops import (
     Tidy,
     Vacuum,
 )
-from elytron.ledger.schema import DELETE, MESSAGE, SAVE, SESSION, USER
+from elytron.ledger.schema import (
+    CONCEPT,
+    DELETE,
+    EDIT,
+    MEMORY,
+    MESSAGE,
+    RELATION,
+    SAVE,
+    SESSION,
+    USER,
+)
 from elytron.records import Draft
+from elytron.text import folded_words
 
 _KEYS = "(SELECT value FROM carray(?))"
 TAKEN_OVER = "heal:"  # before the name of a segment whose moving was ended by another
@@ -97,6 +111,12 @@ class Moves:
     def _clean(self, op: Op) -> Any:
         """What is left to be done when messages have moved."""
         match op:
+            case Expel():
+                return self._expel(op)
+            case PutName():
+                return self._put_name(op)
+            case GoOn(number):
+                self._go_on(number)
             case ResetWords():
                 self._reset_words()
             case Vacuum(pages):
@@ -280,12 +300,12 @@ class Moves:
         sessions = self._keys(
             "SELECT key FROM sessions s WHERE NOT EXISTS"
             f" (SELECT 1 FROM messages WHERE session = s.key){learned} LIMIT ?",
-            at_once,
+            (at_once,),
         )
         users = self._keys(
             "SELECT key FROM users WHERE key NOT IN"
             " (SELECT user FROM messages WHERE user IS NOT NULL) LIMIT ?",
-            at_once,
+            (at_once,),
         )
         for kind, table, keys in ((SESSION, "sessions", sessions), (USER, "users", users)):
             if keys:
@@ -294,11 +314,67 @@ class Moves:
         self._db.execute("DELETE FROM tails WHERE session NOT IN (SELECT key FROM sessions)")
         return len(sessions) + len(users)
 
+    def _expel(self, op: Expel) -> bool:
+        if not self._is_damaged(op):  # since it was found to be
+            return False
+        key, add = op.key, self._writes.add_change
+        newest = self._db.execute("SELECT ifnull(max(key), 0) FROM messages").get
+        if op.table == "concepts":
+            facts = self._keys(
+                "SELECT key FROM relations WHERE source = ?1 OR target = ?1 LIMIT ?2",
+                (key, op.at_once),
+            )
+            if facts:
+                self._db.execute(f"DELETE FROM relations WHERE key IN {_KEYS}", (integers(facts),))
+                self._writes.add_changes(DELETE, RELATION, facts)
+                return True
+            self._db.execute("DELETE FROM mentions WHERE concept = ?", (key,))
+            self._db.execute("DELETE FROM unlinked WHERE concept = ?", (key,))
+        self._db.execute(f"DELETE FROM {op.table} WHERE key = ?", (key,))
+        match op.table:
+            case "messages":  # its position may be anything, so it is not kept free
+                self._writes.add_changes(DELETE, MESSAGE, [key], above=self._writes.whole(newest))
+                self._writes.messages -= 1
+                self._drop_beside([key])
+            case "memories":
+                self._writes.drop_vectors([key])
+                self._db.execute("DELETE FROM mentions WHERE source = ?", (key,))
+                add(DELETE, MEMORY, key)
+            case "concepts" | "relations":
+                add(DELETE, CONCEPT if op.table == "concepts" else RELATION, key)
+            case "marks":
+                add(EDIT, MESSAGE, key)
+        return False
+
+    def _put_name(self, op: PutName) -> str:
+        held = self._db.execute(f"SELECT id FROM {op.table} WHERE key = ?", (op.key,)).get
+        if held is not None and not self._is_damaged(op):
+            return str(held)
+        name = held if isinstance(held, str) else op.name
+        row: tuple[Any, ...] = (op.key, name, op.created_us)
+        if op.table == "users":
+            row = (op.key, name, " ".join(folded_words(name)), op.created_us)
+        self._db.execute(f"DELETE FROM {op.table} WHERE key = ?", (op.key,))
+        values = ", ".join("?" * (len(row) + 1))
+        self._db.execute(f"INSERT INTO {op.table} VALUES({values})", (*row, rows.checksum(row)))
+        return name
+
+    def _is_damaged(self, op: Expel | PutName) -> bool:
+        row = self._db.execute(
+            f"SELECT {op.columns} FROM {op.table} m WHERE key = ?", (op.key,)
+        ).get
+        return row is not None and rows.checksum(row[:-1]) != row[-1]
+
     def _vacuum(self, pages: int) -> int:
         before = self._db.pragma("page_count")
         # To its end: it yields a row a page, and one row would free one page.
         self._db.execute(f"PRAGMA incremental_vacuum({pages:d})").fetchall()
         return int(before - self._db.pragma("page_count"))
+
+    def _go_on(self, number: int) -> None:
+        # No message with that key is held, unless others went on above it just now.
+        if not self._db.execute("SELECT 1 FROM messages WHERE key >= ?", (number,)).get:
+            self._writes.add_changes(DELETE, MESSAGE, [number], above=number)
 
     def _reset_words(self) -> None:
         # Whole pages are let go, and overwriting each would take the WAL to the index's size. They
@@ -317,8 +393,8 @@ class Moves:
             self._db.execute("REPLACE INTO meta VALUES('granted_bytes', ?)", (str(granted_bytes),))
         self._writes.granted_bytes = granted_bytes
 
-    def _keys(self, sql: str, value: Any) -> list[int]:
-        return [key for (key,) in rows.fetch(self._db, sql, (value,))]
+    def _keys(self, sql: str, values: tuple[Any, ...]) -> list[int]:
+        return [key for (key,) in rows.fetch(self._db, sql, values)]
 
 
 def version(row_checksum: int, mark_checksum: int | None) -> int:

@@ -14,12 +14,14 @@ from typing import Protocol
 import apsw
 
 from elytron.config import Config
-from elytron.errors import Corrupt, Unavailable
-from elytron.ledger import files, schema
+from elytron.errors import Busy, Corrupt, Unavailable
+from elytron.ledger import files, pages, schema, swapping
 from elytron.ledger.connection import PAGE_BYTES, STORAGE_ERRORS, connect, translate
+from elytron.ledger.lock import FileLock
 from elytron.ledger.writes import identity, set_up
 
 _log = logging.getLogger("elytron.ledger")
+_TRIES = 3  # to open it, while another process puts another file in its place
 
 
 class Locked(Protocol):
@@ -38,6 +40,8 @@ class LedgerFile:
         self.languages = ",".join(config.languages)
         self._config = config
         self._vfs = vfs
+        self._path_text = str(self.path)  # for what is asked at each commit
+        self._opened: tuple[int, int] | None = None  # which file it was
 
     def find(self, *, create: bool) -> bool | None:
         """
@@ -46,6 +50,8 @@ class LedgerFile:
         Raises:
             Corrupt: its marker says that there was one, and it is missing, empty or another's.
         """
+        self._opened = None
+        self._finish_swap()
         marked = files.read_marker(self.folder)
         if marked is None and not create and not self._lost_its_marker():
             return None
@@ -63,6 +69,19 @@ class LedgerFile:
                     " restore it from a backup (nothing was created in its place)"
                 )
         return marked is not None
+
+    def _finish_swap(self) -> None:
+        """Bring a repair to its end that was cut short while it replaced the file."""
+        if not swapping.pending(self.folder):
+            return
+        timeout_s = self._config.save_timeout_s
+        with files.translate_os_errors(self.folder):
+            lock = FileLock(self.folder / files.LOCK)
+        try:
+            lock.acquire(time.monotonic() + timeout_s, timeout_s)
+            swapping.finish(self.folder)
+        finally:
+            lock.close()
 
     def _lost_its_marker(self) -> bool:
         """Whether a whole ledger of this agent lies here, though no marker says so."""
@@ -104,6 +123,32 @@ class LedgerFile:
 
     def connect_writer(self, locked: Locked) -> apsw.Connection:
         """Open the connection that writes, after a look at whose file it is."""
+        if self._opened is not None:  # after an error: the readers still have that file
+            self.check_same()
+        for _ in range(_TRIES):
+            before = files.file_id(self._path_text)
+            self._finish_swap()
+            db = self._connect_writer(locked)
+            # In between a repair may have put another file there: then the log is not this one's.
+            if files.file_id(self._path_text) == before and not swapping.pending(self.folder):
+                self._opened = before
+                return db
+            db.close()
+        raise Busy(f"{self.path} is being replaced by a repair; nothing was written: retry later")
+
+    def check_same(self) -> None:
+        """
+        Raises:
+            Corrupt: the file that was opened has lost its name. What is written into it would be
+                gone with the last close.
+        """
+        if files.file_id(self._path_text) != self._opened:
+            raise Corrupt(
+                f"{self.path} was removed or replaced while it was open; nothing was written:"
+                " close the store and open it again, and if the file is gone, restore it"
+            )
+
+    def _connect_writer(self, locked: Locked) -> apsw.Connection:
         try:
             db = self.connect(create=False)
             try:
@@ -128,7 +173,13 @@ class LedgerFile:
         """Open a connection that cannot write."""
         try:
             db = self.connect(create=False)
-            db.pragma("query_only", 1)
+            try:
+                db.pragma("query_only", 1)
+                db.pragma("user_version")  # which opens the log: of the same file, if that is there
+                self.check_same()
+            except BaseException:
+                db.close()
+                raise
         except STORAGE_ERRORS as error:
             raise translate(error, self.path) from error
         return db
@@ -156,11 +207,13 @@ class LedgerFile:
 def name_within(folder: Path) -> str | None:
     """Whose the ledger in *folder* is, by what it says itself; None if it does not say."""
     path = folder / files.LEDGER
+    if swapping.pending(folder):
+        return swapping.agent_of(folder)
     try:
         db = connect(path, create=False, cache_mb=0.1, wal_limit_bytes=0, vfs=None)
         try:
             if db.pragma("application_id") != schema.APPLICATION_ID:
-                return None
+                return pages.name_in(path)
             if not db.pragma("user_version"):  # it is just being made, by another process
                 return None
             return identity(db, path)[0]
@@ -168,4 +221,4 @@ def name_within(folder: Path) -> str | None:
             db.close()
     except (*STORAGE_ERRORS, Corrupt) as error:
         _log.warning("%s cannot say whose it is: %s", path, error)
-        return None
+        return pages.name_in(path)

@@ -213,6 +213,55 @@ class Tidy:
 
 
 @dataclass(frozen=True, slots=True)
+class Expel:
+    """
+    Remove the row *key* of a *table*, if it is damaged, with what hangs on it; of a concept at most
+    *at_once* facts. Result: whether there is more to do.
+
+    Args:
+        columns: of its checksum, which is the last of them.
+    """
+
+    table: str
+    columns: str
+    key: int
+    at_once: int = 100
+    items: int = 1
+
+    @property
+    def size_bytes(self) -> int:
+        return 2 * 4096 * self.at_once
+
+
+@dataclass(frozen=True, slots=True)
+class PutName:
+    """
+    Write the row *key* of sessions or users anew, if it is damaged or missing. It keeps its name if
+    it has one. Result: the name.
+
+    Args:
+        columns: as of `Expel`.
+    """
+
+    table: str
+    columns: str
+    key: int
+    name: str
+    created_us: int
+    size_bytes: int = 16 * 4096
+    items: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class GoOn:
+    """Have all further numbers of the sequence lie above *number*."""
+
+    number: int
+    size_bytes: int = 8 * 4096
+    items: int = 1
+
+
+@dataclass(frozen=True, slots=True)
 class ResetWords:
     """Empty the word index, to be filled by a `Reindex` of every message."""
 
@@ -292,6 +341,8 @@ REMOVING = (
     NoteGone,
     Remove,
     Tidy,
+    Expel,
+    GoOn,
     ResetWords,
     DeleteMemory,
     DeleteConcept,
@@ -322,6 +373,9 @@ Op = (
     | Remove
     | Restore
     | Tidy
+    | Expel
+    | PutName
+    | GoOn
     | ResetWords
     | Vacuum
     | MergeWords

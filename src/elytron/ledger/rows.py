@@ -20,6 +20,21 @@ STORED = (
     "m.key, m.id, m.session, m.position, m.user, m.responds_to, m.role, m.at_us,"
     " m.offset_min, m.arrived_us, m.embedding, m.metadata, m.content, m.checksum"
 )
+# Of other tables, with it: the columns of a row's checksum, which is the last of them.
+CHECKSUMMED = {
+    "memories": (
+        "key, id, content, kind, importance, pinned, session, valid_from_us, valid_to_us,"
+        " created_us, metadata, checksum"
+    ),
+    "concepts": "key, name, folded, type, description, confidence, origin, created_us, checksum",
+    "relations": (
+        "key, source, relation, target, strength, valid_from_us, valid_to_us, learned_from,"
+        " checksum"
+    ),
+    "users": "key, id, folded, created_us, checksum",
+    "sessions": "key, id, created_us, checksum",
+    "marks": "key, importance, pinned, checksum",
+}
 SELECT_MESSAGES = (
     f"SELECT {STORED}, k.importance, k.pinned, k.checksum"
     " FROM messages m LEFT JOIN marks k ON k.key = m.key"
@@ -76,7 +91,7 @@ def verify(row: tuple[Any, ...], source: object) -> None:
     if checksum(row[:_CHECKSUM]) != row[_CHECKSUM]:
         raise Corrupt(
             f"{source}: message row {row[0]} is damaged (its checksum does not match);"
-            " the file was left as it is"
+            " the file was left as it is: run `elytron check --repair`"
         )
 
 
@@ -91,7 +106,7 @@ def verify_mark(row: tuple[Any, ...], source: object) -> None:
     if row[_MARK_CHECKSUM] is not None and checksum(mark) != row[_MARK_CHECKSUM]:
         raise Corrupt(
             f"{source}: the mark of message row {row[0]} is damaged (its checksum does not"
-            " match); the file was left as it is"
+            " match); the file was left as it is: run `elytron check --repair`"
         )
 
 

@@ -7,8 +7,6 @@ in `reads.py`. Here: files, the order of writers, checkpoints, and errors made o
 
 import contextlib
 import logging
-import os
-import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -17,11 +15,11 @@ from typing import Any
 import apsw
 
 from elytron.config import Config
-from elytron.errors import Busy, Corrupt, DiskFull, ElytronError
+from elytron.errors import Busy, DiskFull, ElytronError, Unavailable
 from elytron.ledger import files, words
 from elytron.ledger.connection import PAGE_BYTES, STORAGE_ERRORS, translate
 from elytron.ledger.lock import FileLock
-from elytron.ledger.opening import LedgerFile
+from elytron.ledger.opening import LedgerFile, Locked
 from elytron.ledger.ops import IndexWords, MergeWords, NoteUses, Op, Reindex, Save, SaveOne
 from elytron.ledger.pool import Readers, Slots
 from elytron.ledger.room import NoRoom, Room
@@ -62,7 +60,6 @@ class Ledger:
         self._file = LedgerFile(store, name, config, vfs=vfs)
         self.folder = self._file.folder
         self.path = self._file.path
-        self._file_path = str(self.path)  # for what is asked at each commit
         self._wal_path = f"{self.path}-wal"
         self.name = name
         self._config = config
@@ -73,7 +70,6 @@ class Ledger:
         self._committing = False
         self._index_due = False
         self._wrote = False
-        self._file_id: tuple[int, int] | None = None
         self._writer: apsw.Connection | None = None
         self._writes: Writes | None = None
         self._lock: FileLock | None = None
@@ -106,7 +102,7 @@ class Ledger:
         try:
             if not found and create:
                 self._file.begin(self._locked)
-            self._writer = self._open_writer()
+            self._writer = self._open_writer(self._locked)
         except BaseException:
             self.close()
             raise
@@ -117,12 +113,12 @@ class Ledger:
         """What its words are indexed for, as names separated by commas."""
         return self._file.languages
 
-    def _open_writer(self) -> apsw.Connection:
-        db = self._file.connect_writer(self._locked)
+    def _open_writer(self, locked: Locked) -> apsw.Connection:
+        db = self._file.connect_writer(locked)
         try:
             self._room.forget()
             self._wal.attach(db, wal_bytes=self._wal_bytes())
-            self._file_id = _file_id(self._file_path)
+            self._wal.look(db, locked)
             self._writes = Writes(
                 db,
                 source=self.path,
@@ -143,8 +139,7 @@ class Ledger:
         db, self._writer = self._writer, None
         if db is not None:
             try:
-                if self._wal_bytes():
-                    self._checkpoint_on_close(db)
+                self._checkpoint_on_close(db)
                 db.close()
             except apsw.Error as error:
                 raise translate(error, self.path) from error
@@ -167,12 +162,14 @@ class Ledger:
 
     def _checkpoint_on_close(self, db: apsw.Connection) -> None:
         try:
+            if not self._wal_bytes():
+                return
             with self._locked(time.monotonic()):
                 db.set_busy_timeout(0)
                 db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
         except (Busy, apsw.BusyError):
             _log.debug("%s is closed with its WAL: others use it", self.path)
-        except apsw.Error as error:  # what it holds stays safe in the WAL
+        except (apsw.Error, Unavailable) as error:  # what it holds stays safe in the WAL
             _log.warning("%s is closed with its WAL: %s", self.path, error)
 
     # -- writing
@@ -264,8 +261,8 @@ class Ledger:
             db = self._ready_writer(deadline, need_bytes=0)
             try:
                 need_bytes = 2 * db.pragma("page_count") * PAGE_BYTES
-                free_bytes = shutil.disk_usage(self.folder).free
-                if free_bytes < need_bytes:
+                free_bytes = files.free_bytes(self.folder)
+                if free_bytes is not None and free_bytes < need_bytes:
                     raise DiskFull(
                         f"rebuilding {self.path} takes up to {need_bytes} bytes for a while,"
                         f" {free_bytes} are free; nothing was changed: free some"
@@ -320,7 +317,7 @@ class Ledger:
                     db,
                     need_bytes=need_bytes,
                     granted_bytes=writes.granted_bytes,
-                    free_bytes=shutil.disk_usage(self.folder).free,
+                    free_bytes=files.free_bytes(self.folder) or 0,
                 )
             raise
         return results
@@ -412,13 +409,10 @@ class Ledger:
     def _ready_writer(self, deadline: float, *, need_bytes: int) -> apsw.Connection:
         """The writing connection, with room in the WAL for a commit of *need_bytes*."""
         if self._writer is None:
-            self._writer = self._open_writer()
-        elif _file_id(self._file_path) != self._file_id:
-            # What went into a file that has lost its name would be gone with the last close.
-            raise Corrupt(
-                f"{self.path} was removed or replaced while it was open; nothing was written:"
-                " close the store, and restore the file"
-            )
+            # Under the lock already; to take it again would be to give it back too early.
+            self._writer = self._open_writer(lambda _deadline: contextlib.nullcontext())
+        else:
+            self._file.check_same()
         assert self._writes is not None, "set with the connection"
         if self.uses.due:
             need_bytes += self.uses.at_once * PAGE_BYTES
@@ -429,10 +423,10 @@ class Ledger:
         return self._writer
 
     def _disk_full(self) -> ElytronError:
-        free = shutil.disk_usage(self.folder).free
+        free_bytes = files.free_bytes(self.folder)
+        free = "" if free_bytes is None else f" ({free_bytes} bytes free)"
         return DiskFull(
-            f"no room left on the disk of {self.path} ({free} bytes free); nothing was written:"
-            " free some"
+            f"no room left on the disk of {self.path}{free}; nothing was written: free some"
         )
 
     @contextlib.contextmanager
@@ -459,6 +453,7 @@ class Ledger:
             Busy: no reader came free, or the reading took too long.
             Corrupt, Unavailable: the file is damaged or gone.
         """
+        self._file.check_same()
         reader = self._readers.borrow()
         broken = True
         try:
@@ -482,12 +477,3 @@ class Ledger:
 
     def _wal_bytes(self) -> int:
         return files.file_size(self._wal_path)
-
-
-def _file_id(path: str) -> tuple[int, int] | None:
-    """Which file has this name now; None if there is none."""
-    try:
-        found = os.stat(path)
-    except FileNotFoundError:
-        return None
-    return found.st_dev, found.st_ino

@@ -12,12 +12,16 @@ from pathlib import Path
 import apsw
 
 from elytron.errors import Busy
+from elytron.ledger import files, frames
 from elytron.ledger.connection import BUSY_TIMEOUT_MS, FRAME_BYTES
+from elytron.ledger.opening import Locked
 
 _log = logging.getLogger("elytron.ledger")
 # What a commit may add to the WAL besides what its ops announce: FTS5's merging. At most a
 # quarter of the WAL's limit is kept free for it.
 _ROOM_FRAMES = 256
+# Who holds the lock longer has opened this ledger before us, and has looked.
+_LOOK_WAIT_S = 1.0
 
 
 class Wal:
@@ -25,6 +29,7 @@ class Wal:
 
     def __init__(self, path: Path, *, limit_bytes: int) -> None:
         self._path = path
+        self._log_path = path.with_name(f"{path.name}-wal")
         self._limit_bytes = limit_bytes
         self._frames = 0
 
@@ -32,6 +37,40 @@ class Wal:
         """Count the frames that *db* writes from now on; there are *wal_bytes* already."""
         db.set_wal_hook(self._count_frames)
         self._frames = wal_bytes // FRAME_BYTES
+
+    def look(self, db: apsw.Connection, locked: Locked) -> None:
+        """
+        Set the log aside, and say so, if commits stand in it that SQLite does not read.
+
+        To be called for a new connection, before it writes over them. Afterwards the log is
+        emptied, so that what is written then does not mix with what is left of it.
+        """
+        if not self._is_suspicious(db):
+            return
+        try:
+            with locked(time.monotonic() + _LOOK_WAIT_S):
+                taken, _ = db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_NOOP)
+                lost = frames.read(self._log_path).lost(taken)
+                if lost is None:  # another process was writing it just then
+                    return
+                kept = frames.set_aside(self._path, self._log_path, lost)
+                _log.error(
+                    "%s: %s; %s: run `elytron check --repair`",
+                    self._path,
+                    lost,
+                    f"it is kept as {kept.name}" if kept else "it is one too many to be kept",
+                )
+                self._frames = 0
+                db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+        except (Busy, apsw.BusyError) as error:
+            _log.warning("the log of %s is left as it is: %s", self._path, error)
+
+    def _is_suspicious(self, db: apsw.Connection) -> bool:
+        size_bytes = files.file_size(self._log_path)
+        if not size_bytes:
+            return False
+        taken, _ = db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_NOOP)
+        return frames.is_suspicious(str(self._log_path), taken=taken, size_bytes=size_bytes)
 
     def due(self) -> bool:
         """Whether it has reached half its limit."""

@@ -2,10 +2,11 @@
 Store, from afar: many agents behind one URL, with one set of connections and one close.
 """
 
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from elytron.errors import InvalidArgument
+from elytron.errors import InvalidArgument, Unavailable
 from elytron.ledger import files
 from elytron.records import Receipt, StoreUsage
 from elytron.remote.admitting import Admitting
@@ -14,7 +15,7 @@ from elytron.remote.alarms import Alarms
 from elytron.remote.calls import STORE_CALLS
 from elytron.remote.connection import Connection
 from elytron.remote.submitted import Submitted
-from elytron.reports import Alarm
+from elytron.reports import Alarm, BackedUp
 from elytron.store import Store
 
 
@@ -64,6 +65,24 @@ class RemoteStore(Store):
         """See `Store.cleanup`."""
         done: bool = perform(self._connection, STORE_CALLS["cleanup"], {})
         return done
+
+    def backup(
+        self,
+        to: str | os.PathLike[str],  # noqa: ARG002
+        *,
+        agents: Iterable[str] | None = None,  # noqa: ARG002
+        on_progress: Callable[[int, int], None] | None = None,  # noqa: ARG002
+    ) -> BackedUp:
+        """
+        Not from afar: a server writes to no path that a client names.
+
+        Raises:
+            Unavailable: always.
+        """
+        raise Unavailable(
+            "a backup is made where the store is: run `elytron backup` on the machine of"
+            f" {self.url}"
+        )
 
     def on_alarm(self, hook: Callable[[Alarm], None]) -> None:
         """See `Store.on_alarm`. Called on a thread of ours; what happens while the connection

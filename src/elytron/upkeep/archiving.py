@@ -11,12 +11,14 @@ on, and takes out of the archive what the ledger still has.
 import contextlib
 import logging
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 
 from elytron.archive import Archived, Entry
+from elytron.archive.copies import Motion, unite
 from elytron.archive.durable import PART
 from elytron.archive.segments import SEGMENT_NAME, examine
 from elytron.errors import Conflict, Corrupt, ElytronError
-from elytron.ledger import files, ops, surveys
+from elytron.ledger import files, frames, ops, surveys
 from elytron.ledger.moves import TAKEN_OVER
 from elytron.reports import Cleanup, Leaving
 from elytron.upkeep import reclaiming
@@ -28,7 +30,10 @@ _PAGE = 500  # messages in memory at once
 _PAGE_BYTES = 4 << 20  # the same in bytes
 _CHUNK = 5000  # messages that leave between two looks at the whole
 ROUNDS_MAX = 10  # when others change the archive at the same time
+_SETTLED_MAX = 20  # segments of which all ids are in memory at once
 _UNFINISHED_US = 60_000_000
+_KEPT_FREE_SHARE = 8
+_LISTING_BYTES, _ENTRY_BYTES = 4096, 300  # of a listing, and of each segment in it
 
 Progress = Callable[[int, int], None]
 
@@ -86,7 +91,8 @@ def archive(desk: Desk, found: Plan, *, on_progress: Progress | None = None) -> 
     heal(desk)
     moved = 0
     total, done = len(found.leaving), 0
-    for chunk in _chunks(found.leaving, limit_bytes=desk.config.max_archive_bytes // 4):
+    _drop_excess(desk)
+    for chunk in _chunks(found.leaving, limit_bytes=_kept_free(desk)):
 
         def on_step(count: int) -> None:
             nonlocal done
@@ -94,9 +100,11 @@ def archive(desk: Desk, found: Plan, *, on_progress: Progress | None = None) -> 
             if on_progress is not None:
                 on_progress(done, total)
 
-        moved += _archive_chunk(desk, {leave.key: leave.bytes for leave in chunk}, on_step)
-        desk.archive.merge(skip=moving(desk))
-        drop_oldest(desk, desk.config.max_archive_bytes)
+        sizes = {leave.key: leave.bytes for leave in chunk}
+        _drop_excess(desk, new_bytes=sum(sizes.values()))
+        moved += _archive_chunk(desk, sizes, on_step)
+        _drop_excess(desk)
+        desk.archive.merge(skip=lambda: moving(desk), room_bytes=lambda: _room_bytes(desk))
     if moved:
         desk.tidy()
         reclaiming.merge_due(desk)
@@ -144,7 +152,7 @@ def _archive_chunk(desk: Desk, sizes: dict[int, int], on_step: Callable[[int], N
         left.difference_update(taken.keys)
         on_step(about)
     if left:  # edited, marked, deleted or archived by another meanwhile: our copy is not the one
-        settle(desk, names, notes=(*names, run), also=dict.fromkeys(names, left))
+        settle(desk, names, notes=(*names, run), also=left)
     else:
         desk.commit(ops.Moved((*names, run)))
     return len(pairs) - len(left)
@@ -206,9 +214,38 @@ def _read(desk: Desk, keys: Sequence[int]) -> tuple[list[surveys.Stored], list[i
     return desk.read(lambda db: surveys.stored(db, keys, desk.ledger.path))
 
 
+def _kept_free(desk: Desk) -> int:
+    """
+    How much of the archive's limit is kept free for what is there twice for a moment: messages on
+    their way into it, segments that are joined, and one from which something is taken out.
+    """
+    return desk.config.max_archive_bytes // _KEPT_FREE_SHARE
+
+
+def _drop_excess(desk: Desk, *, new_bytes: int = 0) -> None:
+    """Bring the archive down so far that *new_bytes* more stay within its limit."""
+    if desk.archive.exists():
+        limit_bytes = desk.config.max_archive_bytes - _beside_bytes(desk)
+        drop_oldest(desk, max(0, limit_bytes - max(new_bytes, _kept_free(desk))))
+
+
+def _beside_bytes(desk: Desk) -> int:
+    """What is in the archive's folder and not listed; and the listing once more."""
+    listed = desk.archive.manifest().entries
+    beside_bytes = desk.archive.folder_bytes - sum([entry.bytes for entry in listed])
+    return max(0, beside_bytes) + _LISTING_BYTES + _ENTRY_BYTES * len(listed)
+
+
+def _room_bytes(desk: Desk) -> int:
+    """How large a segment may be that is written in the place of others."""
+    listed = sum([entry.bytes for entry in desk.archive.manifest().entries])
+    free_bytes = desk.config.max_archive_bytes - listed - _beside_bytes(desk)
+    return min(free_bytes, _kept_free(desk))
+
+
 def drop_oldest(desk: Desk, limit_bytes: int) -> None:
     """Bring the archive down to its limit. What is dropped is gone, and is told."""
-    dropped = desk.archive.drop_oldest(limit_bytes, skip=moving(desk))
+    dropped = desk.archive.drop_oldest(limit_bytes, skip=lambda: moving(desk))
     if dropped.segments:
         _log.warning(
             "the archive of %r was over its limit: its %d oldest segments with %d messages were"
@@ -241,8 +278,12 @@ def heal(desk: Desk) -> int:
     Put right what an archiving, or a restore, of a dead process left half done; returns how many
     messages were in both places.
 
-    The ledger wins: what it holds leaves the archive. What living runs move is left to them.
+    The ledger wins: what it holds leaves the archive. What living runs move is left to them. And
+    all is left as it is while a damaged log lies beside the ledger: messages may have left in it.
     """
+    if frames.aside(desk.ledger.path):
+        _log.info("%s: what moved is put right after `elytron check --repair`", desk.ledger.path)
+        return 0
     # What there is first, who is alive then: else what a run that begins in between has made is
     # taken for a dead one's, and that run is refused.
     noted = {run for _, run in desk.read(surveys.moving)}
@@ -252,16 +293,21 @@ def heal(desk: Desk) -> int:
         _sweep(desk, unlisted)
         if desk.archive.exists():
             desk.archive.adopt(now_s=desk.clock.now_us() / 1e6)
-    dead = noted - alive - {desk.run.token}
+    dead = noted - alive  # ours too: what an attempt of this run before left, on a full disk, say
     if not dead or not desk.commit(ops.TakeOver(tuple(sorted(dead)), desk.run.begin())):
         return 0
     ours = [name for name, run in desk.read(surveys.moving) if run == desk.run.token]
     names = {note.removeprefix(TAKEN_OVER) for note in ours}
     listed = [entry for entry in desk.archive.manifest().entries if entry.name in names]
-    also = {entry.name: _elsewhere(desk, entry) for entry in listed}
-    doubled = settle(desk, [entry.name for entry in listed], notes=tuple(ours), also=also)
+    # One that was listed and is no more was written anew, by who deleted something in it.
+    replaced = {name for name in names if SEGMENT_NAME.fullmatch(name)} - unlisted
+    ids = None  # of all, which in a large archive takes as long as reading it
+    if not replaced and len(listed) <= _SETTLED_MAX:
+        ids = [one for entry in listed for one in _ids(desk, entry)]
+    settled = sorted(replaced.union([entry.name for entry in listed]))
+    doubled = settle(desk, settled, notes=tuple(ours), ids=ids)
     if doubled:
-        _log.info("%d messages of %r were held and archived; now only held", doubled, desk.name)
+        _log.info("%d messages of %r were in two places; now in one", doubled, desk.name)
     return doubled
 
 
@@ -299,38 +345,13 @@ def _sweep(desk: Desk, unlisted: set[str]) -> None:
             _log.warning("%s", error)
 
 
-def _elsewhere(desk: Desk, entry: Entry) -> set[int]:
-    """
-    The keys of a dead run's segment that one at rest has too: two archived the same.
-
-    Not those of a segment that is moving: whoever moves it may be about to take them out there.
-    """
+def _ids(desk: Desk, entry: Entry) -> list[str]:
+    """The ids in a segment; none if it is damaged, which is logged."""
     try:
-        keys = {archived.message.id: archived.key for archived in desk.archive.read(entry)}
+        return [archived.message.id for archived in desk.archive.read(entry)]
     except Corrupt as error:
         _log.warning("%s", error)
-        return set()
-    under_way = moving(desk)
-    others = {
-        other
-        for found in desk.archive.holding(keys).values()
-        for other in found
-        # Of two that we settle ourselves one stays whole.
-        if other != entry and (other.name not in under_way or _is_before(desk, other, entry))
-    }
-    found = set[int]()
-    for other in others:
-        try:
-            found.update([archived.key for archived in desk.archive.read(other)])
-        except Corrupt as error:
-            _log.warning("%s", error)
-    return found & set(keys.values())
-
-
-def _is_before(desk: Desk, other: Entry, entry: Entry) -> bool:
-    """Whether another segment is ours to settle too, and comes first."""
-    ours = {note for note, run in desk.read(surveys.moving) if run == desk.run.token}
-    return TAKEN_OVER + other.name in ours and other.name < entry.name
+        return []
 
 
 def settle(
@@ -338,33 +359,55 @@ def settle(
     names: Iterable[str],
     *,
     notes: tuple[str, ...],
-    also: Mapping[str, Collection[int]] | None = None,
+    also: Collection[int] = (),
+    ids: Collection[str] | None = (),
 ) -> int:
     """
-    Take out of these segments what the ledger has, and the keys in *also*; then the notes.
+    Take out of these segments what the ledger has, and the keys in *also*; out of the archive, but
+    for one of each, the messages in *ids*, or all if that is None; then the notes.
 
     Another may have put others in their place, when it deleted something. Then all segments are
     looked through, but never while a third moves messages: what it has both archived and not yet
-    removed is no copy. The notes stay then, and the next clean-up goes on.
+    removed is no copy. The notes stay then, and the next clean-up goes on. So they do if a third
+    moves one of *ids*: which is to stay is known when it has ended.
     """
     dropped = 0
+    own = {note.removeprefix(TAKEN_OVER) for note in notes}
     for _ in range(ROUNDS_MAX):
         replaced = False
         for name in names:
-            count, gone = _drop_held(desk, name, also=(also or {}).get(name, ()))
+            count, gone, added = _drop_held(desk, name, also=also)
             dropped, replaced = dropped + count, replaced or gone
+            own.update(added)
         if not replaced:
+            united = unite(desk.archive, ids, motion=partial(motion, desk, own))
+            dropped += united.removed
+            if united.left:
+                break
             desk.commit(ops.Moved(notes))
             return dropped
-        names, also = desk.archive.manifest().names, None
+        # Whose copies those in *also* were is not known any more.
+        names, also, ids = desk.archive.manifest().names, (), None
         if moving(desk) - {note.removeprefix(TAKEN_OVER) for note in notes}:
             break
     _log.info("others change the archive of %r; what is in it twice awaits `heal`", desk.name)
     return dropped
 
 
-def _drop_held(desk: Desk, name: str, *, also: Collection[int]) -> tuple[int, bool]:
-    """(how many, whether another has put others in the place of the segment)."""
+def motion(desk: Desk, own: Collection[str] = ()) -> Motion:
+    """Which segments other runs move; *own* give way to others."""
+    noted = desk.read(surveys.moving)
+    others = [name.removeprefix(TAKEN_OVER) for name, run in noted if run != desk.run.token]
+    return Motion(frozenset(others), frozenset(own))
+
+
+def _drop_held(
+    desk: Desk, name: str, *, also: Collection[int]
+) -> tuple[int, bool, tuple[str, ...]]:
+    """
+    (how many, whether another has put others in the place of the segment, and those that we put
+    there).
+    """
     replaced = False
     with desk.ledger.reading() as db:
 
@@ -381,10 +424,10 @@ def _drop_held(desk: Desk, name: str, *, also: Collection[int]) -> tuple[int, bo
             )
 
         if name not in desk.archive.manifest().names:
-            return 0, True
+            return 0, True, ()
         rewritten = desk.archive.rewrite(stale, names=(name,))
     _warn_of(rewritten.damaged)
-    return rewritten.removed, replaced
+    return rewritten.removed, replaced, rewritten.added
 
 
 def _warn_of(damaged: Iterable[str]) -> None:

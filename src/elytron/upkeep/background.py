@@ -15,9 +15,11 @@ import time
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 from elytron.errors import Closed, ElytronError, Forked
 
+_T = TypeVar("_T")
 _log = logging.getLogger("elytron.upkeep")
 _QUIET_S = 1.0
 _LONGEST_S = 10.0
@@ -210,3 +212,15 @@ def _watch(found: "weakref.ref[Background]", signal: _Signal) -> None:
         pause = signal.ended if background.resting else signal.wake
         del background
         pause.wait(wait_s)
+
+
+def work_of(
+    found: "weakref.ref[_T]", step: Callable[[_T, str], bool | None]
+) -> Callable[[str], bool | None]:
+    """The background's work for a store, which does not keep the store that it is done for."""
+
+    def work(name: str) -> bool | None:
+        agents = found()
+        return False if agents is None else step(agents, name)
+
+    return work

@@ -2,20 +2,22 @@
 Checking: whether what is stored is what was written, and what can be put right.
 
 Rows are verified by their checksums. What is derived from them, the word index, and what is left
-half done can be made anew. A damaged row cannot, unless the archive has it; it is named.
+half done can be made anew. A damaged row cannot, unless the archive has it; it is named, and taken
+out when a repair is asked for.
 """
 
+import contextlib
 import logging
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import apsw
 
-from elytron.archive import manifest
+from elytron.archive import Archived, manifest
 from elytron.errors import Busy, Corrupt, ElytronError
-from elytron.ledger import ops, reads, rows, surveys, vector_reads
+from elytron.ledger import frames, ops, reads, rows, surveys, vector_reads
 from elytron.ledger.connection import PAGE_BYTES, STORAGE_ERRORS
 from elytron.ledger.embedded import REMOVED_PAGES, DropVectors, MendVectors
 from elytron.ledger.schema import UNINDEXED_MAX
@@ -24,31 +26,51 @@ from elytron.reindex_run import reindex_all
 from elytron.reports import Checked, Finding
 from elytron.upkeep.archiving import heal, left_behind
 from elytron.upkeep.desk import Desk
+from elytron.upkeep.doubles import doubles
+from elytron.upkeep.expelling import Expelling
+from elytron.upkeep.older import OfGraph, older
+from elytron.upkeep.restoring import restore
 
 _log = logging.getLogger("elytron.upkeep")
 _PAGE = 500  # messages
 _KEYS_AFTER = "SELECT key FROM messages WHERE key > ? ORDER BY key LIMIT ?"
+_ITS_ID = "SELECT id FROM messages INDEXED BY sqlite_autoindex_messages_1 WHERE key = ?"
 _ITS_TERMS = "SELECT content, terms FROM messages WHERE key = ?"
+# Parts that only a new ledger mends: see `salvaging.py`.
+FILE, LOG = "file", "log"
 _NAMED_MAX = 100  # findings of one kind that are listed one by one
+_MENDED_MAX = 10_000  # damaged rows that one check looks at, and a repair puts right
+_ROW = "row {} is not what was written"
 
 Progress = Callable[[int], None]
 
 
-def check(desk: Desk, *, repair: bool, on_progress: Progress | None = None) -> Checked:
-    """Look at everything; see `Agent.check`."""
+def check(
+    desk: Desk,
+    *,
+    repair: bool,
+    on_progress: Progress | None = None,
+    graph: OfGraph = OfGraph(),  # noqa: B008 - immutable
+) -> Checked:
+    """Look at everything but the graph; see `Agent.check`."""
     found = list(_file(desk))
-    if any(not finding.repairable for finding in found):
+    if found and found[-1].part == FILE:
         return Checked(desk.name, 0, 0, tuple(found))  # nothing further can be trusted
+    found += _logs(desk)
+    # What stands in a log is to be read before anything moves or is taken out.
+    repair = repair and not any(finding.part == LOG for finding in found)
     messages, damaged = _messages(desk, on_progress)
-    found += damaged
-    found += _rest(desk)
+    with contextlib.closing(Expelling(desk)) as expelling:
+        found += _cut(_taken_out(desk, damaged, expelling) if repair else damaged)
+        found += _rest(desk, expelling if repair else None)
     found += [_repaired(loose, repair, lambda: desk.sweep(())) for loose in _loose(desk)]
     found += _vectors(desk, repair=repair)
     words = _words(desk)
     if words is not None:
-        found.append(_repaired(words, repair, lambda: _reindex(desk)))
-    archived, of_archive = _archive(desk, repair=repair)
+        found.append(_repaired(words, repair, lambda: reindex(desk)))
+    archived, highest, of_archive = _archive(desk, repair=repair)
     found += of_archive
+    found += older(desk, LOG, archived=highest, graph=graph, repair=repair)
     return Checked(desk.name, messages, archived, tuple(found))
 
 
@@ -70,44 +92,126 @@ def _file(desk: Desk) -> Iterator[Finding]:
     except Busy:
         raise
     except ElytronError as error:
-        yield Finding("file", str(error))
+        yield Finding(FILE, str(error), repairable=isinstance(error, Corrupt))
         return
-    for (line,) in lines:
+    # Those of the file come last.
+    for (line,) in sorted(lines, key=lambda line: "words" not in line[0]):
         if line != "ok":
-            words = "words" in line
-            yield Finding("words" if words else "file", line, repairable=words)
+            yield Finding("words" if "words" in line else FILE, line, repairable=True)
 
 
-def _messages(desk: Desk, on_progress: Progress | None) -> tuple[int, list[Finding]]:
+def _logs(desk: Desk) -> Iterator[Finding]:
+    """Logs that were set aside, since there are commits in them that SQLite did not read."""
+    for path in frames.aside(desk.ledger.path):
+        log = frames.read(path)
+        lost = log.lost(log.valid())
+        yield Finding(LOG, f"{lost or 'a log was set aside'}: {path}", repairable=True)
+
+
+class _Damaged(NamedTuple):
+    """A message that cannot be shown: since its own row is damaged, or what that names."""
+
+    finding: Finding
+    key: int
+    id: str | None
+    own: bool
+
+
+def _messages(desk: Desk, on_progress: Progress | None) -> tuple[int, list[_Damaged]]:
     """How many messages there are, and those that cannot be shown."""
-    count, found, over = 0, list[Finding](), 0
+    count, found = 0, list[_Damaged]()
     keys = desk.read(lambda db: surveys.keys(db, "SELECT key FROM messages ORDER BY key"))
     for start in range(0, len(keys), _PAGE):
         part = keys[start : start + _PAGE]
         whole, damaged = desk.read(partial(surveys.stored, keys=part, source="ledger"))
         count += len(whole) + len(damaged)
-        over += max(0, len(found) + len(damaged) - _NAMED_MAX)
-        named = damaged[: max(0, _NAMED_MAX - len(found))]
+        named = damaged[: max(0, _MENDED_MAX - len(found))]
         if named:
             found += desk.read(partial(_why_damaged, keys=named))
         if on_progress is not None:
             on_progress(count)
-    if over:
-        found.append(Finding("messages", f"and {over} more rows"))
     return count, found
 
 
-def _why_damaged(db: apsw.Connection, keys: list[int]) -> list[Finding]:
+def _cut(damaged: list[_Damaged]) -> list[Finding]:
+    """The findings of damaged messages, not too many of them."""
+    found = [row.finding for row in damaged[:_NAMED_MAX]]
+    if len(damaged) > _NAMED_MAX:
+        found.append(Finding("messages", f"and {len(damaged) - _NAMED_MAX} more rows"))
+    return found
+
+
+def _why_damaged(db: apsw.Connection, keys: list[int]) -> list[_Damaged]:
     """What is wrong with messages that cannot be shown: their own rows, or what these name."""
     found = []
     for key in keys:
         row = db.execute(f"SELECT {rows.STORED} FROM messages m WHERE m.key = ?", (key,)).get
-        if row is not None and rows.checksum(row[:-1]) == row[-1]:
-            what = f"message row {key} cannot be shown: its mark, session or user is damaged"
+        # By the index, which has it once more.
+        id = db.execute(_ITS_ID, (key,)).get  # noqa: A001 - what it is called everywhere
+        if row is None:  # deleted just now
+            continue
+        where = f"message row {key} ({_described(db, id, row)})"
+        own = rows.checksum(row[:-1]) != row[-1]
+        if not own:
+            what = f"{where} cannot be shown: its mark, session or user is damaged"
         else:
-            what = f"message row {key} is not what was written"
-        found.append(Finding("messages", what))
+            what = f"{where} is not what was written"
+        named = id if type(id) is str else None
+        found.append(_Damaged(Finding("messages", what), key, named, own))
     return found
+
+
+def _described(db: apsw.Connection, id: object, row: Any) -> str:
+    """What is known of a damaged message, to look for it elsewhere; its numbers may be wrong."""
+    session = db.execute("SELECT id FROM sessions WHERE key = ?", (row[rows.SESSION],)).get
+    known = [f"id {id!r:.100}", f"session {session!r:.100}"]
+    with contextlib.suppress(TypeError, OverflowError):
+        known.append(f"said {rows.to_datetime(row[7]):%Y-%m-%d %H:%M}")
+    return ", ".join(known)
+
+
+def _taken_out(desk: Desk, damaged: list[_Damaged], expelling: Expelling) -> list[_Damaged]:
+    """Damaged messages, put right from the archive, or else taken out."""
+    back = _returned(desk, [row for row in damaged if row.own])
+    left = [row.key for row in damaged if row.own and row.id not in back]
+    why = _expelled(expelling, "messages", left)
+    found = []
+    for row in damaged:
+        what = row.finding.what
+        if row.own and row.id in back:
+            finding = Finding("messages", f"{what}; it is back from the archive", True, True)
+        elif row.own:
+            finding = Finding("messages", f"{what}; {why[row.key]}")
+        else:
+            finding = row.finding
+        found.append(row._replace(finding=finding))
+    return found
+
+
+def _returned(desk: Desk, damaged: list[_Damaged]) -> set[str]:
+    """Bring back those damaged messages that the archive has too; their ids."""
+    keys = {row.id: row.key for row in damaged if row.id is not None}
+    found: dict[str, Archived] = {}
+    if keys and desk.archive.exists():
+        found, _ = desk.archive.find(keys)
+    ids = [id for id, archived in found.items() if archived.key == keys[id]]  # noqa: A001
+    if ids:
+        # If that is cut short, they are in the archive, whole.
+        list(desk.removing([(keys[one], None) for one in ids], sizes={}))
+        restore(desk, ids, session=None, since_us=None, until_us=None, on_progress=None)
+    return set(ids)
+
+
+def _expelled(expelling: Expelling, table: str, keys: list[int]) -> dict[int, str]:
+    """Take damaged rows out; what became of each."""
+    try:
+        count = expelling.take_out(table, keys)
+    except ElytronError as error:
+        return dict.fromkeys(keys, f"taking it out failed: {error}")
+    lost = f"it is lost: what is left of it lies in {expelling.path}"
+    return dict.fromkeys(keys, "too many are damaged: check again") | dict.fromkeys(
+        keys[:count], lost
+    )
 
 
 _ORPHANS = (
@@ -145,27 +249,18 @@ _LOOSE = (
         "source NOT IN (SELECT key FROM concepts) OR target NOT IN (SELECT key FROM concepts)",
     ),
 )
-_CHECKSUMMED = {
-    "memories": (
-        "key, id, content, kind, importance, pinned, session, valid_from_us, valid_to_us,"
-        " created_us, metadata, checksum"
-    ),
-    "concepts": "key, name, folded, type, description, confidence, origin, created_us, checksum",
-    "relations": (
-        "key, source, relation, target, strength, valid_from_us, valid_to_us, learned_from,"
-        " checksum"
-    ),
-    "users": "key, id, folded, created_us, checksum",
-    "sessions": "key, id, created_us, checksum",
-    "marks": "key, importance, pinned, checksum",
-}
+_NAMELESS = (
+    ("messages", "sessions", "session"),
+    ("memories", "sessions", "session"),
+    ("messages", "users", "user"),
+)
 
 
-def _rest(desk: Desk) -> list[Finding]:
+def _rest(desk: Desk, expelling: Expelling | None) -> list[Finding]:
     """Orphans, the change list, and the other rows that have a checksum."""
 
-    def look(db: apsw.Connection) -> list[Finding]:
-        found = []
+    def look(db: apsw.Connection) -> tuple[list[Finding], list[tuple[str, int]]]:
+        found, wrong = [], []
         for table, what, where in _ORPHANS:
             count = db.execute(f"SELECT count(*) FROM {table} WHERE {where}").get
             if count:
@@ -173,13 +268,40 @@ def _rest(desk: Desk) -> list[Finding]:
         gaps = db.execute("SELECT max(ordinal) - min(ordinal) + 1 - count(*) FROM changes").get
         if gaps:
             found.append(Finding("changes", f"{gaps} changes are missing in the list"))
-        for table, columns in _CHECKSUMMED.items():
+        for table, columns in rows.CHECKSUMMED.items():
             for *values, checksum in db.execute(f"SELECT {columns} FROM {table}"):
                 if rows.checksum(tuple(values)) != checksum:
-                    found.append(Finding(table, f"row {values[0]} is not what was written"))
-        return found
+                    wrong.append((table, values[0]))
+        return found, wrong
 
-    return desk.read(look)
+    found, wrong = desk.read(look)
+    if expelling is None:
+        return [*found, *[Finding(table, _ROW.format(key)) for table, key in wrong]]
+    return [*found, *_put_right(desk, expelling, wrong)]
+
+
+def _put_right(desk: Desk, expelling: Expelling, wrong: list[tuple[str, int]]) -> Iterator[Finding]:
+    """Take damaged rows out, and write those anew that others hang on."""
+    for table in rows.CHECKSUMMED:
+        keys = [key for one, key in wrong if one == table][:_MENDED_MAX]
+        if table not in ("sessions", "users"):
+            for key, why in _expelled(expelling, table, keys).items():
+                yield Finding(table, f"{_ROW.format(key)}; {why}")
+            continue
+        for key in keys:
+            finding = Finding(table, _ROW.format(key), True)
+            yield _repaired(finding, True, partial(expelling.name, table, key))
+    for source, table, column in _NAMELESS:
+        sql = (
+            f"SELECT DISTINCT {column} FROM {source} WHERE {column} IS NOT NULL"
+            f" AND {column} NOT IN (SELECT key FROM {table}) LIMIT {_MENDED_MAX}"
+        )
+        for key in desk.read(partial(surveys.keys, sql=sql)):
+            try:
+                what = f"what names it has it as {expelling.name(table, key)!r} now"
+            except ElytronError as error:
+                what = f"writing it anew failed: {error}"
+            yield Finding(table, f"row {key} is missing; {what}")
 
 
 def _loose(desk: Desk) -> list[Finding]:
@@ -278,7 +400,7 @@ def _words(desk: Desk) -> Finding | None:
     return None if what is None else Finding("words", f"the word index: {what}", repairable=True)
 
 
-def _reindex(desk: Desk) -> None:
+def reindex(desk: Desk) -> None:
     """Make the index anew from the messages; a damaged one keeps the words that it has."""
     damaged: list[int] = []
 
@@ -317,8 +439,14 @@ def _heal(desk: Desk) -> None:
         raise Busy("another process is moving messages now; check again later")
 
 
-def _archive(desk: Desk, *, repair: bool) -> tuple[int, list[Finding]]:
-    found = []
+def _archive(desk: Desk, *, repair: bool) -> tuple[int, int, list[Finding]]:
+    """How many messages it has, the highest of their keys, and what is wrong."""
+    found, highest = [], 0
+
+    def see(archived: Archived) -> None:
+        nonlocal highest
+        highest = max(highest, archived.key, archived.session_key)
+
     half_done = left_behind(desk)
     if half_done:
         finding = Finding(
@@ -328,12 +456,13 @@ def _archive(desk: Desk, *, repair: bool) -> tuple[int, list[Finding]]:
         )
         found.append(_repaired(finding, repair, lambda: _heal(desk)))
     if not desk.archive.exists():
-        return 0, found
+        return 0, 0, found
     segments = desk.archive.folder.glob("segment-*")
     if any(segments) and manifest.read(desk.archive.folder / manifest.FILE) is None:
         held = desk.archive.manifest()  # which makes it again from the segments
         what = f"its manifest was damaged or missing; it lists {len(held.entries)} segments again"
         found.append(Finding("archive", what, repairable=True, repaired=True))
-    for name, why in desk.archive.damaged().items():
+    for name, why in desk.archive.damaged(see).items():
         found.append(Finding("archive", f"segment {name}: {why}"))
-    return desk.archive.manifest().messages, found
+    found += [_repaired(finding, repair, mend) for finding, mend in doubles(desk)]
+    return desk.archive.manifest().messages, highest, found

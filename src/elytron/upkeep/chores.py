@@ -10,9 +10,17 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 
-from elytron.archive import Archived
+from elytron.archive import Archived, copies
 from elytron.config import RetentionRule
-from elytron.errors import Busy, Conflict, DiskFull, GraphUnavailable, OverBudget, Unavailable
+from elytron.errors import (
+    Busy,
+    Conflict,
+    Corrupt,
+    DiskFull,
+    GraphUnavailable,
+    OverBudget,
+    Unavailable,
+)
 from elytron.ledger import ops, surveys
 from elytron.ledger.learned import ForgetLearned
 from elytron.ledger.room import NoRoom, Room
@@ -20,6 +28,7 @@ from elytron.reports import Checked, Cleanup, Erased, Reclaimed, Restored
 from elytron.upkeep import archiving, checking, erasing, reclaiming, restoring
 from elytron.upkeep.desk import Desk
 from elytron.upkeep.graphs import Graphs
+from elytron.upkeep.older import OfGraph
 from elytron.upkeep.reserve import Reserve
 from elytron.upkeep.retention import Bounds, Plan
 
@@ -34,6 +43,10 @@ _DROP_WAIT_S = 2.0  # for another process that has the graph
 _DEAD_MIN_BYTES = 1 << 18  # unused, before a clean-up gives them back by itself
 
 Progress = Callable[[int, int], None]
+
+
+class Unreadable(Corrupt):
+    """A segment of the archive is damaged, so what is in it could not be looked through."""
 
 
 class Chores:
@@ -110,12 +123,17 @@ class Chores:
 
     def check(self, *, repair: bool, on_progress: Callable[[int], None] | None) -> Checked:
         """Look at everything."""
-        return checking.check(self.desk, repair=repair, on_progress=on_progress)
+        graph = OfGraph(self._graphs.position(self.desk.name), self.drop_graph)
+        return checking.check(self.desk, repair=repair, on_progress=on_progress, graph=graph)
 
     def delete_archived(self, *, ids: Sequence[str] | None, session: str | None) -> int:
         """
         Take these ids, or this session, out of the archive, with the facts that were read in them;
         returns how many there were.
+
+        Raises:
+            Unreadable: a damaged segment may have more of them; those in the others are gone. Of
+                ids, if none was found.
         """
         archive, names = self.desk.archive, None
         wanted = frozenset(ids or ())
@@ -131,23 +149,25 @@ class Chores:
                 keys.add(archived.key)
             return leaves
 
-        removed = archive.rewrite(meant, names=names).removed
+        rewritten = archive.rewrite(meant, names=names)
         if keys:
             step_bytes = self._config.wal_limit_bytes // 2
             self.desk.repeat(ForgetLearned(tuple(sorted(keys)), (), step_bytes))
-        return removed
+        if rewritten.damaged and not (wanted and rewritten.removed):
+            raise Unreadable(
+                f"{rewritten.removed} messages are deleted from the archive of"
+                f" {self.desk.name!r}; there may be more in what is damaged:"
+                f" {next(iter(rewritten.damaged.values()))}: run `elytron check`"
+            )
+        return rewritten.removed
 
     def drop_copies(self, ids: Sequence[str]) -> set[str]:
         """
         Take out of the archive what the ledger holds again, saved anew under the same id; returns
         which there were. Not out of segments that are moving: those are of what is held now.
         """
-        archive, wanted = self.desk.archive, frozenset(ids)
-        moving = archiving.moving(self.desk)
-        found = {entry.name for some in archive.holding(ids).values() for entry in some} - moving
+        wanted = frozenset(ids)
         dropped = set[str]()
-        if not found:
-            return dropped
         with self.desk.ledger.reading() as db:
 
             def stale(archived: Archived) -> bool:
@@ -157,7 +177,18 @@ class Chores:
                     dropped.add(key)
                 return is_copy
 
-            archive.rewrite(stale, names=found)
+            def drop() -> int:
+                holding = self.desk.archive.holding(wanted).values()
+                found = {entry.name: entry for some in holding for entry in some}
+                # Asked last: what is listed and does not move now had come to rest before.
+                for name in found.keys() - archiving.moving(self.desk):
+                    try:
+                        copies.take_out(self.desk.archive, found[name], stale)
+                    except Corrupt as error:  # `check` names it
+                        _log.warning("%s", error)
+                return len(dropped)
+
+            archiving.retried(drop)
         return dropped
 
     def forget(self, *, user: str | None, session: str | None, replies: bool) -> Erased:

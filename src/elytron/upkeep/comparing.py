@@ -5,16 +5,18 @@ The graph can be made anew at any time, so a difference is repaired by deleting 
 that is there is looked at: a check starts no worker for one that nobody asked for.
 """
 
+import logging
 from collections.abc import Iterator
 
 import apsw
 
-from elytron.errors import ElytronError
+from elytron.errors import ElytronError, OverBudget
 from elytron.ledger import rows
 from elytron.ledger.sqlite import Ledger
 from elytron.reports import Finding
 from elytron.upkeep.graphs import Graphs
 
+_log = logging.getLogger("elytron.upkeep")
 _TRIES = 5  # while others go on saving
 _NODES = {
     "Message": "messages",
@@ -43,6 +45,9 @@ def findings(graphs: Graphs, name: str, ledger: Ledger, *, repair: bool) -> Iter
         return
     try:
         wrong = _difference(graphs, name, ledger)
+    except OverBudget as error:  # no room to bring it up to date, and nothing is damaged
+        _log.info("the graph of %r was not compared: %s", name, error)
+        return
     except ElytronError as error:
         wrong = f"the graph cannot be asked: {error}"
     if wrong is not None:

@@ -15,7 +15,7 @@ from elytron.archive import Archived
 from elytron.archive.durable import PART
 from elytron.archive.listing import PART_MAX_AGE_S
 from elytron.errors import Busy, Corrupt, DiskFull
-from elytron.ledger import ops, rows, surveys
+from elytron.ledger import frames, ops, rows, surveys, swapping
 from elytron.ledger.learned import ClearLearned, ForgetHeard, ForgetLearned
 from elytron.ledger.schema import EXTRACTED, PROPOSED
 from elytron.reports import Erased
@@ -191,6 +191,12 @@ def _erase(
     # Deleted bytes are overwritten, but what moved between pages may have left a copy in a
     # page's unused part; a file written anew has none.
     remaining = _rebuild(desk)
+    kept = [*swapping.aside_folders(desk.ledger.folder), *frames.aside(desk.ledger.path)]
+    remaining += [f"{path}, set aside by a repair: delete it" for path in kept[:_NAMED_MAX]]
+    remaining += [
+        f"{path}, of a repair or restore that was stopped: delete it, if none is at work"
+        for path in swapping.unfinished(desk.ledger.folder)
+    ]
     if desk.archive.exists():  # where a reader has it open, Windows does not remove a file
         remaining += [
             f"archive segment {name}, which could not be removed: run `check` later"

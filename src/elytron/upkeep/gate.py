@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from elytron.errors import Unavailable
 from elytron.ledger.lock import FileLock
 
 _log = logging.getLogger("elytron.upkeep")
@@ -40,7 +41,14 @@ class Gate:
             yield True
             return
         with contextlib.closing(lock):
-            deadline = time.monotonic() + wait_s
+            yield self._acquire(lock, wait_s)
+
+    def _acquire(self, lock: FileLock, wait_s: float) -> bool:
+        deadline = time.monotonic() + wait_s
+        try:
             while not (ours := lock.try_acquire()) and time.monotonic() < deadline:
                 time.sleep(_POLL_S * (0.5 + random.random()))
-            yield ours
+        except Unavailable as error:
+            _log.debug("%s", error)
+            return True
+        return ours

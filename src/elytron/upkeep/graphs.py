@@ -6,6 +6,7 @@ Asking is in `graph/projection.py`, the process in `graph/client.py`; here they 
 the store and its folders. Before a first question there is no file and no process.
 """
 
+import logging
 import threading
 import time
 import weakref
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from elytron.config import Config
-from elytron.errors import Closed
+from elytron.errors import Closed, ElytronError
 from elytron.ledger import files, surveys
 from elytron.ledger.rows import to_datetime
 from elytron.ledger.sqlite import Ledger
@@ -26,6 +27,8 @@ if TYPE_CHECKING:  # imported by the first question: most stores are never asked
     from elytron.graph.client import GraphClient, Rows, Statement
     from elytron.graph.files import GraphFolder
     from elytron.graph.projection import Projection
+
+_log = logging.getLogger("elytron.upkeep")
 
 FOLDER = "graph"
 _LATELY_S = 3600.0
@@ -142,6 +145,19 @@ class Graphs:
             built_because=state.get("built_because"),
             damaged=damaged.name if damaged.exists() else None,
         )
+
+    def position(self, name: str) -> int:
+        """The last change that an agent's graph has, by itself if it can be asked; 0 if none."""
+        noted = self.usage(name).position
+        if noted is None:
+            return 0
+        deadline = time.monotonic() + self._config.graph_timeout_s
+        try:
+            state = self._asker().state(self.folder(name), deadline=deadline)
+        except ElytronError as error:
+            _log.info("the graph of %r does not say where it is: %s", name, error)
+            return noted
+        return state.position or 0
 
     def worker(self) -> WorkerUsage:
         """The worker process of this store, as this process has it."""

@@ -117,6 +117,30 @@ class Housekeeping:
         Raises:
             Busy: they were taken all that time.
         """
+        with self.alone(name, deadline=deadline), self._desk(name) as desk:
+            if desk is None:
+                yield None
+                return
+            chores = Chores(desk, self.reserve, self.graphs)
+            if self.sharing is not None:
+                self.sharing.renew(chores)
+            if self.sharing is None or lent:
+                yield chores
+                return
+            before = chores.used_bytes
+            yield chores
+            # Not without need: a write may be about to use what it was just granted.
+            if chores.used_bytes != before:
+                self.sharing.settle(chores)
+
+    @contextlib.contextmanager
+    def alone(self, name: str, *, deadline: float | None = None) -> Iterator[None]:
+        """
+        Nobody else in this process does an agent's chores for the length of the block.
+
+        Raises:
+            Busy: somebody did all the time until *deadline*, by default for `save_timeout_s`.
+        """
         turn = self._turn(name)
         limit_s = self._config.save_timeout_s
         wait_s = limit_s if deadline is None else max(0.0, deadline - time.monotonic())
@@ -126,19 +150,7 @@ class Housekeeping:
                 " retry later, or raise `save_timeout_s`"
             )
         try:
-            with self._desk(name) as desk:
-                if desk is None:
-                    yield None
-                    return
-                chores = Chores(desk, self.reserve, self.graphs)
-                if self.sharing is None or lent:
-                    yield chores
-                    return
-                before = chores.used_bytes
-                yield chores
-                # Not without need: a write may be about to use what it was just granted.
-                if chores.used_bytes != before:
-                    self.sharing.settle(chores)
+            yield
         finally:
             turn.mutex.release()
 

@@ -21,6 +21,7 @@ from elytron.ledger.lock import FileLock
 from elytron.ledger.rows import to_datetime
 from elytron.reports import JanitorUsage
 from elytron.upkeep.clock import Clock
+from elytron.upkeep.memory import TRIMMER
 
 _log = logging.getLogger("elytron.upkeep")
 _STATE = "janitor.json"
@@ -267,4 +268,5 @@ def _watch(found: "weakref.ref[Janitor]", signal: _Signal) -> None:
             _log.exception("the clean-up failed and is tried again")
             janitor._last_error = f"{type(error).__name__}: {error}"
         del janitor
+        TRIMMER.trim()
         signal.wake.wait(wait_s)

@@ -12,7 +12,8 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from elytron.ledger.files import sync_file
+from elytron.errors import Unavailable
+from elytron.ledger.files import file_size, sync_file
 
 _log = logging.getLogger("elytron.upkeep")
 _NAME = "reserve"
@@ -31,10 +32,7 @@ class Reserve:
     @property
     def bytes(self) -> int:
         """How many bytes it holds now."""
-        try:
-            return self.path.stat().st_size
-        except FileNotFoundError:
-            return 0
+        return file_size(self.path)
 
     def take(self) -> bool:
         """
@@ -43,10 +41,10 @@ class Reserve:
         Only while as much again stays free, or it would itself be what fills the disk. That the
         disk has no room for it is no error: it is tried again after each clean-up.
         """
-        held_bytes = self.bytes
-        if held_bytes == self._size_bytes:
-            return True
         try:
+            held_bytes = self.bytes
+            if held_bytes == self._size_bytes:
+                return True
             if held_bytes > self._size_bytes:  # the setting was lowered
                 os.truncate(self.path, self._size_bytes)
                 return True
@@ -57,9 +55,9 @@ class Reserve:
             with self.path.open("ab") as file:
                 _allocate(file.fileno(), self._size_bytes)
                 sync_file(file.fileno())
-        except OSError as error:
+        except (OSError, Unavailable) as error:
             self._complain(str(error))
-            self.path.unlink(missing_ok=True)  # a part of one would only pass for a whole
+            self._remove()  # a part of one would only pass for a whole
             return False
         self._complained = False
         return True
@@ -73,12 +71,17 @@ class Reserve:
     @contextlib.contextmanager
     def given_up(self) -> Iterator[None]:
         """Give it up for the length of the block, then take it again."""
-        self.path.unlink(missing_ok=True)
+        self._remove()
         try:
             yield
         finally:
-            if self.path.parent.is_dir():
-                self.take()
+            self.take()
+
+    def _remove(self) -> None:
+        try:
+            self.path.unlink(missing_ok=True)
+        except OSError as error:  # it only takes room
+            _log.warning("the reserve %s cannot be removed: %s", self.path, error)
 
 
 def _allocate(descriptor: int, size_bytes: int) -> None:

@@ -128,7 +128,8 @@ class _Back:
         except ElytronError as error:
             raise type(error)(f"{error}. {self.restored} messages came back before") from error
         finally:
-            settle(desk, (entry.name,), notes=(entry.name,))
+            ids = [archived.message.id for archived in found]
+            settle(desk, (entry.name,), notes=(entry.name,), ids=ids)
 
     def _is_replaced(self, entry: Entry) -> bool:
         replaced = entry.name not in self._desk.archive.manifest().names

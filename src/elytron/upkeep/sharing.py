@@ -21,7 +21,7 @@ from pathlib import Path
 
 from elytron.config import Config
 from elytron.errors import Busy, OverBudget
-from elytron.ledger import files, ops
+from elytron.ledger import files, ops, surveys
 from elytron.ledger.budget import Budget
 from elytron.ledger.connection import PAGE_BYTES
 from elytron.ledger.room import needed_file_bytes
@@ -131,6 +131,14 @@ class Sharing:
                     return
                 if not self._make_one_give(chores.desk.name, 0, chores):
                     return
+
+    def renew(self, chores: Chores) -> None:
+        """Note what an agent was granted in its ledger, if that was made anew and does not know."""
+        folder = files.folder_name(chores.desk.name)
+        if chores.desk.read(surveys.granted_bytes) is None and self._budget.grant(folder):
+            missing_bytes = chores.used_bytes + self._step_bytes() - self._budget.grant(folder)
+            self._took(folder, max(0, missing_bytes))
+            self._note_grant(chores)
 
     def settle(self, chores: Chores) -> None:
         """Note what an agent uses now that a chore has changed its files."""

@@ -2,13 +2,15 @@
 Verbs: what those on one agent have in common: the agent, its settings, a write and a read.
 """
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, TypeVar
 
 from elytron.config import Config
-from elytron.errors import Busy, InvalidSetting, NotFound
+from elytron.errors import Busy, ElytronError, InvalidSetting, NotFound
 from elytron.ledger import ops, reads
 from elytron.open_agent import OpenAgent, Use
 from elytron.open_agents import OpenAgents
@@ -18,6 +20,22 @@ from elytron.write.admission import IdClock, admit, admit_many
 
 _T = TypeVar("_T")
 _PAGE = 500  # messages: a page of an export
+_NOTHING = re.compile(r"(and )?nothing was (written|changed)( either)?")
+
+
+@contextmanager
+def in_steps() -> Iterator[None]:
+    """For what is done in several commits: an error speaks of its step, and not of the whole."""
+    try:
+        yield
+    except ElytronError as error:
+        error.args = (of_step(error),)
+        raise
+
+
+def of_step(error: ElytronError) -> str:
+    """What an error says, where it met one step of several."""
+    return _NOTHING.sub("this step wrote nothing, and what came before it stays done", str(error))
 
 
 class Verbs:

@@ -10,7 +10,7 @@ from elytron.open_agent import OpenAgent
 from elytron.reports import Embedded
 from elytron.upkeep.backfill import backfill
 from elytron.upkeep.embedding import Embedding
-from elytron.verbs.base import Verbs
+from elytron.verbs.base import Verbs, in_steps
 
 _DROPPED_PAGES = 16  # of 4 KB, what removing a vector may write, and more
 
@@ -33,7 +33,7 @@ class Embeds(Verbs):
 
         What was saved with `embed=False` gets none.
         """
-        with self._agents.use(self.name, create=False) as agent:
+        with in_steps(), self._agents.use(self.name, create=False) as agent:
             embedding = self._embedding(agent)
             if agent is None or embedding is None:
                 return Embedded(self.name)
@@ -49,7 +49,7 @@ class Embeds(Verbs):
         on.
         Other programs that use the agent with another embedder have to be closed first.
         """
-        with self._agents.use(self.name, create=False) as agent:
+        with in_steps(), self._agents.use(self.name, create=False) as agent:
             embedding = self._embedding(agent)
             if agent is None or embedding is None:
                 return Embedded(self.name)

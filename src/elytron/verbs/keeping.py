@@ -7,12 +7,13 @@ from dataclasses import replace
 from datetime import datetime
 from typing import TypeVar
 
-from elytron.errors import InvalidArgument
-from elytron.ledger import ops, rows
+from elytron.errors import Corrupt, InvalidArgument
+from elytron.ledger import files, ops, rows
 from elytron.reports import Checked, Cleanup, Erased, Reclaimed, Restored
-from elytron.upkeep import comparing
+from elytron.upkeep import comparing, mending
 from elytron.upkeep.chores import Chores
-from elytron.verbs.base import Verbs
+from elytron.upkeep.salvaging import salvage
+from elytron.verbs.base import Verbs, in_steps
 from elytron.write.admission import check_aware, check_id, check_importance
 
 _T = TypeVar("_T")
@@ -173,16 +174,53 @@ class Keeping(Verbs):
         each archive segment, what was left half done, and the graph if there is one.
 
         Args:
-            repair: put right what can be made anew from what is whole.
+            repair: put right what can be made anew from what is whole. Where the file itself is
+                damaged, missing, or lost commits of its log, a new one is made of all that is
+                whole in it, in its log and in the archive; the damaged files are kept in a folder
+                `damaged-TIME` beside it, and a finding says what is lost. Others wait meanwhile;
+                who has it open in another process gets `Corrupt` next, and has to open it anew.
+                A damaged row in a file that is whole is taken out, into such a folder.
 
         Reads the whole file and the whole archive: some 20,000 messages a second.
         """
-        report = self._chore(
-            lambda chores: chores.check(repair=repair, on_progress=on_progress),
-            none=Checked(self.name, 0, 0),
-        )
+        _check_switch(repair, "repair")
+        report = self._look(repair=repair, on_progress=on_progress)
+        if repair and mending.is_needed(report):
+            report = self._mend(report, on_progress)
+        return report
+
+    def _mend(self, report: Checked, on_progress: Callable[[int], None] | None) -> Checked:
+        """Have a new ledger made in the place of a damaged one."""
+        ledger = files.agent_folder(self._agents.path, self.name) / files.LEDGER
+        seen = files.file_id(ledger)
+        again = self._look(repair=True, on_progress=on_progress)
+        if not mending.is_needed(again):  # another process has done it just now
+            return again
+        agents = self._agents
+        try:
+            with agents.put_aside(self.name), agents.upkeep.alone(self.name):
+                made = salvage(
+                    agents.path,
+                    self.name,
+                    self._config,
+                    analyzer=self._analyzer,
+                    still=lambda: files.file_id(ledger) == seen,
+                )
+        except Corrupt as error:
+            return mending.failed(report, error)
+        return mending.mended(report, made, self._look(repair=True, on_progress=on_progress))
+
+    def _look(self, *, repair: bool, on_progress: Callable[[int], None] | None) -> Checked:
+        try:
+            report = self._chore(
+                lambda chores: chores.check(repair=repair, on_progress=on_progress),
+                none=Checked(self.name, 0, 0),
+            )
+        except Corrupt as error:
+            return mending.unreadable(self.name, error)
         graphs = self._agents.upkeep.graphs
-        if not graphs.folder(self.name).exists():
+        # Asking it would bring it back to the ledger, and what it knows of a later one be gone.
+        if mending.is_about_ledger(report) or not graphs.has_folder(self.name):
             return report
         with self._agents.use(self.name, create=False) as agent:
             if agent is None:
@@ -228,7 +266,7 @@ class Keeping(Verbs):
     def _chore(self, chore: Callable[[Chores], _T], *, none: _T) -> _T:
         """Do a chore on this agent's files; *none* if there is no such agent."""
         self._agents.check_usable()
-        with self._agents.upkeep.chores(self.name) as chores:
+        with in_steps(), self._agents.upkeep.chores(self.name) as chores:
             return none if chores is None else chore(chores)
 
 

@@ -2,6 +2,7 @@
 Writing: the verbs that put messages in, change them, or take single ones out.
 """
 
+import logging
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
@@ -9,14 +10,17 @@ from datetime import datetime
 from typing import Any
 
 from elytron.embed import policy
-from elytron.errors import Busy, Conflict, ElytronError, NotFound
+from elytron.errors import Busy, Conflict, ElytronError, NotFound, OutcomeUnknown
 from elytron.import_run import ImportRun
 from elytron.ledger import knowledge, ops
 from elytron.records import Draft, ImportReport, Memory, Message, Receipt
 from elytron.reindex_run import reindex_all, reindex_memories
+from elytron.upkeep.chores import Unreadable
+from elytron.verbs.base import in_steps, of_step
 from elytron.verbs.reading import Reading
 from elytron.write.admission import check_content, check_id, check_timeout, is_same
 
+_log = logging.getLogger("elytron.store")
 _MEMORIES = 100  # read at once
 _LOOKS_MAX = 3  # for a message that may be on its way between ledger and archive
 
@@ -163,7 +167,7 @@ class Writing(Reading):
                 f"what was submitted to {self.name!r} is not settled after {limit_s:g} s;"
                 " flush again"
             )
-        with self._agents.use(self.name, create=False) as agent:
+        with in_steps(), self._agents.use(self.name, create=False) as agent:
             if agent is not None:
                 rest_s = max(0.0, deadline - time.monotonic())
                 self._agents.link(self.name, agent, timeout_s=rest_s)
@@ -190,7 +194,13 @@ class Writing(Reading):
         self._write(ops.Edit(id, content, terms, embedding, size_bytes))
 
     def delete(self, id: str) -> bool:
-        """Remove one message for good, with its index. Returns whether it was there."""
+        """
+        Remove one message for good, with its index. Returns whether it was there.
+
+        Raises:
+            OutcomeUnknown: it may be gone from what is held and still be archived; delete it again.
+            Corrupt: it is not held, and may be in an archive segment that is damaged.
+        """
         check_id(id, "id")
         if not self.exists():
             return False
@@ -199,17 +209,19 @@ class Writing(Reading):
         archive = self._agents.upkeep.archive_of(self.name)
         found = archive.exists() and bool(archive.find([id])[0])
         found = bool(self._write(op)) or found
-        if not archive.exists():
-            return found
-        for _ in range(_LOOKS_MAX):
-            try:
+        try:
+            for _ in range(_LOOKS_MAX if archive.exists() else 0):
                 found = bool(self._delete_archived(ids=[id])) or found
                 # Once more, for what a restore brought back between the two.
                 found = bool(self._write(op)) or found
-            except Busy as error:
-                raise self._half_deleted(error) from error
-            if found:
-                break
+                if found:
+                    break
+        except Unreadable as error:
+            if not found:
+                raise
+            _log.warning("%s", error)  # a copy in there would be unreadable too
+        except ElytronError as error:
+            raise self._half_deleted(error) from error
         return found
 
     def delete_session(self, session: str) -> int:
@@ -217,18 +229,24 @@ class Writing(Reading):
         Remove a session with all its messages for good; returns how many there were.
 
         In commits that fit into the WAL, the oldest first; stopped in between, call it again.
+
+        Raises:
+            OutcomeUnknown: some may be gone, others not, or still be archived; call it again.
+            Corrupt: an archive segment is damaged and may have more of it; all others are gone.
         """
         check_id(session, "session")
         if not self.exists():
             return 0
         removed = self._delete_held(session)
-        if not self._has_archive():
-            return removed
         try:
+            if not self._has_archive():
+                return removed
             removed += self._delete_archived(session=session)
             # Once more, for what a restore brought back between the two.
             return removed + self._delete_held(session)
-        except Busy as error:
+        except Unreadable:
+            raise
+        except ElytronError as error:
             raise self._half_deleted(error) from error
 
     def _delete_held(self, session: str) -> int:
@@ -238,14 +256,15 @@ class Writing(Reading):
             try:
                 step, left = self._write(ops.DeleteSession(session, self._config.commit_bytes))
             except ElytronError as error:
-                raise type(error)(f"{error}. {removed} messages of it are gone") from error
+                told = of_step(error) if removed else str(error)
+                raise type(error)(f"{told}. {removed} messages of it are gone") from error
             removed += step
         return removed
 
-    def _half_deleted(self, error: Busy) -> Busy:
-        return Busy(
+    def _half_deleted(self, error: ElytronError) -> OutcomeUnknown:
+        return OutcomeUnknown(
             f"deleted from the ledger of {self.name!r}, but the archive was not looked through"
-            f" ({error}): delete again"
+            f" ({of_step(error)}): delete again"
         )
 
     def import_(
@@ -308,12 +327,17 @@ class Writing(Reading):
         """
         archive = self._agents.upkeep.archive_of(self.name)
         new = [receipt.id for receipt in receipts if receipt.new]
-        if not new or not archive.exists():
-            return receipts
-        if not archive.find(new)[0]:
-            return receipts
-        with self._agents.upkeep.chores(self.name) as chores:
-            found = set[str]() if chores is None else chores.drop_copies(new)
+        try:
+            if not new or not archive.exists() or not archive.find(new)[0]:
+                return receipts
+            with self._agents.upkeep.chores(self.name) as chores:
+                found = set[str]() if chores is None else chores.drop_copies(new)
+        except ElytronError as error:
+            raise OutcomeUnknown(
+                f"{len(new)} messages of {self.name!r} are saved, but whether the archive has some"
+                f" of them too could not be looked up ({of_step(error)}): save again with the same"
+                " ids"
+            ) from error
         return [
             Receipt(receipt.id, False, receipt.embedding) if receipt.id in found else receipt
             for receipt in receipts
@@ -353,16 +377,17 @@ class Writing(Reading):
         """
         if not self.exists():
             return 0
-        reindex_memories(
-            read=self._memory_page,
-            write=lambda op: self._write(op, other_languages=True),
-            analyzer=self._analyzer,
-            commit_max_bytes=self._config.commit_bytes,
-        )
-        return reindex_all(
-            read=self._page,
-            write=lambda op: self._write(op, other_languages=True),
-            analyzer=self._analyzer,
-            commit_max_bytes=self._config.commit_bytes,
-            on_progress=on_progress,
-        )
+        with in_steps():
+            reindex_memories(
+                read=self._memory_page,
+                write=lambda op: self._write(op, other_languages=True),
+                analyzer=self._analyzer,
+                commit_max_bytes=self._config.commit_bytes,
+            )
+            return reindex_all(
+                read=self._page,
+                write=lambda op: self._write(op, other_languages=True),
+                analyzer=self._analyzer,
+                commit_max_bytes=self._config.commit_bytes,
+                on_progress=on_progress,
+            )

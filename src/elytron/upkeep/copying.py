@@ -1,0 +1,266 @@
+"""
+Copying: one agent's ledger and archive, as they were at one moment, into the files of a backup.
+
+Others go on saving meanwhile. SQLite copies the ledger from one snapshot, which is held no longer
+than `read_timeout_s`, since the WAL cannot be cut while it is. The archive's manifest was the same
+before the snapshot began and after, so the two are what a crash at that moment would have left,
+and what opening mends. A copy is verified before it is counted; nothing here replaces anything.
+"""
+
+import contextlib
+import logging
+import time
+import urllib.parse
+from collections.abc import Collection, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+import apsw
+
+from elytron.archive import Manifest, manifest
+from elytron.archive.durable import sync_folder
+from elytron.errors import Busy, Corrupt, DiskFull
+from elytron.ledger import files, forks, rows, schema, surveys
+from elytron.ledger.connection import STORAGE_ERRORS, translate
+from elytron.ledger.rows import CHECKSUMMED
+from elytron.upkeep import stamps
+from elytron.upkeep.backup_files import (
+    SEGMENTS,
+    BackupFiles,
+    Copy,
+    copy_file,
+    new_name,
+    sealed,
+    write_file,
+)
+from elytron.upkeep.desk import Desk
+
+_log = logging.getLogger("elytron.backup")
+_STEP_PAGES = 256  # a megabyte; after each the time is looked at
+_ATTEMPTS_MAX = 5  # while other processes move messages
+_PAGE = 500  # messages that are verified at once
+_LINES_MAX = 100  # of what SQLite finds wrong
+# The last number of the ledger's one sequence, as `writes.py` goes on from it.
+_FACTS = """
+SELECT (SELECT count(*) FROM messages),
+    max((SELECT ifnull(max(key), 0) FROM messages), (SELECT ifnull(max(seq), 0) FROM changes)),
+    (SELECT value FROM meta WHERE name = 'agent'),
+    (SELECT value FROM meta WHERE name = 'created_us')
+"""
+
+
+class Facts(NamedTuple):
+    """What a ledger says of itself."""
+
+    messages: int
+    sequence: int
+    agent: str
+    begun_us: int
+    schema: int
+
+
+def copy(desk: Desk, backup: BackupFiles) -> Copy:
+    """
+    Make a copy of an agent and verify it; it does not count yet.
+
+    Raises:
+        Corrupt: the agent is damaged. Busy: others changed its archive, or the copy took longer
+            than `read_timeout_s`.
+        DiskFull, Unavailable: the backup's disk.
+    """
+    folder = backup.folder(desk.name)
+    _empty_wal(desk)
+    stamp, settled = stamps.take_settled(desk.ledger.folder, desk.archive.folder)
+    path = folder / new_name("ledger", ".db")
+    try:
+        with files.translate_os_errors(folder):
+            held = _both(desk, backup, path)
+            facts = facts_of(path, agent=desk.name, source=desk.ledger.path)
+            ledger = sealed(path)
+            archive = write_file(folder / new_name("archive", ".json"), manifest.serialised(held))
+            sync_folder(folder / SEGMENTS)
+            sync_folder(folder)
+    except BaseException:
+        with contextlib.suppress(OSError):  # the error that brought us here is the one to tell
+            path.unlink(missing_ok=True)
+        raise
+    return Copy(
+        desk.name,
+        desk.clock.now_us(),
+        facts.schema,
+        facts.begun_us,
+        facts.sequence,
+        facts.messages,
+        held.messages,
+        ledger,
+        archive,
+        stamp.files,
+        settled,
+    )
+
+
+def _empty_wal(desk: Desk) -> None:
+    """So that closing the ledger leaves its stamp as it is, and saves have all of the WAL."""
+    if not desk.ledger.file_sizes()[1]:
+        return
+    try:
+        desk.ledger.empty_wal(time.monotonic())
+    except Busy as error:
+        _log.debug("%s is copied with its WAL: %s", desk.ledger.path, error)
+
+
+def _both(desk: Desk, backup: BackupFiles, path: Path) -> Manifest:
+    """Copy the ledger to *path*, and what is new in its archive; what the archive holds then."""
+    for _ in range(_ATTEMPTS_MAX):
+        held = _archive_of(desk)
+        if not _segments(desk, backup, held) or not _ledger(desk, path, held):
+            continue
+        return held
+    raise Busy(
+        f"the archive of {desk.name!r} was changed {_ATTEMPTS_MAX} times while it was copied;"
+        " its last backup stays: back up again later"
+    )
+
+
+def _archive_of(desk: Desk) -> Manifest:
+    """What its archive lists, without the names of files that do not count any more."""
+    return replace(desk.archive.manifest(), removed=())
+
+
+def _segments(desk: Desk, backup: BackupFiles, held: Manifest) -> bool:
+    """Copy those that the backup lacks; False if one has been replaced meanwhile."""
+    for entry in held.entries:
+        target = backup.segment(desk.name, entry)
+        if files.file_size(target) == entry.bytes:
+            continue
+        try:
+            copy_file(desk.archive.folder / entry.name, target, entry.checksum)
+        except FileNotFoundError as error:
+            if entry.name not in desk.archive.manifest().names:
+                return False
+            raise Corrupt(
+                f"archive segment {entry.name} of {desk.name!r} is listed, and missing: run"
+                " `elytron check`"
+            ) from error
+    return True
+
+
+def _ledger(desk: Desk, path: Path, held: Manifest) -> bool:
+    """Copy it from one snapshot; False if the archive does not list the same any more by then."""
+    limit_s = desk.config.read_timeout_s
+    deadline = time.monotonic() + limit_s
+    with desk.ledger.reading(snapshot=True) as db:
+        db.execute("SELECT count(*) FROM meta").fetchall()  # here the snapshot begins
+        if _archive_of(desk) != held:
+            return False
+        target = apsw.Connection(
+            str(path), flags=apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE
+        )
+        forks.guard_connection(target)
+        try:
+            # It does not count before it is synced as a whole.
+            target.pragma("journal_mode", "off")
+            target.pragma("synchronous", "off")
+            with target.backup("main", db, "main") as copying:
+                while not copying.done:
+                    copying.step(_STEP_PAGES)
+                    if time.monotonic() > deadline:
+                        raise Busy(
+                            f"copying {desk.ledger.path} took longer than {limit_s:g} s, while"
+                            " which its WAL cannot be cut; its last backup stays: back up when"
+                            " the disk is less busy, or raise `read_timeout_s`"
+                        )
+        except apsw.FullError as error:
+            raise DiskFull(
+                f"no room left on the disk of {path.parent}; the last backup stays: free some"
+            ) from error
+        finally:
+            target.close()
+    return True
+
+
+def facts_of(path: Path, *, agent: str, source: object) -> Facts:
+    """
+    What the copy of a ledger says of itself, once each of its rows has been verified.
+
+    Raises:
+        Corrupt: it is damaged, or another agent's; *source* is named.
+    """
+    try:
+        with unchanging(path) as db:
+            _verify(db, source)
+            if db.pragma("application_id") != schema.APPLICATION_ID:
+                raise Corrupt(f"{source} is no Elytron ledger; it was left as it is")
+            facts = facts_within(db)
+    except STORAGE_ERRORS as error:
+        raise translate(error, source) from error
+    if facts.agent != agent:
+        raise Corrupt(f"{source} is the memory of {facts.agent!r}, not of {agent!r}")
+    return facts
+
+
+def facts_within(db: apsw.Connection) -> Facts:
+    """What a ledger says of itself."""
+    messages, sequence, agent, begun_us = db.execute(_FACTS).get
+    begun_us = int(begun_us) if str(begun_us).isdecimal() else 0
+    return Facts(messages, sequence, agent, begun_us, db.pragma("user_version"))
+
+
+def texts_within(path: Path) -> dict[str, int]:
+    """By id, a hash of each message's text in the copy of a ledger; good in this process alone."""
+    try:
+        with unchanging(path) as db:
+            return {one: hash(text) for one, text in db.execute("SELECT id, content FROM messages")}
+    except STORAGE_ERRORS as error:
+        raise translate(error, path) from error
+
+
+def ids_within(path: Path, keys: Collection[int]) -> set[str]:
+    """The ids of the messages in the copy of a ledger that have these keys."""
+    try:
+        with unchanging(path) as db:
+            found = db.execute("SELECT key, id FROM messages")
+            return {one for key, one in found if key in keys}
+    except STORAGE_ERRORS as error:
+        raise translate(error, path) from error
+
+
+@contextlib.contextmanager
+def unchanging(path: Path) -> Iterator[apsw.Connection]:
+    """A connection to a file that nobody writes, without locks and side files."""
+    place = f"file:{urllib.parse.quote(str(path.absolute()))}?immutable=1"
+    db = apsw.Connection(place, flags=apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI)
+    forks.guard_connection(db)
+    try:
+        yield db
+    finally:
+        db.close()
+
+
+def _verify(db: apsw.Connection, source: object) -> None:
+    """
+    Raises:
+        Corrupt: the file is damaged, or a row is not what was written. The word index may be: it
+            can be made anew.
+    """
+    lines = [line for (line,) in rows.fetch(db, f"PRAGMA quick_check({_LINES_MAX})")]
+    wrong = [line for line in lines if line != "ok" and "words" not in line]
+    if wrong or len(lines) == _LINES_MAX:
+        raise _damaged(source, wrong[0] if wrong else lines[0])
+    keys = surveys.keys(db, "SELECT key FROM messages ORDER BY key")
+    for start in range(0, len(keys), _PAGE):
+        _, damaged = surveys.stored(db, keys[start : start + _PAGE], source)
+        if damaged:
+            raise _damaged(source, f"message row {damaged[0]} is not what was written")
+    for table, columns in CHECKSUMMED.items():
+        for *values, checksum in db.execute(f"SELECT {columns} FROM {table}"):
+            if rows.checksum(tuple(values)) != checksum:
+                raise _damaged(source, f"row {values[0]} of {table} is not what was written")
+
+
+def _damaged(source: object, what: str) -> Corrupt:
+    return Corrupt(
+        f"{source} is damaged: {what}; its last backup stays, and nothing was written to either:"
+        " run `elytron check --repair`, then back up again"
+    )

@@ -1,0 +1,130 @@
+"""
+Expelling: rows that are not what was written leave the ledger, in which all else is whole.
+
+While such a row stands there, whoever comes upon it gets an error: a list of all messages, an
+export, the graph. So it is taken out when a repair is asked for, after its columns, whatever they
+are now, were brought to the disk in a folder of their own. Sessions and users stay, since messages
+hang on them: their names stand in an index once more, and when they began is told by what they
+have.
+"""
+
+import base64
+import json
+import logging
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from functools import partial
+from typing import IO, Any
+
+import apsw
+
+from elytron.archive import read_all
+from elytron.ledger import files, ops, rows, swapping
+from elytron.upkeep.desk import Desk
+
+_log = logging.getLogger("elytron.upkeep")
+FILE = "rows.jsonl"
+_EVIDENCE_MAX_BYTES = 256 << 20  # of one repair
+_COLUMNS = {**rows.CHECKSUMMED, "messages": rows.STORED}
+_NAMES = {"sessions": "session", "users": "user"}
+
+
+class Expelling:
+    """One repair of one agent's rows. Use once; `close` it."""
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+        self._file: IO[str] | None = None
+        self._left_bytes = _EVIDENCE_MAX_BYTES
+        self.path = desk.ledger.folder / f"{swapping.ASIDE}{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}"
+
+    def take_out(self, table: str, keys: Sequence[int]) -> int:
+        """
+        Move rows out; returns how many of them, from the first on.
+
+        Raises:
+            DiskFull, Unavailable: as they say; no row left that is not kept.
+        """
+        kept = self._keep(table, keys)
+        for key in keys[:kept]:
+            while self._desk.commit(ops.Expel(table, _COLUMNS[table], key)):
+                pass
+        return kept
+
+    def name(self, table: str, key: int) -> str:
+        """Write the row of a session or user anew; returns its name."""
+        self._keep(table, [key])
+        what = _NAMES[table]
+        first = f"SELECT min(arrived_us) FROM messages WHERE {what} = ? AND typeof(arrived_us) = ?"
+        begun = self._desk.read(lambda db: db.execute(first, (key, "integer")).get)
+        name = f"lost-{what}-{key}"
+        if table == "sessions" and self._desk.archive.exists():
+            name = self._archived_name(key) or name
+        if self._desk.read(lambda db: _has(db, table, name, key)):
+            name = f"lost-{what}-{key}"
+        named: str = self._desk.commit(ops.PutName(table, _COLUMNS[table], key, name, begun or 0))
+        return named
+
+    def _archived_name(self, key: int) -> str | None:
+        found = read_all(self._desk.archive, on_damage=lambda error: _log.warning("%s", error))
+        return next((one.message.session for one in found if one.session_key == key), None)
+
+    def _keep(self, table: str, keys: Sequence[int]) -> int:
+        """Write rows durably, as many as there is room for; how many."""
+        kept = 0
+        with files.translate_os_errors(self.path):
+            for key in keys:
+                for line in self._lines(table, key):
+                    self._left_bytes -= len(line)
+                    if self._left_bytes < 0:
+                        self._sync()
+                        return kept
+                    self._opened().write(line)
+                kept += 1
+            self._sync()
+        return kept
+
+    def _lines(self, table: str, key: int) -> Iterator[str]:
+        """The row, and the facts about a concept, as lines of JSON."""
+        wanted = [(table, "key = ?1")]
+        if table == "concepts":
+            wanted.append(("relations", "source = ?1 OR target = ?1"))
+        if table == "messages":
+            wanted.append(("marks", "key = ?1"))
+        for name, where in wanted:
+            query = partial(_rows, table=name, where=where, key=key)
+            for row in self._desk.read(query):
+                yield json.dumps({"table": name, "row": row}) + "\n"
+
+    def _opened(self) -> IO[str]:
+        if self._file is None:
+            self.path.mkdir()
+            files.sync_folder(self.path.parent)
+            self._file = (self.path / FILE).open("x", encoding="utf-8")
+        return self._file
+
+    def _sync(self) -> None:
+        if self._file is not None:
+            self._file.flush()
+            files.sync_file(self._file.fileno())
+            files.sync_folder(self.path)
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+
+
+def _rows(db: apsw.Connection, table: str, where: str, key: int) -> list[dict[str, Any]]:
+    columns = [column for _, column, *_ in rows.fetch(db, f"PRAGMA table_info({table})")]
+    found = rows.fetch(db, f"SELECT * FROM {table} WHERE {where}", (key,))
+    return [dict(zip(columns, map(_plain, row), strict=True)) for row in found]
+
+
+def _plain(value: Any) -> Any:
+    """A value as JSON has it; bytes as {"base64": text}."""
+    return {"base64": base64.b64encode(value).decode()} if type(value) is bytes else value
+
+
+def _has(db: apsw.Connection, table: str, name: str, key: int) -> bool:
+    sql = f"SELECT 1 FROM {table} WHERE id = ? AND key <> ?"
+    return db.execute(sql, (name, key)).get is not None

@@ -1,0 +1,92 @@
+"""Messages that several archived, and died or were overtaken: in the end each is there once."""
+
+import os
+import shutil
+import signal
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import elytron
+from moved import ALL, check_once, healed
+from test_archiving_processes import AT_THE_NTH, CONTENTS, QUIET, template  # noqa: F401 - a fixture
+
+Start = Callable[..., "subprocess.Popen[str]"]
+# Joining segments would take out what is in both; not all are small enough to be joined.
+UNMERGED = AT_THE_NTH.replace(
+    "store = elytron", "Archive.merge = lambda *_, **__: 0\nstore = elytron"
+)
+WITHOUT = {key: text for key, text in CONTENTS.items() if key != "m12"}
+
+
+def overtaken(start_script: Start, folder: Path, *arguments: str) -> "subprocess.Popen[str]":
+    """A process that stands still before the step of *arguments*."""
+    process = start_script(UNMERGED, folder, *arguments, "wait")
+    assert process.stdout.readline() == "here\n"
+    return process
+
+
+def goes_on(process: "subprocess.Popen[str]") -> str:
+    printed, complaints = process.communicate("go\n", timeout=60)
+    assert not complaints
+    return str(printed)
+
+
+def check_settled(folder: Path, expected: dict[str, str]) -> None:
+    """That the next clean-up leaves each message in one place, and a check agrees."""
+    with elytron.open(folder, **QUIET) as store:
+        bob = store.agent("bob")
+        bob.enforce_limits()
+        check_once(bob, expected)
+        assert bob.check().findings == ()
+    assert healed(folder) == expected
+
+
+def test_who_comes_too_late_takes_its_copies_back_though_its_segment_was_written_anew(
+    tmp_path: Path,
+    template: Path,  # noqa: F811
+    start_script: Start,
+) -> None:
+    """Two have listed the same; the second finds all gone, and one deleted meanwhile."""
+    folder = tmp_path / "store"
+    shutil.copytree(template, folder)
+    late = overtaken(start_script, folder, "archive", "before a commit", "3")
+    with elytron.open(folder, **QUIET) as store:
+        bob = store.agent("bob")
+        assert bob.archive(**ALL).archived == 14
+        assert bob.delete("m12")
+    assert goes_on(late) == "done 0\n"
+    check_settled(folder, WITHOUT)
+
+
+def test_what_a_dead_process_had_copied_goes_though_its_segment_was_written_anew(
+    tmp_path: Path,
+    template: Path,  # noqa: F811
+    start_script: Start,
+) -> None:
+    folder = tmp_path / "store"
+    shutil.copytree(template, folder)
+    late = overtaken(start_script, folder, "archive", "before a commit", "3")
+    with elytron.open(folder, **QUIET) as store:
+        bob = store.agent("bob")
+        assert bob.archive(**ALL).archived == 14
+        assert bob.delete("m12")
+    os.kill(late.pid, signal.SIGKILL)
+    late.communicate(timeout=60)
+    check_settled(folder, WITHOUT)
+
+
+def test_what_is_archived_again_while_it_comes_back_is_archived_once(
+    tmp_path: Path,
+    template: Path,  # noqa: F811
+    start_script: Start,
+) -> None:
+    """The one has brought messages back, and not yet taken them out of their segment."""
+    folder = tmp_path / "store"
+    shutil.copytree(template, folder)
+    restoring = overtaken(start_script, folder, "restore", "after a commit", "2")
+    with elytron.open(folder, **QUIET) as store:
+        bob = store.agent("bob")
+        assert bob.archive(**ALL).archived > 14
+    goes_on(restoring)
+    check_settled(folder, CONTENTS)
