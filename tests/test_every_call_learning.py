@@ -16,7 +16,7 @@ from embedders import Hashing, by_hand
 from every_call import PLENTY, SMALL, Bench, Verb
 from faulty_calls import MODES
 
-TRIES = 3
+TRIES = 2
 THEN = datetime(2024, 5, 8, tzinfo=UTC)
 EMBEDDING = Config(**SMALL, enable_embeddings=True, embedder="function", embed_batch_max=8)
 

@@ -13,7 +13,7 @@ from every_call import SMALL, Bench, Verb
 from faulty_calls import MODES
 from moved import ALL
 
-TRIES = 3
+TRIES = 2
 TIGHT = Config(**SMALL, max_messages_per_agent=14, keep_messages=0, emergency_messages=10)
 CLEANING = Config(
     **SMALL | {"auto_cleanup": True}, max_messages_per_agent=14, keep_messages=0

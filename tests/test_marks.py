@@ -186,10 +186,10 @@ def test_a_damaged_mark_is_told_and_never_believed(folder, bob, store, change):
                 verb()
         bob.archive(older_than_days=0, keep=0)
         findings = {finding.part: finding.what for finding in bob.check().findings}
-        assert findings == {
-            "messages": f"message row {key} cannot be shown: its mark, session or user is damaged",
-            "marks": f"row {key} is not what was written",
-        }
+        assert findings.keys() == {"messages", "marks"}
+        assert findings["messages"].startswith(f"message row {key} (id 'kept', session")
+        assert findings["messages"].endswith("its mark, session or user is damaged")
+        assert findings["marks"] == f"row {key} is not what was written"
     still = {key for (key,) in query(folder, "SELECT id FROM messages")}
     assert "kept" in still, "what may be pinned does not leave"
 

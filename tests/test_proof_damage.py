@@ -1,7 +1,7 @@
 """
 A damaged file: no crash of the host, no silent loss, nothing wrong shown as right.
 
-Sixty files, or with `--proof` a thousand; a try that failed can be made again by its number.
+Forty files, or with `--proof` a thousand; a try that failed can be made again by its number.
 """
 
 import itertools
@@ -23,7 +23,7 @@ from proof_nursery import Nursery, nursery
 from proof_store import BOB, lines_until_end
 from proof_verdicts import VERDICTS, judge, not_back
 
-TRIES = 60
+TRIES = 40
 TRIES_PROVED = 1000
 _TRY_MAX_S = 120
 

@@ -44,7 +44,8 @@ def test_a_store_at_its_limits_under_load_loses_nothing_and_holds_them(folder: P
     assert samples.worker_starts == 1
     later = len(samples["threads"]) // 2
     assert max(samples["threads"]) <= 40
-    assert max(samples["threads"][later:]) <= max(samples["threads"][:later]) + 1
+    # The embedder is left alone for the first ten seconds; then two threads ask it.
+    assert max(samples["threads"][later:]) <= max(samples["threads"][:later]) + 2
     assert max(samples["descriptors"][later:]) <= max(samples["descriptors"][:later]) + 16
 
 

@@ -15,14 +15,13 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from elytron.archive.coding import encode, to_time
-from elytron.archive.durable import sync_folder
 from elytron.archive.entries import Archived, Dropped, Entry, Manifest, Rewritten
 from elytron.archive.listing import Listing
 from elytron.archive.merging import plan_merge
 from elytron.archive.segments import SegmentWriter, examine, hash_id, read_segment
 from elytron.archive.trailers import Trailers
 from elytron.errors import Conflict, Corrupt, ElytronError
-from elytron.ledger.files import translate_os_errors
+from elytron.ledger.files import sync_folder, translate_os_errors
 from elytron.reports import ArchiveUsage
 
 _ATTEMPTS_MAX = 5  # when others change the archive at the same time

@@ -7,7 +7,6 @@ after a power cut.
 
 import contextlib
 import os
-import sys
 from pathlib import Path
 
 from elytron.ledger.files import sync_file
@@ -46,14 +45,3 @@ class PartFile:
         if self._descriptor >= 0:
             descriptor, self._descriptor = self._descriptor, -1
             os.close(descriptor)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make the names in *folder* durable."""
-    if sys.platform == "win32":  # folders cannot be opened there, and renames are journaled
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

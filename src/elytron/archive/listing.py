@@ -17,11 +17,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from elytron.archive import manifest as manifests
-from elytron.archive.durable import PART, sync_folder
+from elytron.archive.durable import PART
 from elytron.archive.entries import Entry, Manifest
 from elytron.archive.segments import SEGMENT_NAME, examine
 from elytron.errors import Busy, Conflict, Corrupt
-from elytron.ledger.files import translate_os_errors
+from elytron.ledger.files import sync_folder, translate_os_errors
 from elytron.ledger.lock import FileLock
 
 LOCK = "lock"

@@ -14,11 +14,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from elytron.archive.durable import PART, PartFile, sync_folder
+from elytron.archive.durable import PART, PartFile
 from elytron.archive.entries import Entry, Manifest
 from elytron.archive.segments import CHECKSUM_BYTES, SEGMENT_NAME
 from elytron.errors import Conflict, OutcomeUnknown, Unavailable
-from elytron.ledger.files import translate_os_errors
+from elytron.ledger.files import sync_folder, translate_os_errors
 
 FILE = "manifest.json"
 _FORMAT = 1

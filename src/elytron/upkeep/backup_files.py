@@ -27,9 +27,10 @@ from pathlib import Path
 from typing import Any
 
 from elytron.archive import Entry, Manifest, manifest
-from elytron.archive.durable import PART, PartFile, sync_folder
+from elytron.archive.durable import PART, PartFile
 from elytron.errors import Busy, Corrupt, InvalidArgument, NotFound, Unavailable
 from elytron.ledger import files
+from elytron.ledger.files import sync_folder
 from elytron.ledger.lock import FileLock
 
 _log = logging.getLogger("elytron.backup")

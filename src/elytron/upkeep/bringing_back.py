@@ -18,10 +18,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from elytron.archive import Archive, Manifest, manifest, read_all
-from elytron.archive.durable import sync_folder
 from elytron.config import Config
 from elytron.errors import Busy, Conflict, Corrupt, DiskFull, ElytronError, NotFound, Unavailable
 from elytron.ledger import files, rows, schema, swapping
+from elytron.ledger.files import sync_folder
 from elytron.ledger.lock import FileLock
 from elytron.reports import AgentRestored, BackupRestored, Finding, NotRestored
 from elytron.text import Analyzer

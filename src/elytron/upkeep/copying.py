@@ -19,10 +19,10 @@ from typing import NamedTuple
 import apsw
 
 from elytron.archive import Manifest, manifest
-from elytron.archive.durable import sync_folder
 from elytron.errors import Busy, Corrupt, DiskFull
 from elytron.ledger import files, forks, rows, schema, surveys
 from elytron.ledger.connection import STORAGE_ERRORS, translate
+from elytron.ledger.files import sync_folder
 from elytron.ledger.rows import CHECKSUMMED
 from elytron.upkeep import stamps
 from elytron.upkeep.backup_files import (

@@ -6,9 +6,9 @@ import contextlib
 from datetime import UTC, datetime
 from pathlib import Path
 
-from elytron.archive.durable import sync_folder
 from elytron.errors import Busy
 from elytron.ledger import files, frames, swapping
+from elytron.ledger.files import sync_folder
 
 ARCHIVE = "archive"
 # What is set aside, in this order. The graph is made anew.
