@@ -7,6 +7,7 @@ from typing import Any
 
 import elytron
 from elytron.ledger import files
+from ledgers import flip, ledger_path
 
 AT = datetime(2026, 3, 2, 18, 4, tzinfo=UTC)
 
@@ -120,3 +121,19 @@ def is_refused(place: Path) -> bool:
     return [one.how for one in report.agents] == ["same"] or isinstance(
         report.failed[0].cause, elytron.Conflict
     )
+
+
+def ledger_gone(store: Path) -> None:
+    ledger_path(store).unlink()
+
+
+def emptied(store: Path) -> None:
+    ledger_path(store).write_bytes(b"")
+
+
+def no_database(store: Path) -> None:
+    ledger_path(store).write_bytes(b"What is this?" * 1000)
+
+
+def text_flipped(store: Path) -> None:
+    flip(ledger_path(store), ledger_path(store).read_bytes().index(b"zebra 25 "))

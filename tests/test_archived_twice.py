@@ -42,19 +42,26 @@ def check_settled(folder: Path, expected: dict[str, str]) -> None:
     assert healed(folder) == expected
 
 
-def test_who_comes_too_late_takes_its_copies_back_though_its_segment_was_written_anew(
-    tmp_path: Path,
-    template: Path,  # noqa: F811
-    start_script: Start,
-) -> None:
-    """Two have listed the same; the second finds all gone, and one deleted meanwhile."""
-    folder = tmp_path / "store"
-    shutil.copytree(template, folder)
+def overtaken_with_one_deleted(
+    start_script: Start, original: Path, folder: Path
+) -> "subprocess.Popen[str]":
+    """Two have listed the same; the second waits, and the first deletes one of them."""
+    shutil.copytree(original, folder)
     late = overtaken(start_script, folder, "archive", "before a commit", "3")
     with elytron.open(folder, **QUIET) as store:
         bob = store.agent("bob")
         assert bob.archive(**ALL).archived == 14
         assert bob.delete("m12")
+    return late
+
+
+def test_who_comes_too_late_takes_its_copies_back_though_its_segment_was_written_anew(
+    tmp_path: Path,
+    template: Path,  # noqa: F811
+    start_script: Start,
+) -> None:
+    folder = tmp_path / "store"
+    late = overtaken_with_one_deleted(start_script, template, folder)
     assert goes_on(late) == "done 0\n"
     check_settled(folder, WITHOUT)
 
@@ -65,12 +72,7 @@ def test_what_a_dead_process_had_copied_goes_though_its_segment_was_written_anew
     start_script: Start,
 ) -> None:
     folder = tmp_path / "store"
-    shutil.copytree(template, folder)
-    late = overtaken(start_script, folder, "archive", "before a commit", "3")
-    with elytron.open(folder, **QUIET) as store:
-        bob = store.agent("bob")
-        assert bob.archive(**ALL).archived == 14
-        assert bob.delete("m12")
+    late = overtaken_with_one_deleted(start_script, template, folder)
     os.kill(late.pid, signal.SIGKILL)
     late.communicate(timeout=60)
     check_settled(folder, WITHOUT)

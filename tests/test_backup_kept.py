@@ -10,7 +10,19 @@ import pytest
 
 import elytron
 from archives import Calls, Killed
-from backups import copied, copy_of, fill, home, look, make, restored
+from backups import (
+    copied,
+    copy_of,
+    emptied,
+    fill,
+    home,
+    ledger_gone,
+    look,
+    make,
+    no_database,
+    restored,
+    text_flipped,
+)
 from elytron import Busy, Corrupt, DiskFull
 from elytron.ledger import files
 from elytron.upkeep import copying
@@ -36,22 +48,6 @@ def place(template: Path, tmp_path: Path) -> Path:
 
 def gone(store: Path) -> None:
     shutil.rmtree(home(store))
-
-
-def ledger_gone(store: Path) -> None:
-    ledger_path(store).unlink()
-
-
-def emptied(store: Path) -> None:
-    ledger_path(store).write_bytes(b"")
-
-
-def no_database(store: Path) -> None:
-    ledger_path(store).write_bytes(b"What is this?" * 1000)
-
-
-def text_flipped(store: Path) -> None:
-    flip(ledger_path(store), ledger_path(store).read_bytes().index(b"zebra 25 "))
 
 
 def mark_changed(store: Path) -> None:

@@ -10,15 +10,19 @@ import elytron
 from backups import (
     ALL,
     copy_of,
+    emptied,
     home,
     ids,
     is_refused,
+    ledger_gone,
     look,
     looks,
     make,
     make_with_backup,
+    no_database,
     restore,
     restored,
+    text_flipped,
 )
 from elytron import Conflict, Corrupt, NotFound
 from elytron.ledger import files
@@ -186,22 +190,6 @@ def test_a_store_of_this_process_hears_it_too(place):
 
 
 # -- where there is a damaged one
-
-
-def ledger_gone(store: Path) -> None:
-    ledger_path(store).unlink()
-
-
-def emptied(store: Path) -> None:
-    ledger_path(store).write_bytes(b"")
-
-
-def no_database(store: Path) -> None:
-    ledger_path(store).write_bytes(b"What is this?" * 1000)
-
-
-def text_flipped(store: Path) -> None:
-    flip(ledger_path(store), ledger_path(store).read_bytes().index(b"zebra 25 "))
 
 
 def header_gone(store: Path) -> None:
