@@ -6,6 +6,7 @@ import weakref
 
 import pytest
 
+import elytron
 from elytron.errors import Busy, Closed
 from elytron.upkeep.background import Background
 
@@ -157,6 +158,49 @@ def test_the_thread_works_and_ends_with_stop():
     assert not thread.is_alive()
     background.note("bob")
     assert background._thread is None, "it does not begin again"
+
+
+def test_a_thread_that_is_just_being_started_is_waited_for(monkeypatch):
+    """Saves begin it on one thread while another closes the store."""
+    starting, go_on, start = threading.Event(), threading.Event(), threading.Thread.start
+
+    def start_late(thread):
+        if thread.name == "elytron-background":
+            starting.set()
+            assert go_on.wait(10)
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start_late)
+    background = Background(lambda name: False)
+    noting = threading.Thread(target=background.note, args=("bob",))
+    noting.start()
+    assert starting.wait(10)
+    stopping = threading.Thread(target=background.stop, args=(10,))
+    stopping.start()
+    while not background.stopping():
+        stopping.join(0.001)
+    assert stopping.is_alive()
+    go_on.set()
+    for thread in (noting, stopping):
+        thread.join(10)
+        assert not thread.is_alive()
+    assert background._thread is None
+    assert not [t for t in threading.enumerate() if t.name == "elytron-background"]
+
+
+def test_a_save_stands_though_no_thread_could_be_started_behind_it(folder, monkeypatch, caplog):
+    def fail(thread):
+        raise RuntimeError("can't start new thread")
+
+    with elytron.open(folder) as store:
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, "start", fail)
+            assert store.agent("bob").save("user", "Hello").new
+        assert "background work could not begin: can't start new thread" in caplog.text
+        assert "the janitor could not begin" in caplog.text
+        assert store._agents.background._thread is None
+        store.agent("bob").save("user", "Hello again")
+        assert store._agents.background._thread.is_alive()
 
 
 def test_the_thread_ends_when_the_store_was_closed():

@@ -42,15 +42,15 @@ class Alarms:
                 raise InvalidArgument(f"there are {HOOKS_MAX} hooks, the most there may be")
             self._hooks.append(hook)
             if self._thread is None:
-                self._thread = threading.Thread(
-                    target=self._listen, name="elytron-alarms", daemon=True
-                )
-                self._thread.start()
+                thread = threading.Thread(target=self._listen, name="elytron-alarms", daemon=True)
+                thread.start()
+                self._thread = thread
 
     def close(self) -> None:
         """End the thread, if there is one; the connection has to be closed before."""
         self._stop.set()
-        thread = self._thread
+        with self._mutex:  # one that is being started is waited for, too
+            thread = self._thread
         if thread is not None and thread is not threading.current_thread():
             thread.join(_END_S)
 

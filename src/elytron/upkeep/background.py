@@ -100,7 +100,8 @@ class Background:
         waiting = self._waiting.get(name)
         if waiting is not None:
             waiting.last_s = now_s
-            return
+            if self._thread is not None:
+                return
         with self._mutex:
             if len(self._waiting) < _NOTED_MAX:
                 self._waiting.setdefault(name, _Waiting(now_s, now_s))
@@ -173,13 +174,18 @@ class Background:
         with self._mutex:
             if self._thread is not None or self._signal.stopping:
                 return
-            self._thread = threading.Thread(
+            thread = threading.Thread(
                 target=_watch,
                 args=(weakref.ref(self), self._signal),
                 name=self._name,
                 daemon=True,  # a program that forgets to close its store still ends
             )
-            self._thread.start()
+            try:
+                thread.start()
+            except RuntimeError as error:  # what was noted is durable; the next note tries again
+                _log.warning("background work could not begin: %s", error)
+                return
+            self._thread = thread  # not before: one that was never started cannot be joined
 
     def stopping(self) -> bool:
         """Whether the store is being closed."""
@@ -188,7 +194,8 @@ class Background:
     def stop(self, timeout_s: float) -> None:
         """End the thread after the step in hand; it is waited for no longer than *timeout_s*."""
         self._signal.end()
-        thread = self._thread
+        with self._mutex:  # one that is being started is waited for, too
+            thread = self._thread
         if thread is not None and thread is not threading.current_thread():
             thread.join(timeout_s)
             if thread.is_alive():

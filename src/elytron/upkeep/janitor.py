@@ -80,13 +80,18 @@ class Janitor:
         with self._mutex:
             if self._thread is not None or self._signal.stopping:
                 return
-            self._thread = threading.Thread(
+            thread = threading.Thread(
                 target=_watch,
                 args=(weakref.ref(self), self._signal),
                 name="elytron-janitor",
                 daemon=True,  # a program that forgets to close its store still ends
             )
-            self._thread.start()
+            try:
+                thread.start()
+            except RuntimeError as error:  # the next write tries again
+                _log.warning("the janitor could not begin: %s", error)
+                return
+            self._thread = thread  # not before: one that was never started cannot be joined
 
     def near(self, name: str) -> None:
         """Have an agent looked after soon. Returns at once."""
@@ -103,7 +108,8 @@ class Janitor:
         """
         self._signal.stopping = True
         self._signal.wake.set()
-        thread = self._thread
+        with self._mutex:  # one that is being started is waited for, too
+            thread = self._thread
         if thread is not None and thread is not threading.current_thread():
             thread.join(timeout_s)
             if thread.is_alive():
