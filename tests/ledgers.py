@@ -17,7 +17,7 @@ from typing import Any
 import apsw
 
 from elytron import Agent, Message
-from elytron.ledger import files, reads, rows, schema
+from elytron.ledger import files, rows, schema, word_reads
 
 
 def ledger_path(store: Path, agent: str = "bob") -> Path:
@@ -117,7 +117,7 @@ def check_index(store: Path, agent: str = "bob", *, behind_ok: bool = False) -> 
         indexed = db.execute("SELECT key FROM indexed").get
         messages = db.execute("SELECT key, terms FROM messages").fetchall()
         found = dict(db.execute("SELECT term, doc FROM words_vocabulary").fetchall())
-        totals = reads.totals(db)
+        totals = word_reads.totals(db)
     finally:
         db.close()
     held = [rows.to_tokens(terms).split() for key, terms in messages if key <= indexed]

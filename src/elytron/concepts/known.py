@@ -9,11 +9,10 @@ import threading
 from collections.abc import Iterable
 from typing import Any
 
-import apsw
-
 from elytron.concepts.names import Names
 from elytron.ledger import rows
-from elytron.ledger.moves import integers
+from elytron.ledger.database import Database
+from elytron.ledger.integers import Integers
 from elytron.ledger.schema import CONCEPT
 
 _log = logging.getLogger("elytron.concepts")
@@ -43,7 +42,7 @@ class KnownNames:
         self._held = set[str]()  # the folded names
         self._place: int | None = None  # the newest change that is in it
 
-    def at(self, db: apsw.Connection, source: object) -> "KnownNames":
+    def at(self, db: Database, source: object) -> "KnownNames":
         """
         Bring it up to what *db* sees; returns itself.
 
@@ -77,17 +76,17 @@ class KnownNames:
         """(name, folded name) of a concept; None if there is none."""
         return self._called.get(key)
 
-    def _load(self, db: apsw.Connection, source: object) -> None:
+    def _load(self, db: Database, source: object) -> None:
         self._names, self._called, self._held = Names(), {}, set[str]()
         self._put(rows.fetch(db, _SELECT), source)
 
-    def _renew(self, db: apsw.Connection, keys: list[int], source: object) -> None:
+    def _renew(self, db: Database, keys: list[int], source: object) -> None:
         if not keys:
             return
         for key in keys:
             self._drop(key)
         sql = f"{_SELECT} WHERE key IN (SELECT value FROM carray(?))"
-        self._put(rows.fetch(db, sql, (integers(keys),)), source)
+        self._put(rows.fetch(db, sql, (Integers(keys),)), source)
 
     def _put(self, found: Iterable[tuple[Any, ...]], source: object) -> None:
         for *values, checksum in found:

@@ -13,10 +13,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-import apsw
-
 from elytron.graph.statements import Batch, Edge, relation_values
 from elytron.ledger import feeds
+from elytron.ledger.database import Database
 from elytron.ledger.feeds import ConceptRow, MemoryRow, MentionRow, MessageRow, RelationRow
 from elytron.ledger.schema import (
     CONCEPT,
@@ -89,7 +88,7 @@ def touched(changes: Iterable[Change], position: int) -> Touched:
     return found
 
 
-def cut(db: apsw.Connection, changes: list[Change], position: int) -> Page:
+def cut(db: Database, changes: list[Change], position: int) -> Page:
     """As many of these changes as one transaction may take; at least one."""
     keys = sorted({key for _, _, kind, key in changes if kind in (MESSAGE, MEMORY)})
     weights = feeds.text_bytes(db, keys)
@@ -108,7 +107,7 @@ def cut(db: apsw.Connection, changes: list[Change], position: int) -> Page:
     return Page(changes, position, changes[-1][0])
 
 
-def changed(db: apsw.Connection, page: Page, source: object) -> Batch:
+def changed(db: Database, page: Page, source: object) -> Batch:
     """
     What a page of changes does to the graph. All within one snapshot of the ledger.
 
@@ -146,9 +145,7 @@ def changed(db: apsw.Connection, page: Page, source: object) -> Batch:
     )
 
 
-def built(
-    db: apsw.Connection, table: str, *, after: int, upto: int, source: object
-) -> tuple[Batch, int]:
+def built(db: Database, table: str, *, after: int, upto: int, source: object) -> tuple[Batch, int]:
     """
     (batch, last key) of the next rows of a table, for a new graph; no key is 0, for the end.
 
@@ -162,7 +159,7 @@ def built(
     return _built(db, table, keys, source), keys[-1]
 
 
-def _built(db: apsw.Connection, table: str, keys: list[int], source: object) -> Batch:
+def _built(db: Database, table: str, keys: list[int], source: object) -> Batch:
     match table:
         case "users":
             return Batch(users=feeds.places(db, table, keys, source))
@@ -197,7 +194,7 @@ def _within(keys: list[int], weights: dict[int, int]) -> list[int]:
 
 
 def _mentions(
-    db: apsw.Connection,
+    db: Database,
     found: Touched,
     messages: Sequence[MessageRow],
     memories: Sequence[MemoryRow],
@@ -214,7 +211,7 @@ def _mentions(
 
 
 def _message_edges(
-    db: apsw.Connection,
+    db: Database,
     messages: Sequence[MessageRow],
     answers: Sequence[MessageRow],
     source: object,
@@ -240,7 +237,7 @@ def _learned_in(memories: Sequence[MemoryRow]) -> list[Edge]:
 
 
 def _mention_edges(
-    db: apsw.Connection,
+    db: Database,
     mentions: Sequence[MentionRow],
     messages: Sequence[MessageRow],
     memories: Sequence[MemoryRow],
@@ -268,7 +265,7 @@ def _mention_edges(
 
 
 def _relation_edges(
-    db: apsw.Connection,
+    db: Database,
     relations: Sequence[RelationRow],
     concepts: Sequence[ConceptRow],
     source: object,
@@ -283,5 +280,5 @@ def _relation_edges(
     ]
 
 
-def _names(db: apsw.Connection, keys: set[int], source: object) -> dict[int, str]:
+def _names(db: Database, keys: set[int], source: object) -> dict[int, str]:
     return {row.key: row.name for row in feeds.concepts(db, keys, source)} if keys else {}

@@ -17,8 +17,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import apsw
-
 from elytron.config import Config
 from elytron.errors import (
     Busy,
@@ -31,6 +29,7 @@ from elytron.graph import batches
 from elytron.graph.client import Behind, GraphClient, GraphState, Rows, Statement
 from elytron.graph.statements import EMPTY_BYTES, Batch, first_bytes, schema, statements
 from elytron.ledger import feeds, reads
+from elytron.ledger.database import Database
 from elytron.ledger.sqlite import Ledger
 
 _log = logging.getLogger("elytron.graph")
@@ -386,7 +385,7 @@ class Projection:
         except OverBudget:
             self._allow(name, size_bytes)
 
-    def _identity(self, db: apsw.Connection, ledger: Ledger) -> str:
+    def _identity(self, db: Database, ledger: Ledger) -> str:
         return f"{self._config.engine}-{VERSION}-{feeds.identity(db, ledger.path)}"
 
     def _is_known(self, ledger: Ledger) -> bool:

@@ -20,7 +20,7 @@ from elytron.errors import (
     OutcomeUnknown,
     Unavailable,
 )
-from elytron.ledger import forks
+from elytron.ledger import forks, integers
 
 PAGE_BYTES = 4096
 FRAME_BYTES = PAGE_BYTES + 24  # a page in the WAL with its header
@@ -48,6 +48,7 @@ def connect(
         db.config(apsw.SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0)
         db.config(apsw.SQLITE_DBCONFIG_DQS_DML, 0)
         db.wal_autocheckpoint(0)
+        db.convert_binding = integers.bind
         db.set_busy_timeout(BUSY_TIMEOUT_MS)
         db.pragma("synchronous", "full")
         db.pragma("fullfsync", 1)

@@ -9,11 +9,10 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
-import apsw
-
 from elytron.errors import Corrupt
 from elytron.ledger import rows
-from elytron.ledger.moves import integers
+from elytron.ledger.database import Database
+from elytron.ledger.integers import Integers
 
 _KEYS = "(SELECT value FROM carray(?))"
 _MEMORIES = (
@@ -111,12 +110,12 @@ class MentionRow(NamedTuple):
     confidence: float
 
 
-def latest(db: apsw.Connection) -> int:
+def latest(db: Database) -> int:
     """The number of the last change, saves of messages included; 0 for an empty ledger."""
     return int(db.execute(_LATEST).get)
 
 
-def identity(db: apsw.Connection, source: object) -> str:
+def identity(db: Database, source: object) -> str:
     """
     What tells this ledger from others, without the agent's name in it.
 
@@ -132,13 +131,13 @@ def identity(db: apsw.Connection, source: object) -> str:
     return f"{name}-{found['created_us']}"
 
 
-def is_complete(db: apsw.Connection, *, after: int) -> bool:
+def is_complete(db: Database, *, after: int) -> bool:
     """Whether no change after a number has been forgotten."""
     oldest = db.execute("SELECT seq, ordinal FROM changes ORDER BY seq LIMIT 1").get
     return oldest is None or oldest[1] <= 1 or oldest[0] <= after + 1
 
 
-def newest(db: apsw.Connection, table: str, *, upto: int, limit: int) -> list[tuple[int, str]]:
+def newest(db: Database, table: str, *, upto: int, limit: int) -> list[tuple[int, str]]:
     """(key, id or name) of the newest rows up to a key. Not verified: they are only compared."""
     assert table in TABLES, table
     column = "name" if table == "concepts" else "id"
@@ -149,13 +148,13 @@ def newest(db: apsw.Connection, table: str, *, upto: int, limit: int) -> list[tu
     )
 
 
-def changed(db: apsw.Connection, keys: Iterable[int], *, after: int) -> set[int]:
+def changed(db: Database, keys: Iterable[int], *, after: int) -> set[int]:
     """Those of *keys* that a change after a number is about."""
     sql = f"SELECT DISTINCT key FROM changes WHERE seq > ? AND key IN {_KEYS}"
-    return {key for (key,) in rows.fetch(db, sql, (after, integers(keys)))}
+    return {key for (key,) in rows.fetch(db, sql, (after, Integers(keys)))}
 
 
-def counts(db: apsw.Connection) -> dict[str, int]:
+def counts(db: Database) -> dict[str, int]:
     """How many rows there are of each kind that becomes a node or a relation."""
     return {
         table: int(db.execute(f"SELECT count(*) FROM {table}").get)
@@ -166,7 +165,7 @@ def counts(db: apsw.Connection) -> dict[str, int]:
 # -- what a row weighs, so that a page can be cut before it is read
 
 
-def text_bytes(db: apsw.Connection, keys: Sequence[int]) -> dict[int, int]:
+def text_bytes(db: Database, keys: Sequence[int]) -> dict[int, int]:
     """Bytes of text of those of *keys* that are messages or memories."""
     found = rows.fetch(
         db,
@@ -174,12 +173,12 @@ def text_bytes(db: apsw.Connection, keys: Sequence[int]) -> dict[int, int]:
         f" WHERE key IN {_KEYS} UNION ALL"
         " SELECT key, octet_length(content) + ifnull(octet_length(metadata), 0) FROM memories"
         f" WHERE key IN {_KEYS}",
-        (integers(keys), integers(keys)),
+        (Integers(keys), Integers(keys)),
     )
     return dict(found)
 
 
-def links(db: apsw.Connection, concepts: Sequence[int]) -> dict[int, int]:
+def links(db: Database, concepts: Sequence[int]) -> dict[int, int]:
     """How many mentions and relations each of these concepts has."""
     found: dict[int, int] = {}
     for column, table in (
@@ -188,12 +187,12 @@ def links(db: apsw.Connection, concepts: Sequence[int]) -> dict[int, int]:
         ("target", "relations"),
     ):
         sql = f"SELECT {column}, count(*) FROM {table} WHERE {column} IN {_KEYS} GROUP BY 1"
-        for key, count in rows.fetch(db, sql, (integers(concepts),)):
+        for key, count in rows.fetch(db, sql, (Integers(concepts),)):
             found[key] = found.get(key, 0) + count
     return found
 
 
-def next_keys(db: apsw.Connection, table: str, *, after: int, upto: int, limit: int) -> list[int]:
+def next_keys(db: Database, table: str, *, after: int, upto: int, limit: int) -> list[int]:
     """The next *limit* keys of a table, from one key to another."""
     assert table in TABLES, table
     sql = f"SELECT key FROM {table} WHERE key > ? AND key <= ? ORDER BY key LIMIT ?"
@@ -203,22 +202,20 @@ def next_keys(db: apsw.Connection, table: str, *, after: int, upto: int, limit: 
 # -- rows by their keys
 
 
-def places(db: apsw.Connection, table: str, keys: Iterable[int], source: object) -> list[Place]:
+def places(db: Database, table: str, keys: Iterable[int], source: object) -> list[Place]:
     """Users or sessions, in the order of their keys."""
     sql = f"{_PLACES[table]} WHERE key IN {_KEYS} ORDER BY key"
-    found = _verified(db, sql, (integers(keys),), table, source)
+    found = _verified(db, sql, (Integers(keys),), table, source)
     return [Place(row[0], row[1], row[-1]) for row in found]
 
 
-def messages(db: apsw.Connection, keys: Iterable[int], source: object) -> list[MessageRow]:
+def messages(db: Database, keys: Iterable[int], source: object) -> list[MessageRow]:
     """Messages, in the order of their keys."""
     sql = f"SELECT {rows.STORED} FROM messages m WHERE m.key IN {_KEYS} ORDER BY m.key"
-    return _messages(db, sql, (integers(keys),), source)
+    return _messages(db, sql, (Integers(keys),), source)
 
 
-def replies(
-    db: apsw.Connection, answered: Sequence[MessageRow], source: object
-) -> list[MessageRow]:
+def replies(db: Database, answered: Sequence[MessageRow], source: object) -> list[MessageRow]:
     """The messages that answer these. Looks at each message of their sessions: edits are rare."""
     if not answered:
         return []
@@ -226,72 +223,70 @@ def replies(
         f"SELECT {rows.STORED} FROM messages m WHERE m.session IN {_KEYS}"
         f" AND m.responds_to IN {_KEYS} ORDER BY m.key"
     )
-    sessions = integers({row.session_key for row in answered})
-    return _messages(db, sql, (sessions, integers([row.key for row in answered])), source)
+    sessions = Integers({row.session_key for row in answered})
+    return _messages(db, sql, (sessions, Integers([row.key for row in answered])), source)
 
 
-def memories(db: apsw.Connection, keys: Iterable[int], source: object) -> list[MemoryRow]:
+def memories(db: Database, keys: Iterable[int], source: object) -> list[MemoryRow]:
     """Memories, in the order of their keys."""
     sql = f"{_MEMORIES} WHERE key IN {_KEYS} ORDER BY key"
-    found = _verified(db, sql, (integers(keys),), "memories", source)
+    found = _verified(db, sql, (Integers(keys),), "memories", source)
     sessions = _ids(db, "sessions", {row[6] for row in found} - {None}, source)
     return [
         MemoryRow._make((*row[:5], bool(row[5]), sessions.get(row[6]), *row[7:])) for row in found
     ]
 
 
-def concepts(db: apsw.Connection, keys: Iterable[int], source: object) -> list[ConceptRow]:
+def concepts(db: Database, keys: Iterable[int], source: object) -> list[ConceptRow]:
     """Concepts, in the order of their keys."""
     sql = f"{_CONCEPTS} WHERE key IN {_KEYS} ORDER BY key"
-    found = _verified(db, sql, (integers(keys),), "concepts", source)
+    found = _verified(db, sql, (Integers(keys),), "concepts", source)
     return [ConceptRow(*row[:-1]) for row in found]
 
 
-def relations(db: apsw.Connection, keys: Iterable[int], source: object) -> list[RelationRow]:
+def relations(db: Database, keys: Iterable[int], source: object) -> list[RelationRow]:
     """Relations, in the order of their keys."""
     sql = f"{_RELATIONS} WHERE key IN {_KEYS} ORDER BY key"
-    return _relations(db, sql, (integers(keys),), source)
+    return _relations(db, sql, (Integers(keys),), source)
 
 
 def relations_of(
-    db: apsw.Connection, concepts: Iterable[int], source: object, *, upto: int
+    db: Database, concepts: Iterable[int], source: object, *, upto: int
 ) -> list[RelationRow]:
     """Relations from or to these concepts, up to a key."""
     sql = f"{_RELATIONS} WHERE (source IN {_KEYS} OR target IN {_KEYS}) AND key <= ? ORDER BY key"
     bound = list(concepts)
-    return _relations(db, sql, (integers(bound), integers(bound), upto), source)
+    return _relations(db, sql, (Integers(bound), Integers(bound), upto), source)
 
 
-def mentions_by(db: apsw.Connection, sources: Iterable[int]) -> list[MentionRow]:
+def mentions_by(db: Database, sources: Iterable[int]) -> list[MentionRow]:
     """What these messages and memories name."""
     sql = f"SELECT source, concept, confidence FROM mentions WHERE source IN {_KEYS}"
-    return [MentionRow(*row) for row in rows.fetch(db, sql, (integers(sources),))]
+    return [MentionRow(*row) for row in rows.fetch(db, sql, (Integers(sources),))]
 
 
-def mentions_of(db: apsw.Connection, concepts: Iterable[int]) -> list[MentionRow]:
+def mentions_of(db: Database, concepts: Iterable[int]) -> list[MentionRow]:
     """Who names these concepts."""
     sql = f"SELECT source, concept, confidence FROM mentions WHERE concept IN {_KEYS}"
-    return [MentionRow(*row) for row in rows.fetch(db, sql, (integers(concepts),))]
+    return [MentionRow(*row) for row in rows.fetch(db, sql, (Integers(concepts),))]
 
 
-def learned_from(db: apsw.Connection, relations: Iterable[int]) -> dict[int, str]:
+def learned_from(db: Database, relations: Iterable[int]) -> dict[int, str]:
     """The ids of the messages that these relations were read in, where those are held."""
     sql = (
         "SELECT r.key, m.id FROM relations r JOIN messages m ON m.key = r.learned_from"
         f" WHERE r.key IN {_KEYS}"
     )
-    return dict(rows.fetch(db, sql, (integers(relations),)))
+    return dict(rows.fetch(db, sql, (Integers(relations),)))
 
 
 def _relations(
-    db: apsw.Connection, sql: str, values: tuple[Any, ...], source: object
+    db: Database, sql: str, values: tuple[Any, ...], source: object
 ) -> list[RelationRow]:
     return [RelationRow(*row[:-1]) for row in _verified(db, sql, values, "relations", source)]
 
 
-def _messages(
-    db: apsw.Connection, sql: str, values: tuple[Any, ...], source: object
-) -> list[MessageRow]:
+def _messages(db: Database, sql: str, values: tuple[Any, ...], source: object) -> list[MessageRow]:
     found = rows.fetch(db, sql, values)
     for row in found:
         rows.verify(row, source)
@@ -316,7 +311,7 @@ def _messages(
 
 
 def _ids(
-    db: apsw.Connection, table: str, keys: set[int], source: object, *, all_of: bool = False
+    db: Database, table: str, keys: set[int], source: object, *, all_of: bool = False
 ) -> dict[int, str]:
     """The ids of users or sessions by key; with *all_of* none may be missing."""
     named = {place.key: place.id for place in places(db, table, keys, source)} if keys else {}
@@ -329,7 +324,7 @@ def _ids(
 
 
 def _verified(
-    db: apsw.Connection, sql: str, values: tuple[Any, ...], table: str, source: object
+    db: Database, sql: str, values: tuple[Any, ...], table: str, source: object
 ) -> list[tuple[Any, ...]]:
     """
     Rows without the checksum that each ends with.

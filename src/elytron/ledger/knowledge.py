@@ -10,13 +10,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-import apsw
-
 from elytron.errors import Corrupt
 from elytron.ledger import reads, rows
+from elytron.ledger.database import Database
+from elytron.ledger.integers import Integers
 from elytron.ledger.learned import BY_PERSON
 from elytron.ledger.learning import MEMORY_COLUMNS
-from elytron.ledger.moves import integers
 from elytron.ledger.naming import CONCEPT_COLUMNS, ConceptRow, concept_rows
 from elytron.ledger.relating import HOLDS, RELATION_COLUMNS, RelationRow
 from elytron.records import Concept, ConceptDetails, Memory, Relation
@@ -64,27 +63,27 @@ class Sought:
 # -- memories
 
 
-def memories(db: apsw.Connection, sought: Sought, *, limit: int, source: object) -> list[Memory]:
+def memories(db: Database, sought: Sought, *, limit: int, source: object) -> list[Memory]:
     """The newest first."""
     where, values = sought.where()
     sql = f"SELECT {_MEMORY} FROM memories m WHERE {where} ORDER BY m.key DESC LIMIT ?"
     return _memories(db, rows.fetch(db, sql, (*values, limit)), source)
 
 
-def memories_of(db: apsw.Connection, keys: Sequence[int], source: object) -> dict[int, Memory]:
+def memories_of(db: Database, keys: Sequence[int], source: object) -> dict[int, Memory]:
     """Memories by key."""
     sql = f"SELECT {_MEMORY} FROM memories m WHERE m.key IN {_KEYS}"
-    found = rows.fetch(db, sql, (integers(keys),))
+    found = rows.fetch(db, sql, (Integers(keys),))
     return dict(zip([row[0] for row in found], _memories(db, found, source), strict=True))
 
 
-def memory(db: apsw.Connection, id: str, source: object) -> Memory | None:
+def memory(db: Database, id: str, source: object) -> Memory | None:
     found = rows.fetch(db, f"SELECT {_MEMORY} FROM memories m WHERE m.id = ?", (id,))
     return next(iter(_memories(db, found, source)), None)
 
 
 def memory_terms(
-    db: apsw.Connection, sought: Sought, *, limit: int, source: object
+    db: Database, sought: Sought, *, limit: int, source: object
 ) -> list[tuple[int, bytes]]:
     """(key, hashed terms) of the newest *limit* memories that are meant. Terms are not verified."""
     where, values = sought.where()
@@ -97,7 +96,7 @@ def memory_terms(
 
 
 def memory_page(
-    db: apsw.Connection, *, after_key: int, limit: int, source: object
+    db: Database, *, after_key: int, limit: int, source: object
 ) -> list[tuple[int, Memory]]:
     """(key, memory) of the next memories by key."""
     sql = f"SELECT {_MEMORY} FROM memories m WHERE m.key > ? ORDER BY m.key LIMIT ?"
@@ -109,7 +108,7 @@ _MEMORY = f"{MEMORY_COLUMNS}, m.uses, m.last_used_us"
 _SESSION = 6
 
 
-def _memories(db: apsw.Connection, found: list[Any], source: object) -> list[Memory]:
+def _memories(db: Database, found: list[Any], source: object) -> list[Memory]:
     for row in found:
         *values, checksum = row[:12]
         if rows.checksum(tuple(values)) != checksum:
@@ -144,12 +143,12 @@ def _to_memory(
     )
 
 
-def _about(db: apsw.Connection, keys: Sequence[int], source: object) -> dict[int, list[str]]:
+def _about(db: Database, keys: Sequence[int], source: object) -> dict[int, list[str]]:
     """The names that each of these memories was told to be about."""
     pairs = rows.fetch(
         db,
         f"SELECT source, concept FROM mentions WHERE told = {BY_PERSON} AND source IN {_KEYS}",
-        (integers(keys),),
+        (Integers(keys),),
     )
     named = concepts_of(db, {concept for _, concept in pairs}, source)
     about = dict[int, list[str]]()
@@ -162,14 +161,14 @@ def _about(db: apsw.Connection, keys: Sequence[int], source: object) -> dict[int
 # -- concepts
 
 
-def concepts_of(db: apsw.Connection, keys: Iterable[int], source: object) -> dict[int, ConceptRow]:
+def concepts_of(db: Database, keys: Iterable[int], source: object) -> dict[int, ConceptRow]:
     """Rows of concepts by key."""
     sql = f"SELECT {CONCEPT_COLUMNS} FROM concepts c WHERE c.key IN {_KEYS}"
-    return {row.key: row for row in concept_rows(db.execute(sql, (integers(keys),)), source)}
+    return {row.key: row for row in concept_rows(db.execute(sql, (Integers(keys),)), source)}
 
 
 def concepts(
-    db: apsw.Connection,
+    db: Database,
     *,
     question: str | None,
     type: str | None,
@@ -195,7 +194,7 @@ def concepts(
     return [to_concept(row, times) for row, (*_, times) in zip(verified, found, strict=True)]
 
 
-def concept(db: apsw.Connection, folded: str, source: object) -> Concept | None:
+def concept(db: Database, folded: str, source: object) -> Concept | None:
     """One concept by its folded name."""
     sql = f"SELECT {CONCEPT_COLUMNS} FROM concepts c WHERE c.folded = ?"
     row = next(iter(concept_rows(rows.fetch(db, sql, (folded,)), source)), None)
@@ -206,7 +205,7 @@ def concept(db: apsw.Connection, folded: str, source: object) -> Concept | None:
 
 
 def concept_details(
-    db: apsw.Connection, folded: str, *, at_us: int, source: object
+    db: Database, folded: str, *, at_us: int, source: object
 ) -> ConceptDetails | None:
     """A concept, and where it occurs."""
     found = concept(db, folded, source)
@@ -251,7 +250,7 @@ def to_concept(row: ConceptRow, times: int) -> Concept:
 
 
 def relations(
-    db: apsw.Connection,
+    db: Database,
     *,
     at_us: int,
     folded: str | None = None,
@@ -278,7 +277,7 @@ def relations(
     named = concepts_of(db, ends, source)
     messages = [fact.learned_from for fact in facts if fact.learned_from is not None]
     ids = dict[int, str](
-        rows.fetch(db, f"SELECT key, id FROM messages WHERE key IN {_KEYS}", (integers(messages),))
+        rows.fetch(db, f"SELECT key, id FROM messages WHERE key IN {_KEYS}", (Integers(messages),))
     )
     return [
         Relation(
@@ -310,5 +309,5 @@ def _to_time(at_us: int | None) -> datetime | None:
     return None if at_us is None else rows.to_datetime(at_us)
 
 
-def _keys(db: apsw.Connection, sql: str, values: tuple[Any, ...]) -> list[int]:
+def _keys(db: Database, sql: str, values: tuple[Any, ...]) -> list[int]:
     return [key for (key,) in rows.fetch(db, sql, values)]

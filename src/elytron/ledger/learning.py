@@ -7,10 +7,9 @@ Each op stands behind a savepoint, so one that fails has changed nothing. Forget
 
 from typing import Any
 
-import apsw
-
 from elytron.errors import Conflict, InvalidArgument, NotFound
 from elytron.ledger import rows, vectors
+from elytron.ledger.database import Database
 from elytron.ledger.learned import (
     BY_PERSON,
     ClearLearned,
@@ -47,7 +46,7 @@ _CONTENT, _SESSION, _FROM, _TO = 2, 6, 7, 8
 class Learning:
     """The statements on what was learned, of one connection."""
 
-    def __init__(self, notes: Notes, db: apsw.Connection, *, max_concepts: int) -> None:
+    def __init__(self, notes: Notes, db: Database, *, max_concepts: int) -> None:
         self._notes = notes
         self._db = db
         self._concepts = Concepts(notes, db, max_concepts=max_concepts)

@@ -8,9 +8,9 @@ meanwhile leaves no name behind, and of two processes that do the same work one 
 import time
 from collections.abc import Iterable
 
-import apsw
-
 from elytron.ledger import rows
+from elytron.ledger.database import Database
+from elytron.ledger.integers import Integers
 from elytron.ledger.learned import (
     HEARD_MAX,
     Heard,
@@ -20,7 +20,6 @@ from elytron.ledger.learned import (
     LinkResult,
     Mention,
 )
-from elytron.ledger.moves import integers
 from elytron.ledger.naming import Concepts, Notes
 from elytron.ledger.relating import RelationRow, Relations
 from elytron.ledger.schema import LINK, MESSAGE
@@ -33,7 +32,7 @@ class Links:
     """The statements of `Link`, of one connection."""
 
     def __init__(
-        self, notes: Notes, db: apsw.Connection, concepts: Concepts, relations: Relations
+        self, notes: Notes, db: Database, concepts: Concepts, relations: Relations
     ) -> None:
         self._notes = notes
         self._db = db
@@ -72,7 +71,7 @@ class Links:
         for table, is_message in (("messages", True), ("memories", False)):
             wanted = [one.key for one in sources if (one.kind == MESSAGE) == is_message]
             sql = f"SELECT key, checksum FROM {table} WHERE key IN {_KEYS}"
-            for key, checksum in rows.fetch(self._db, sql, (integers(wanted),)):
+            for key, checksum in rows.fetch(self._db, sql, (Integers(wanted),)):
                 held[key] = checksum, is_message
         return {
             one.key: one

@@ -4,14 +4,13 @@ Moves: the ops by which messages leave a ledger in numbers, come back, and leave
 Part of `writes.py`, under whose transaction all of it runs.
 """
 
-import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
-import apsw
-
 from elytron.errors import Conflict
-from elytron.ledger import rows, words
+from elytron.ledger import rows, space, words
+from elytron.ledger.database import Database
+from elytron.ledger.integers import Integers
 from elytron.ledger.ops import (
     AllowGraph,
     Expel,
@@ -83,7 +82,7 @@ class Taken(NamedTuple):
 class Moves:
     """The moving statements of one connection."""
 
-    def __init__(self, writes: Transaction, db: apsw.Connection) -> None:
+    def __init__(self, writes: Transaction, db: Database) -> None:
         self._writes = writes
         self._db = db
 
@@ -120,7 +119,7 @@ class Moves:
             case ResetWords():
                 self._reset_words()
             case Vacuum(pages):
-                return self._vacuum(pages)
+                return space.vacuum(self._db, pages)
             case MergeWords(pages, _, begin):
                 return words.merge(self._db, -pages if begin else pages)
             case Grant(granted_bytes):
@@ -175,7 +174,7 @@ class Moves:
                 self._db,
                 "SELECT m.key, m.checksum, k.checksum FROM messages m"
                 f" LEFT JOIN marks k ON k.key = m.key WHERE m.key IN {_KEYS}",
-                (integers([key for key, _ in op.rows]),),
+                (Integers([key for key, _ in op.rows]),),
             )
         }
         leaving = [
@@ -195,7 +194,7 @@ class Moves:
     def _drop(self, leaving: list[int]) -> None:
         if not leaving:
             return
-        keys = integers(leaving)
+        keys = Integers(leaving)
         # A position that was given away is not given again, or the message could not come back.
         self._db.execute(
             "REPLACE INTO tails SELECT session, max(position) FROM messages m"
@@ -216,7 +215,7 @@ class Moves:
         for key in gone:
             self._writes.replace_words(key, None)
         self._writes.drop_vectors(gone)
-        keys = integers(gone)
+        keys = Integers(gone)
         for table in ("marks", "uses"):
             self._db.execute(f"DELETE FROM {table} WHERE key IN {_KEYS}", (keys,))
         self._db.execute(f"DELETE FROM mentions WHERE source IN {_KEYS}", (keys,))
@@ -310,7 +309,7 @@ class Moves:
         for kind, table, keys in ((SESSION, "sessions", sessions), (USER, "users", users)):
             if keys:
                 self._writes.add_changes(DELETE, kind, keys)
-                self._db.execute(f"DELETE FROM {table} WHERE key IN {_KEYS}", (integers(keys),))
+                self._db.execute(f"DELETE FROM {table} WHERE key IN {_KEYS}", (Integers(keys),))
         self._db.execute("DELETE FROM tails WHERE session NOT IN (SELECT key FROM sessions)")
         return len(sessions) + len(users)
 
@@ -325,7 +324,7 @@ class Moves:
                 (key, op.at_once),
             )
             if facts:
-                self._db.execute(f"DELETE FROM relations WHERE key IN {_KEYS}", (integers(facts),))
+                self._db.execute(f"DELETE FROM relations WHERE key IN {_KEYS}", (Integers(facts),))
                 self._writes.add_changes(DELETE, RELATION, facts)
                 return True
             self._db.execute("DELETE FROM mentions WHERE concept = ?", (key,))
@@ -365,25 +364,13 @@ class Moves:
         ).get
         return row is not None and rows.checksum(row[:-1]) != row[-1]
 
-    def _vacuum(self, pages: int) -> int:
-        before = self._db.pragma("page_count")
-        # To its end: it yields a row a page, and one row would free one page.
-        self._db.execute(f"PRAGMA incremental_vacuum({pages:d})").fetchall()
-        return int(before - self._db.pragma("page_count"))
-
     def _go_on(self, number: int) -> None:
         # No message with that key is held, unless others went on above it just now.
         if not self._db.execute("SELECT 1 FROM messages WHERE key >= ?", (number,)).get:
             self._writes.add_changes(DELETE, MESSAGE, [number], above=number)
 
     def _reset_words(self) -> None:
-        # Whole pages are let go, and overwriting each would take the WAL to the index's size. They
-        # hold hashes, nobody's words, and are used again by the index that is made now.
-        self._db.pragma("secure_delete", "fast")
-        try:
-            self._db.execute("INSERT INTO words(words) VALUES('delete-all')")
-        finally:
-            self._db.pragma("secure_delete", 1)
+        words.reset(self._db)
         self._db.execute("UPDATE indexed SET key = (SELECT ifnull(max(key), 0) FROM messages)")
 
     def _grant(self, granted_bytes: int | None) -> None:
@@ -400,10 +387,3 @@ class Moves:
 def version(row_checksum: int, mark_checksum: int | None) -> int:
     """What changes when a message is edited, or something else is said of its worth."""
     return row_checksum << 32 | (0 if mark_checksum is None else mark_checksum)
-
-
-def integers(keys: Iterable[int]) -> Any:
-    """Keys as one value to bind, for `carray`."""
-    values = array.array("q", keys)
-    # carray refuses an empty buffer; no key is 0.
-    return apsw.carray(values if values else array.array("q", [0]), flags=apsw.SQLITE_CARRAY_INT64)

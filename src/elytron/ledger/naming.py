@@ -8,12 +8,11 @@ spellings are one name, by whoever folds them.
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple, Protocol
 
-import apsw
-
 from elytron.errors import Conflict, Corrupt, NotFound, OverBudget
 from elytron.ledger import rows
+from elytron.ledger.database import Database
+from elytron.ledger.integers import Integers
 from elytron.ledger.learned import BY_EXTRACTOR, Name, NewConcept, SetConcept
-from elytron.ledger.moves import integers
 from elytron.ledger.schema import CONCEPT, DELETE, EDIT, EXTRACTED, SAVE, TOLD
 
 CONCEPT_COLUMNS = (
@@ -52,7 +51,7 @@ class ConceptRow(NamedTuple):
 class Concepts:
     """The concepts of one connection. *max_concepts* of them at most are made."""
 
-    def __init__(self, notes: Notes, db: apsw.Connection, *, max_concepts: int) -> None:
+    def __init__(self, notes: Notes, db: Database, *, max_concepts: int) -> None:
         self._notes = notes
         self._db = db
         self._max = max_concepts
@@ -133,7 +132,7 @@ class Concepts:
             f" WHERE m.told = {BY_EXTRACTOR} AND c.origin = {EXTRACTED}"
             " AND (c.type IS NOT NULL OR c.description IS NOT NULL)"
             " AND m.source IN (SELECT value FROM carray(?)) LIMIT ?",
-            (integers(sources), at_once),
+            (Integers(sources), at_once),
         )
         for (folded,) in found:
             held = self.find(folded)
@@ -199,7 +198,7 @@ class Concepts:
         """
         if not keys:
             return False
-        bound = integers(keys)
+        bound = Integers(keys)
         self._db.execute(f"DELETE FROM concepts WHERE key IN {_KEYS}", (bound,))
         self._db.execute(f"DELETE FROM unlinked WHERE concept IN {_KEYS}", (bound,))
         # Nothing is told of their mentions and relations: they go with them.
@@ -213,7 +212,7 @@ class Concepts:
         self._db.execute(
             "DELETE FROM relations WHERE key IN (SELECT key FROM relations"
             f" WHERE source IN {_KEYS} OR target IN {_KEYS} LIMIT ?)",
-            (bound, integers(keys), at_once),
+            (bound, Integers(keys), at_once),
         )
         return full or self._db.changes() == at_once
 

@@ -7,10 +7,9 @@ message is read. Each read is bounded.
 
 from collections.abc import Iterable, Sequence
 
-import apsw
-
 from elytron.ledger import rows
-from elytron.ledger.moves import integers
+from elytron.ledger.database import Database
+from elytron.ledger.integers import Integers
 
 _HOLDS = "ifnull(valid_from_us <= ?2, 1) AND ifnull(valid_to_us > ?2, 1)"
 _RELATED = f"""
@@ -32,7 +31,7 @@ WHERE source IN (SELECT value FROM carray(?)) AND concept IN (SELECT value FROM 
 
 
 def related(
-    db: apsw.Connection, concepts: Iterable[int], *, at_us: int, limit: int
+    db: Database, concepts: Iterable[int], *, at_us: int, limit: int
 ) -> list[tuple[int, str, int, float]]:
     """
     (concept, relation, the other, strength) of the relations that hold at a time, in either
@@ -41,18 +40,16 @@ def related(
     return [row for key in concepts for row in rows.fetch(db, _RELATED, (key, at_us, limit))]
 
 
-def counts(db: apsw.Connection, concepts: Iterable[int], *, most: int) -> dict[int, int]:
+def counts(db: Database, concepts: Iterable[int], *, most: int) -> dict[int, int]:
     """How many messages and memories name each concept; counted no further than *most*."""
     return {key: int(db.execute(_COUNT, (key, most)).get) for key in concepts}
 
 
-def naming(db: apsw.Connection, concept: int, *, limit: int) -> list[int]:
+def naming(db: Database, concept: int, *, limit: int) -> list[int]:
     """The newest messages that name a concept."""
     return [key for (key,) in rows.fetch(db, _NAMING, (concept, limit))]
 
 
-def among(
-    db: apsw.Connection, keys: Sequence[int], concepts: Iterable[int]
-) -> list[tuple[int, int]]:
+def among(db: Database, keys: Sequence[int], concepts: Iterable[int]) -> list[tuple[int, int]]:
     """(message, concept) of those of the messages that name one of the concepts."""
-    return rows.fetch(db, _AMONG, (integers(keys), integers(concepts)))
+    return rows.fetch(db, _AMONG, (Integers(keys), Integers(concepts)))

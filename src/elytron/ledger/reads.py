@@ -6,12 +6,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple
 
-import apsw
-
 from elytron.errors import Corrupt
-from elytron.ledger import rows
-from elytron.ledger.connection import PAGE_BYTES
-from elytron.ledger.moves import integers
+from elytron.ledger import rows, space
+from elytron.ledger.database import Database
+from elytron.ledger.integers import Integers
 from elytron.ledger.schema import MESSAGE, SAVE
 from elytron.records import GraphUsage, LedgerBytes, Message, Session, Usage
 from elytron.reports import ArchiveUsage
@@ -41,10 +39,6 @@ class Filter:
 
 
 _PAGE_MAX_CHARACTERS = 8 << 20
-_OF_VECTORS = (
-    "vectors", "sqlite_autoindex_vectors_1", "vectors_digest", "shared", "shared_digest",
-    "projections",
-)  # fmt: skip
 _TIMES_END_US = 253_402_300_800_000_000  # the year 10000, where `datetime` ends
 _SESSIONS = "SELECT key, id, created_us, checksum FROM sessions"
 _USERS = "SELECT key, id, folded, created_us, checksum FROM users"
@@ -72,7 +66,7 @@ class Place(NamedTuple):
 
 
 def history(
-    db: apsw.Connection, *, session: str | None, limit: int, before: str | None, source: object
+    db: Database, *, session: str | None, limit: int, before: str | None, source: object
 ) -> list[Message]:
     """The newest *limit* messages, oldest first, of a session or of all, before a message."""
     order, where = "m.key", "1"
@@ -97,9 +91,7 @@ def history(
     return [message for _, message in messages_of(db, reversed(found), source)]
 
 
-def page(
-    db: apsw.Connection, *, after_key: int, limit: int, source: object
-) -> list[tuple[int, Message]]:
+def page(db: Database, *, after_key: int, limit: int, source: object) -> list[tuple[int, Message]]:
     """
     (key, message) of the next messages in the order of arrival: at most *limit*, and no more
     than 8 MB of text if there is more than one.
@@ -120,22 +112,22 @@ def page(
     return list(messages_of(db, found, source))
 
 
-def message(db: apsw.Connection, id: str, source: object) -> Message | None:
+def message(db: Database, id: str, source: object) -> Message | None:
     found = rows.fetch(db, f"{rows.SELECT_MESSAGES} WHERE m.id = ?", (id,))
     return next((message for _, message in messages_of(db, found, source)), None)
 
 
-def messages(db: apsw.Connection, keys: Iterable[int], source: object) -> dict[int, Message]:
+def messages(db: Database, keys: Iterable[int], source: object) -> dict[int, Message]:
     found = rows.fetch(
         db,
         f"{rows.SELECT_MESSAGES} WHERE m.key IN (SELECT value FROM carray(?))",
-        (integers(keys),),
+        (Integers(keys),),
     )
     return dict(messages_of(db, found, source))
 
 
 def messages_of(
-    db: apsw.Connection, found: Iterable[tuple[Any, ...]], source: object
+    db: Database, found: Iterable[tuple[Any, ...]], source: object
 ) -> Iterator[tuple[int, Message]]:
     """
     (key, message) of rows of `SELECT_MESSAGES`; the ids that they name are verified too.
@@ -153,17 +145,17 @@ def messages_of(
         yield row[0], rows.to_message(row, sessions, users)
 
 
-def session_ids(db: apsw.Connection, keys: set[int], source: object) -> dict[int, str]:
+def session_ids(db: Database, keys: set[int], source: object) -> dict[int, str]:
     """The ids of sessions by key, verified."""
     return _ids(db, _SESSIONS, keys, source)
 
 
-def _ids(db: apsw.Connection, select: str, keys: set[int], source: object) -> dict[int, str]:
+def _ids(db: Database, select: str, keys: set[int], source: object) -> dict[int, str]:
     """The ids of sessions or users by key, verified."""
     named = {}
     if keys:
         sql = f"{select} WHERE key IN (SELECT value FROM carray(?))"
-        for *values, checksum in rows.fetch(db, sql, (integers(keys),)):
+        for *values, checksum in rows.fetch(db, sql, (Integers(keys),)):
             if rows.checksum(tuple(values)) != checksum:
                 raise Corrupt(
                     f"{source}: the row of session or user {values[0]} is damaged (its checksum"
@@ -177,7 +169,7 @@ def _ids(db: apsw.Connection, select: str, keys: set[int], source: object) -> di
     return named
 
 
-def sessions(db: apsw.Connection, *, limit: int, source: object) -> list[Session]:
+def sessions(db: Database, *, limit: int, source: object) -> list[Session]:
     """The sessions that hold messages, the one last spoken in first."""
     found = rows.fetch(
         db,
@@ -197,7 +189,7 @@ def sessions(db: apsw.Connection, *, limit: int, source: object) -> list[Session
     ]
 
 
-def newest(db: apsw.Connection, session: str, *, limit: int) -> list[int]:
+def newest(db: Database, session: str, *, limit: int) -> list[int]:
     """The keys of the newest *limit* messages of a session. Reads an index alone."""
     sql = (
         "SELECT key FROM messages WHERE session = (SELECT key FROM sessions WHERE id = ?)"
@@ -206,7 +198,7 @@ def newest(db: apsw.Connection, session: str, *, limit: int) -> list[int]:
     return [key for (key,) in rows.fetch(db, sql, (session, limit))]
 
 
-def unindexed(db: apsw.Connection, source: object) -> list[Place]:
+def unindexed(db: Database, source: object) -> list[Place]:
     """The newest messages, whose words are not in the index yet."""
     found = rows.fetch(
         db, f"SELECT {_PLACE} FROM messages m WHERE m.key > (SELECT key FROM indexed)"
@@ -234,71 +226,7 @@ def to_time(at_us: object, source: object) -> datetime:
     return rows.to_datetime(at_us)
 
 
-def totals(db: apsw.Connection) -> tuple[int, int]:
-    """
-    (messages, terms) that the full-text index holds.
-
-    Read from FTS5's own averages record (row 1 of its data: varints of rows and tokens), since
-    counting the table would read all of it.
-    """
-    numbers = rows.varints(db.execute("SELECT block FROM words_data WHERE id = 1").get or b"")
-    return (numbers[0], numbers[1]) if len(numbers) > 1 else (0, 0)
-
-
-def document_frequencies(db: apsw.Connection, hashes: Iterable[bytes]) -> dict[bytes, int]:
-    """In how many indexed messages each term stands; those that stand in none are left out."""
-    tokens = json.dumps([hashed.hex() for hashed in hashes])
-    found = rows.fetch(
-        db,
-        "SELECT v.term, v.doc FROM json_each(?) j"
-        " CROSS JOIN words_vocabulary v ON v.term = j.value",
-        (tokens,),
-    )
-    return {bytes.fromhex(term): count for term, count in found}
-
-
-def match(db: apsw.Connection, hashes: Iterable[bytes], accept: Filter, *, limit: int) -> list[int]:
-    """The keys of the *limit* indexed messages that BM25 ranks first among those accepted."""
-    query = " OR ".join([f'"{hashed.hex()}"' for hashed in hashes])
-    where, values = accept.where()
-    if not where:
-        sql = "SELECT rowid FROM words WHERE words MATCH ? ORDER BY rank LIMIT ?"
-    else:
-        sql = (
-            "SELECT m.key FROM words CROSS JOIN messages m ON m.key = words.rowid"
-            f" WHERE words MATCH ?{where} ORDER BY words.rank LIMIT ?"
-        )
-    return [key for (key,) in db.execute(sql, (query, *values, limit))]
-
-
-def match_days(
-    db: apsw.Connection,
-    days: Iterable[Iterable[bytes]],
-    hashes: Iterable[bytes],
-    accept: Filter,
-    *,
-    limit: int,
-) -> list[int]:
-    """
-    The keys of *limit* indexed messages that have all terms of one of these groups, and one of
-    *hashes*, the best first; without these the newest.
-    """
-    query = " OR ".join(
-        ["(" + " AND ".join([f'"{hashed.hex()}"' for hashed in day]) + ")" for day in days]
-    )
-    words = " OR ".join([f'"{hashed.hex()}"' for hashed in hashes])
-    order = "words.rank" if words else "words.rowid DESC"
-    if words:
-        query = f"({query}) AND ({words})"
-    where, values = accept.where()
-    sql = (
-        "SELECT m.key FROM words CROSS JOIN messages m ON m.key = words.rowid"
-        f" WHERE words MATCH ?{where} ORDER BY {order} LIMIT ?"
-    )
-    return [key for (key,) in db.execute(sql, (query, *values, limit))]
-
-
-def names_nobody(db: apsw.Connection, accept: Filter) -> bool:
+def names_nobody(db: Database, accept: Filter) -> bool:
     """Whether a filter names a session or user that is not there, so that nothing passes it."""
     for table, name in (("sessions", accept.session), ("users", accept.user)):
         sql = f"SELECT EXISTS (SELECT 1 FROM {table} WHERE id = ?)"
@@ -307,14 +235,14 @@ def names_nobody(db: apsw.Connection, accept: Filter) -> bool:
     return False
 
 
-def accepted(db: apsw.Connection, keys: Sequence[int], accept: Filter) -> set[int]:
+def accepted(db: Database, keys: Sequence[int], accept: Filter) -> set[int]:
     """Those of *keys* that are messages, and pass the filter."""
     where, values = accept.where()
     sql = f"SELECT m.key FROM messages m WHERE m.key IN (SELECT value FROM carray(?)){where}"
-    return {key for (key,) in db.execute(sql, (integers(keys), *values))}
+    return {key for (key,) in db.execute(sql, (Integers(keys), *values))}
 
 
-def places(db: apsw.Connection, keys: Sequence[int], source: object) -> list[Place]:
+def places(db: Database, keys: Sequence[int], source: object) -> list[Place]:
     """
     The places of these messages and of those just before and after them in the session.
 
@@ -327,7 +255,7 @@ def places(db: apsw.Connection, keys: Sequence[int], source: object) -> list[Pla
         rows.fetch(
             db,
             f"SELECT {_PLACE} FROM messages m WHERE m.key IN (SELECT value FROM carray(?))",
-            (integers(keys),),
+            (Integers(keys),),
         ),
         source,
     )
@@ -345,7 +273,7 @@ def places(db: apsw.Connection, keys: Sequence[int], source: object) -> list[Pla
     return found
 
 
-def users_named(db: apsw.Connection, folded_names: Iterable[str]) -> dict[int, str]:
+def users_named(db: Database, folded_names: Iterable[str]) -> dict[int, str]:
     """The users whose folded id is among these names: key -> that name."""
     found = db.execute(
         "SELECT u.key, u.folded FROM json_each(?) j CROSS JOIN users u ON u.folded = j.value",
@@ -355,7 +283,7 @@ def users_named(db: apsw.Connection, folded_names: Iterable[str]) -> dict[int, s
 
 
 def changes(
-    db: apsw.Connection, *, after: int, limit: int
+    db: Database, *, after: int, limit: int
 ) -> tuple[list[tuple[int, int, int, int]], bool]:
     """
     The next *limit* changes after a number, in order: (number, op, kind, key).
@@ -382,7 +310,7 @@ def changes(
     return found, not forgotten
 
 
-def arrivals(db: apsw.Connection, *, since_us: int) -> tuple[int, bool, int | None]:
+def arrivals(db: Database, *, since_us: int) -> tuple[int, bool, int | None]:
     """
     (how many of the messages held arrived from a time on, whether all did, when the ledger began).
     """
@@ -394,7 +322,7 @@ def arrivals(db: apsw.Connection, *, since_us: int) -> tuple[int, bool, int | No
 
 
 def usage(
-    db: apsw.Connection,
+    db: Database,
     *,
     file: int,
     wal: int,
@@ -416,8 +344,8 @@ def usage(
     counts["edges"] = relations + mentions
     counts["pinned"] = db.execute("SELECT count(*) FROM marks WHERE pinned").get
     first_us, last_us = db.execute("SELECT min(at_us), max(at_us) FROM messages").get
-    pages, free = db.pragma("page_count"), db.pragma("freelist_count")
-    of_vectors = _OF_VECTORS if db.execute("SELECT EXISTS (SELECT 1 FROM embedder)").get else ()
+    pages = space.pages(db)
+    words_bytes, vector_bytes = space.parts(db)
     return Usage(
         **known,
         **counts,
@@ -426,19 +354,14 @@ def usage(
         bytes=LedgerBytes(
             file=file,
             # Pages that are still in the WAL alone count here too.
-            live=(pages - free) * PAGE_BYTES,
-            dead=free * PAGE_BYTES,
+            live=pages.live_bytes,
+            dead=pages.dead_bytes,
             wal=wal,
-            words=sum([_table_bytes(db, f"words_{part}") for part in ("data", "idx", "docsize")]),
-            vectors=sum([_table_bytes(db, name) for name in of_vectors]),
+            words=words_bytes,
+            vectors=vector_bytes,
             archive=archive.bytes,
             graph=graph.bytes,
         ),
         archive=archive,
         graph=graph,
     )
-
-
-def _table_bytes(db: apsw.Connection, name: str) -> int:
-    sql = "SELECT sum(pgsize) FROM dbstat WHERE name = ? AND aggregate = TRUE"
-    return int(db.execute(sql, (name,)).get or 0)

@@ -6,10 +6,9 @@ A fact that ended is closed, not removed, so that the past can be asked.
 
 from typing import Any, NamedTuple
 
-import apsw
-
 from elytron.errors import InvalidArgument
 from elytron.ledger import rows
+from elytron.ledger.database import Database
 from elytron.ledger.learned import CLOSED_MAX, LearnedOp, Relate, Unrelate
 from elytron.ledger.naming import Concepts, Notes
 from elytron.ledger.schema import DELETE, EDIT, RELATION, SAVE
@@ -40,7 +39,7 @@ class RelationRow(NamedTuple):
 class Relations:
     """The relations of one connection."""
 
-    def __init__(self, notes: Notes, db: apsw.Connection, concepts: Concepts) -> None:
+    def __init__(self, notes: Notes, db: Database, concepts: Concepts) -> None:
         self._notes = notes
         self._db = db
         self._concepts = concepts

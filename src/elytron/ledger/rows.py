@@ -6,9 +6,8 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
-import apsw
-
 from elytron.errors import Corrupt
+from elytron.ledger.database import Database
 from elytron.records import DEFAULT_IMPORTANCE, Message
 from elytron.text import HASH_BYTES
 
@@ -45,7 +44,7 @@ _CONTENT, _CHECKSUM = 12, 13
 _IMPORTANCE, _PINNED, _MARK_CHECKSUM = 14, 15, 16
 
 
-def fetch(db: apsw.Connection, sql: str, values: Sequence[Any] = ()) -> list[Any]:
+def fetch(db: Database, sql: str, values: Sequence[Any] = ()) -> list[Any]:
     """All rows of a query, as tuples. The statement is at its end, so no snapshot stays open."""
     return db.execute(sql, values).fetchall()
 

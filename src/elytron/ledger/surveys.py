@@ -4,15 +4,13 @@ Surveys: what upkeep has to know of a ledger: all its messages in short, and som
 
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any, NamedTuple
-
-import apsw
 
 from elytron.errors import Corrupt
 from elytron.ledger import rows
-from elytron.ledger.connection import PAGE_BYTES
-from elytron.ledger.moves import integers, version
+from elytron.ledger.database import Database
+from elytron.ledger.integers import Integers
+from elytron.ledger.moves import version
 from elytron.ledger.reads import messages_of
 from elytron.ledger.schema import MESSAGE, SESSION
 from elytron.records import DEFAULT_IMPORTANCE, Message
@@ -47,24 +45,7 @@ class Stored(NamedTuple):
     message: Message
 
 
-@dataclass(frozen=True, slots=True)
-class Pages:
-    """How a ledger's file is filled, in pages and bytes. `unused_bytes` are within live pages."""
-
-    count: int
-    free: int
-    unused_bytes: int = 0
-
-    @property
-    def live_bytes(self) -> int:
-        return (self.count - self.free) * PAGE_BYTES
-
-    @property
-    def dead_bytes(self) -> int:
-        return self.free * PAGE_BYTES
-
-
-def worths(db: apsw.Connection) -> list[Worth]:
+def worths(db: Database) -> list[Worth]:
     """All messages in short. Not verified: a wrong number costs an order, never a message."""
     found = db.execute(
         "SELECT m.key, s.id, m.role, max(m.at_us, m.arrived_us),"
@@ -89,9 +70,7 @@ def worths(db: apsw.Connection) -> list[Worth]:
     ]
 
 
-def stored(
-    db: apsw.Connection, keys: Iterable[int], source: object
-) -> tuple[list[Stored], list[int]]:
+def stored(db: Database, keys: Iterable[int], source: object) -> tuple[list[Stored], list[int]]:
     """
     (messages, damaged): these messages in the order of their keys, and the keys of those whose
     rows are not what was written.
@@ -99,7 +78,7 @@ def stored(
     found = rows.fetch(
         db,
         f"{rows.SELECT_MESSAGES} WHERE m.key IN (SELECT value FROM carray(?)) ORDER BY m.key",
-        (integers(keys),),
+        (Integers(keys),),
     )
     whole, damaged = [], []
     for row in found:
@@ -113,12 +92,12 @@ def stored(
     return whole, damaged
 
 
-def holds(db: apsw.Connection, *, id: str, key: int) -> bool:
+def holds(db: Database, *, id: str, key: int) -> bool:
     """Whether the ledger has a message with this id or this key."""
     return bool(db.execute("SELECT 1 FROM messages WHERE id = ? OR key = ?", (id, key)).get)
 
 
-def is_gone(db: apsw.Connection, *, id: str, session: str, key: int) -> bool:
+def is_gone(db: Database, *, id: str, session: str, key: int) -> bool:
     """Whether a message, or its session, was deleted while something was moving."""
     return bool(
         db.execute(
@@ -128,31 +107,18 @@ def is_gone(db: apsw.Connection, *, id: str, session: str, key: int) -> bool:
     )
 
 
-def moving(db: apsw.Connection) -> list[tuple[str, str]]:
+def moving(db: Database) -> list[tuple[str, str]]:
     """(segment, run) of what is on its way between ledger and archive."""
     return rows.fetch(db, "SELECT segment, run FROM moving ORDER BY segment")
 
 
-def pages(db: apsw.Connection, *, unused: bool = False) -> Pages:
-    """
-    How the file is filled.
-
-    Args:
-        unused: also count the unused bytes within pages; reads the whole file.
-    """
-    unused_bytes = 0
-    if unused:
-        unused_bytes = db.execute("SELECT ifnull(sum(unused), 0) FROM dbstat").get
-    return Pages(db.pragma("page_count"), db.pragma("freelist_count"), unused_bytes)
-
-
-def granted_bytes(db: apsw.Connection) -> int | None:
+def granted_bytes(db: Database) -> int | None:
     """What the store's budget lets the file have; None if nothing was ever granted."""
     found = db.execute("SELECT value FROM meta WHERE name = 'granted_bytes'").get
     return None if found is None else int(found)
 
 
-def counts(db: apsw.Connection, tables: Iterable[str]) -> dict[str, int]:
+def counts(db: Database, tables: Iterable[str]) -> dict[str, int]:
     """How many rows each of these tables has."""
     found: dict[str, int] = {
         table: db.execute(f"SELECT count(*) FROM {table}").get for table in tables
@@ -160,23 +126,23 @@ def counts(db: apsw.Connection, tables: Iterable[str]) -> dict[str, int]:
     return found
 
 
-def keys_of(db: apsw.Connection, ids: Iterable[str]) -> set[int]:
+def keys_of(db: Database, ids: Iterable[str]) -> set[int]:
     """The keys of those messages, by their ids, that are held."""
     sql = "SELECT m.key FROM json_each(?) j CROSS JOIN messages m ON m.id = j.value"
     return {key for (key,) in rows.fetch(db, sql, (json.dumps(list(ids)),))}
 
 
-def pairs(db: apsw.Connection, sql: str) -> list[tuple[int, str]]:
+def pairs(db: Database, sql: str) -> list[tuple[int, str]]:
     """The two columns of a query."""
     return rows.fetch(db, sql)
 
 
-def keys(db: apsw.Connection, sql: str, values: tuple[Any, ...] = ()) -> list[int]:
+def keys(db: Database, sql: str, values: tuple[Any, ...] = ()) -> list[int]:
     """The first column of a query."""
     return [row[0] for row in rows.fetch(db, sql, values)]
 
 
-def graph_bytes(db: apsw.Connection) -> int:
+def graph_bytes(db: Database) -> int:
     """What the agent's graph may take on the disk beside this file."""
     found = db.execute("SELECT value FROM meta WHERE name = 'graph_bytes'").get
     return int(found) if str(found).isdecimal() else 0

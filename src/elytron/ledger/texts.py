@@ -9,11 +9,10 @@ import logging
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
-import apsw
-
 from elytron.errors import Corrupt
 from elytron.ledger import rows
-from elytron.ledger.moves import integers
+from elytron.ledger.database import Cursor, Database
+from elytron.ledger.integers import Integers
 from elytron.ledger.schema import EDIT, MEMORY, MESSAGE, SAVE
 
 _log = logging.getLogger("elytron.ledger")
@@ -67,7 +66,7 @@ class Changed(NamedTuple):
     complete: bool
 
 
-def place(db: apsw.Connection, reader: str) -> int:
+def place(db: Database, reader: str) -> int:
     """How far a reader has come in the order of changes."""
     seq = db.execute("SELECT seq FROM readers WHERE name = ?", (reader,)).get
     if seq is not None and type(seq) is not int:
@@ -75,12 +74,12 @@ def place(db: apsw.Connection, reader: str) -> int:
     return seq or 0
 
 
-def newest(db: apsw.Connection) -> int:
+def newest(db: Database) -> int:
     """The last number of the order of changes."""
     return int(db.execute(_NEWEST).get)
 
 
-def changed(db: apsw.Connection, *, after: int, limit: int) -> Changed:
+def changed(db: Database, *, after: int, limit: int) -> Changed:
     """The next *limit* texts that were saved or edited after a number."""
     found = rows.fetch(db, _CHANGED, (after, limit))
     oldest = db.execute("SELECT seq, ordinal FROM changes ORDER BY seq LIMIT 1").get
@@ -89,19 +88,19 @@ def changed(db: apsw.Connection, *, after: int, limit: int) -> Changed:
     return Changed(found, reached, not forgotten)
 
 
-def edited(db: apsw.Connection, key: int, *, after: int) -> bool:
+def edited(db: Database, key: int, *, after: int) -> bool:
     """Whether it is told that a message was edited after a number. Reads the changes from there."""
     sql = "SELECT EXISTS (SELECT 1 FROM changes WHERE seq > ? AND op = ? AND kind = ? AND key = ?)"
     return bool(db.execute(sql, (after, EDIT, MESSAGE, key)).get)
 
 
-def fitting(db: apsw.Connection, wanted: Sequence[tuple[int, int]], *, bytes_max: int) -> int:
+def fitting(db: Database, wanted: Sequence[tuple[int, int]], *, bytes_max: int) -> int:
     """How many of these (kind, key), in order, have at most *bytes_max* of text; at least one."""
     sizes: dict[tuple[int, int], int] = {}
     for kind, table in _TABLES.items():
         keys = [key for of, key in wanted if of == kind]
         sql = f"SELECT key, octet_length(content) FROM {table} WHERE key IN {_KEYS}"
-        found = rows.fetch(db, sql, (integers(keys),)) if keys else []
+        found = rows.fetch(db, sql, (Integers(keys),)) if keys else []
         sizes.update({(kind, key): size_bytes for key, size_bytes in found})
     total = 0
     for count, one in enumerate(wanted):
@@ -111,7 +110,7 @@ def fitting(db: apsw.Connection, wanted: Sequence[tuple[int, int]], *, bytes_max
     return len(wanted)
 
 
-def texts(db: apsw.Connection, wanted: Iterable[tuple[int, int]], source: object) -> list[Text]:
+def texts(db: Database, wanted: Iterable[tuple[int, int]], source: object) -> list[Text]:
     """
     The texts of these (kind, key) that are held, each once, in order of their keys.
 
@@ -134,15 +133,13 @@ def texts(db: apsw.Connection, wanted: Iterable[tuple[int, int]], source: object
     return sorted(found)
 
 
-def _stored(
-    db: apsw.Connection, kind: int, keys: list[int], source: object
-) -> list[tuple[Any, ...]]:
+def _stored(db: Database, kind: int, keys: list[int], source: object) -> list[tuple[Any, ...]]:
     """The rows of these keys; if one of them cannot be read at all, one by one, without it."""
     if not keys:
         return []
     sql = f"SELECT {_STORED[kind][0]} FROM {_TABLES[kind]} m WHERE m.key IN {_KEYS}"
     try:
-        return rows.fetch(db, sql, (integers(keys),))
+        return rows.fetch(db, sql, (Integers(keys),))
     except UnicodeDecodeError:
         if len(keys) == 1:
             _log.warning("a text is passed over: %s: row %s is no text", source, keys[0])
@@ -155,7 +152,7 @@ def _verify(row: tuple[Any, ...], source: object) -> None:
         raise Corrupt(f"{source}: row {row[0]} is damaged (its checksum does not match)")
 
 
-def unlinked(db: apsw.Connection, *, limit: int) -> list[tuple[int, int]]:
+def unlinked(db: Database, *, limit: int) -> list[tuple[int, int]]:
     """
     (concept, key) of concepts for which texts up to that key are still to be looked through, the
     greatest keys first.
@@ -163,23 +160,23 @@ def unlinked(db: apsw.Connection, *, limit: int) -> list[tuple[int, int]]:
     return rows.fetch(db, "SELECT concept, key FROM unlinked ORDER BY key DESC LIMIT ?", (limit,))
 
 
-def last_unlinked(db: apsw.Connection) -> int:
+def last_unlinked(db: Database) -> int:
     """The last of these concepts, 0 if there is none."""
     return int(db.execute("SELECT ifnull(max(concept), 0) FROM unlinked").get)
 
 
-def is_unlinked(db: apsw.Connection, last: int) -> bool:
+def is_unlinked(db: Database, last: int) -> bool:
     """Whether there are such concepts up to one of them."""
     sql = "SELECT EXISTS (SELECT 1 FROM unlinked WHERE concept <= ?)"
     return bool(db.execute(sql, (last,)).get)
 
 
-def count(db: apsw.Connection) -> int:
+def count(db: Database) -> int:
     """How many messages there are."""
     return int(db.execute("SELECT count(*) FROM messages").get)
 
 
-def heard(db: apsw.Connection, folded: Iterable[str]) -> dict[str, tuple[str, int, int]]:
+def heard(db: Database, folded: Iterable[str]) -> dict[str, tuple[str, int, int]]:
     """Of these names (as first written, how often heard, in which message last)."""
     found = db.execute(
         "SELECT h.folded, h.name, h.times, h.key FROM json_each(?) j"
@@ -189,25 +186,12 @@ def heard(db: apsw.Connection, folded: Iterable[str]) -> dict[str, tuple[str, in
     return {row[0]: row[1:] for row in found}
 
 
-def indexed(db: apsw.Connection) -> int:
+def indexed(db: Database) -> int:
     """The key up to which messages are in the word index."""
     return int(db.execute("SELECT key FROM indexed").get)
 
 
-def with_words(
-    db: apsw.Connection, words: Sequence[Iterable[bytes]], *, up_to: int, limit: int
-) -> list[int]:
-    """
-    The keys of the newest *limit* indexed messages, up to a key, that have a hash of each word.
-    """
-    query = " AND ".join(
-        ["(" + " OR ".join([f'"{hashed.hex()}"' for hashed in hashes]) + ")" for hashes in words]
-    )
-    sql = "SELECT rowid FROM words WHERE words MATCH ? AND rowid <= ? ORDER BY rowid DESC LIMIT ?"
-    return [key for (key,) in db.execute(sql, (query, up_to, limit))]
-
-
-def contents(db: apsw.Connection, kind: int, *, up_to: int, above: int) -> apsw.Cursor:
+def contents(db: Database, kind: int, *, up_to: int, above: int) -> Cursor:
     """(key, content as bytes) of texts from a key down to another, not verified. To be closed."""
     return db.execute(
         f"SELECT key, CAST(content AS BLOB) FROM {_TABLES[kind]} WHERE key <= ? AND key > ?"

@@ -5,9 +5,9 @@ Unlearning: memories, concepts and relations taken out again, in steps that fit 
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-import apsw
-
 from elytron.ledger import rows, vectors
+from elytron.ledger.database import Database
+from elytron.ledger.integers import Integers
 from elytron.ledger.learned import (
     BY_PERSON,
     ClearLearned,
@@ -17,7 +17,6 @@ from elytron.ledger.learned import (
     LearnedOp,
     SweepLearned,
 )
-from elytron.ledger.moves import integers
 from elytron.ledger.naming import Concepts, Notes
 from elytron.ledger.schema import DELETE, MEMORY, RELATION
 
@@ -30,7 +29,7 @@ _TEXT_BYTES = "octet_length(content) + ifnull(octet_length(metadata), 0) + octet
 class Unlearning:
     """The forgetting statements of one connection."""
 
-    def __init__(self, notes: Notes, db: apsw.Connection, concepts: Concepts) -> None:
+    def __init__(self, notes: Notes, db: Database, concepts: Concepts) -> None:
         self._notes = notes
         self._db = db
         self._concepts = concepts
@@ -51,7 +50,7 @@ class Unlearning:
 
     def drop_memories(self, keys: Sequence[int]) -> None:
         """Remove memories and what stands beside them."""
-        bound = integers(keys)
+        bound = Integers(keys)
         self._notes.add_changes(DELETE, MEMORY, keys)
         vectors.drop(self._db, keys)
         for table, column in (("memories", "key"), ("mentions", "source")):
@@ -61,7 +60,7 @@ class Unlearning:
         at_once = max(1, op.size_bytes // _ROW_BYTES)
         relations = self._keys(
             f"SELECT key FROM relations WHERE learned_from IN {_KEYS} LIMIT ?",
-            (integers(op.messages), at_once),
+            (Integers(op.messages), at_once),
         )
         if relations:
             self._drop_relations(relations)
@@ -71,14 +70,14 @@ class Unlearning:
         memories = self._fitting(
             f"SELECT key, {_TEXT_BYTES} FROM memories WHERE session IN {_KEYS}"
             " ORDER BY key LIMIT ?",
-            integers(op.sessions),
+            Integers(op.sessions),
             op.size_bytes,
         )
         if not memories:
             return Forgotten()
         told = self._keys(
             f"SELECT DISTINCT concept FROM mentions WHERE told = {BY_PERSON} AND source IN {_KEYS}",
-            (integers(memories),),
+            (Integers(memories),),
         )
         self.drop_memories(memories)
         concepts = self._unnamed(told, apart_from=op.messages)
@@ -93,7 +92,7 @@ class Unlearning:
             f" AND source NOT IN {_KEYS})"
             " AND NOT EXISTS (SELECT 1 FROM relations WHERE source = c.key)"
             " AND NOT EXISTS (SELECT 1 FROM relations WHERE target = c.key)",
-            (integers(keys), integers(apart_from)),
+            (Integers(keys), Integers(apart_from)),
         )
 
     def _sweep(self, op: SweepLearned) -> Forgotten:
@@ -119,7 +118,7 @@ class Unlearning:
             " AND NOT EXISTS (SELECT 1 FROM relations WHERE target = c.key)"
             " AND (? OR NOT EXISTS (SELECT 1 FROM unlinked WHERE concept = c.key)) LIMIT ?",
             # No origin is beyond: that TOLD is 0 would else be taken for no key at all.
-            (integers(op.origins or (-1,)), op.unlooked, op.at_once),
+            (Integers(op.origins or (-1,)), op.unlooked, op.at_once),
         )
         self._concepts.drop(concepts)
         full = op.at_once in (len(mentions), len(relations), len(concepts))
@@ -157,7 +156,7 @@ class Unlearning:
     def _drop_relations(self, keys: list[int]) -> None:
         if keys:
             self._notes.add_changes(DELETE, RELATION, keys)
-            self._db.execute(f"DELETE FROM relations WHERE key IN {_KEYS}", (integers(keys),))
+            self._db.execute(f"DELETE FROM relations WHERE key IN {_KEYS}", (Integers(keys),))
 
     def _fitting(self, sql: str, value: Any, size_bytes: int) -> list[int]:
         """Of rows (key, bytes of text) as many as may go in one commit; one at least."""

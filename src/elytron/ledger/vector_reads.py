@@ -8,11 +8,10 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
-import apsw
-
 from elytron.errors import Corrupt
 from elytron.ledger import rows, texts
-from elytron.ledger.moves import integers
+from elytron.ledger.database import Database
+from elytron.ledger.integers import Integers
 from elytron.ledger.schema import MESSAGE, NO_VECTOR_GIVEN, NO_VECTOR_ROOM
 from elytron.ledger.vectors import any_noted, checksum, counted, projection_checksum, state
 
@@ -67,10 +66,10 @@ def digest(text: str | bytes) -> int:
     return int.from_bytes(found, "big") >> 1
 
 
-def wanted(db: apsw.Connection, found: Iterable[tuple[int, int]], source: object) -> list[Wanted]:
+def wanted(db: Database, found: Iterable[tuple[int, int]], source: object) -> list[Wanted]:
     """What there is to know of these (kind, key), in order of their keys; damaged ones left out."""
     whole = texts.texts(db, found, source)
-    keys = integers([text.key for text in whole])
+    keys = Integers([text.key for text in whole])
     said = dict(
         rows.fetch(db, f"SELECT key, embedding FROM messages WHERE key IN {_KEYS}", (keys,))
     )
@@ -93,7 +92,7 @@ def wanted(db: apsw.Connection, found: Iterable[tuple[int, int]], source: object
     ]
 
 
-def before(db: apsw.Connection, *, kind: int, key: int | None, limit: int) -> list[int]:
+def before(db: Database, *, kind: int, key: int | None, limit: int) -> list[int]:
     """The keys of the *limit* newest messages or memories before a key, or of all."""
     table = "messages" if kind == MESSAGE else "memories"
     where = "" if key is None else "WHERE key < ?"
@@ -102,7 +101,7 @@ def before(db: apsw.Connection, *, kind: int, key: int | None, limit: int) -> li
     return [found for (found,) in rows.fetch(db, sql, values)]
 
 
-def added(db: apsw.Connection, *, after: int, limit: int) -> list[StoredVector]:
+def added(db: Database, *, after: int, limit: int) -> list[StoredVector]:
     """The next *limit* vectors after a number."""
     sql = (
         "SELECT number, key, projection, scale, data FROM vectors WHERE number > ?"
@@ -111,29 +110,29 @@ def added(db: apsw.Connection, *, after: int, limit: int) -> list[StoredVector]:
     return list(map(StoredVector._make, rows.fetch(db, sql, (after, limit))))
 
 
-def of_keys(db: apsw.Connection, keys: Sequence[int]) -> list[tuple[int, int, float, bytes]]:
+def of_keys(db: Database, keys: Sequence[int]) -> list[tuple[int, int, float, bytes]]:
     """(key, projection, scale, data) of those of these messages and memories that have one."""
     found: list[tuple[int, int, float, bytes]] = rows.fetch(
         db,
         f"SELECT key, projection, scale, data FROM vectors WHERE key IN {_KEYS}",
-        (integers(keys),),
+        (Integers(keys),),
     )
     if _any_shared(db):
         found += rows.fetch(
             db,
             "SELECT s.key, v.projection, v.scale, v.data FROM shared s"
             f" CROSS JOIN vectors v ON v.digest = s.digest WHERE s.key IN {_KEYS}",
-            (integers(keys),),
+            (Integers(keys),),
         )
     return found
 
 
-def _any_shared(db: apsw.Connection) -> bool:
+def _any_shared(db: Database) -> bool:
     """Looked at first: mostly nothing is, and then it need not be looked for."""
     return bool(db.execute("SELECT EXISTS (SELECT 1 FROM shared)").get)
 
 
-def sharing(db: apsw.Connection, keys: Sequence[int], *, every: bool) -> list[int]:
+def sharing(db: Database, keys: Sequence[int], *, every: bool) -> list[int]:
     """Those who share the vectors of these, at most a thousand; of each the newest, or *every*."""
     if not _any_shared(db):
         return []
@@ -142,19 +141,17 @@ def sharing(db: apsw.Connection, keys: Sequence[int], *, every: bool) -> list[in
         f" CROSS JOIN shared s ON s.digest = v.digest WHERE v.key IN {_KEYS}"
         f"{'' if every else ' GROUP BY s.digest'} LIMIT ?"
     )
-    return [key for (key,) in rows.fetch(db, sql, (integers(keys), _SHARING_MAX))]
+    return [key for (key,) in rows.fetch(db, sql, (Integers(keys), _SHARING_MAX))]
 
 
-def unreduced(
-    db: apsw.Connection, projection: StoredProjection, *, limit: int
-) -> list[StoredVector]:
+def unreduced(db: Database, projection: StoredProjection, *, limit: int) -> list[StoredVector]:
     """Vectors that are still to be reduced by a projection, as `whole`."""
     where = "number <= ? AND projection <> ?"
     values = (projection.last, projection.version)
     return _verified(db, where, values, dim=projection.input, limit=limit)
 
 
-def whole(db: apsw.Connection, *, dim: int, limit: int) -> list[StoredVector]:
+def whole(db: Database, *, dim: int, limit: int) -> list[StoredVector]:
     """
     The first *limit* vectors that are not reduced. Damaged ones are left out, so that nothing is
     made of them that looks whole.
@@ -163,7 +160,7 @@ def whole(db: apsw.Connection, *, dim: int, limit: int) -> list[StoredVector]:
 
 
 def _verified(
-    db: apsw.Connection, where: str, values: tuple[int, ...], *, dim: int, limit: int
+    db: Database, where: str, values: tuple[int, ...], *, dim: int, limit: int
 ) -> list[StoredVector]:
     found = db.execute(
         "SELECT number, key, digest, projection, scale, data, checksum FROM vectors"
@@ -181,12 +178,12 @@ def _verified(
     return fitting
 
 
-def count(db: apsw.Connection) -> int:
+def count(db: Database) -> int:
     """How many vectors there are. Reads their index."""
     return int(db.execute("SELECT count(*) FROM vectors").get)
 
 
-def projection(db: apsw.Connection, version: int, source: object) -> StoredProjection:
+def projection(db: Database, version: int, source: object) -> StoredProjection:
     """
     One projection.
 
@@ -221,7 +218,7 @@ _TEXT_OF = (
 )
 
 
-def wrong(db: apsw.Connection) -> Wrong:
+def wrong(db: Database) -> Wrong:
     """Look at each vector, share and reason, and at the text whose it is. Reads all of them."""
     held = state(db)
     count, newest, held_bytes = counted(db)
@@ -298,19 +295,17 @@ SELECT r.key, r.importance, r.pinned, ifnull(r.last_used_us, 0), r.created_us, '
 _WORTHS = f"{_MESSAGE_WORTHS} UNION ALL {_MEMORY_WORTHS}"
 
 
-def worths(db: apsw.Connection, *, row_bytes: int, default_importance: float) -> list[Worth]:
+def worths(db: Database, *, row_bytes: int, default_importance: float) -> list[Worth]:
     """All vectors in short, with the worth of the messages and memories that own them."""
     size = f"ifnull(octet_length(v.data), 0) + {row_bytes:d}"
     sql = _WORTHS.format(bytes=size, source="vectors v", key="v.key")
     return _to_worths(rows.fetch(db, sql, (default_importance,)))
 
 
-def worths_of(
-    db: apsw.Connection, keys: Sequence[int], *, default_importance: float
-) -> list[Worth]:
+def worths_of(db: Database, keys: Sequence[int], *, default_importance: float) -> list[Worth]:
     """The worth of messages and memories that have no vector yet."""
     sql = _WORTHS.format(bytes="0", source="carray(?2) c", key="c.value")
-    return _to_worths(rows.fetch(db, sql, (default_importance, integers(keys))))
+    return _to_worths(rows.fetch(db, sql, (default_importance, Integers(keys))))
 
 
 def _to_worths(found: list[tuple[Any, ...]]) -> list[Worth]:
@@ -320,7 +315,7 @@ def _to_worths(found: list[tuple[Any, ...]]) -> list[Worth]:
     ]
 
 
-def reasons(db: apsw.Connection) -> dict[tuple[str, bool, bool, int | None], int]:
+def reasons(db: Database) -> dict[tuple[str, bool, bool, int | None], int]:
     """
     How many messages there are by what admission said of their vectors, whether they have one or
     share one, and the reason why one that was to have one has none.

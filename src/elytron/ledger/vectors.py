@@ -10,10 +10,9 @@ import zlib
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
-import apsw
-
 from elytron.errors import Conflict, Corrupt
 from elytron.ledger import rows
+from elytron.ledger.database import Database
 from elytron.ledger.embedded import (
     ROW_BYTES,
     Added,
@@ -26,7 +25,7 @@ from elytron.ledger.embedded import (
     ReduceVectors,
     SetProjection,
 )
-from elytron.ledger.moves import integers
+from elytron.ledger.integers import Integers
 from elytron.ledger.schema import MESSAGE, NO_VECTOR_ROOM
 
 _KEYS = "(SELECT value FROM carray(?))"
@@ -49,7 +48,7 @@ class State(NamedTuple):
     bytes: int
 
 
-def state(db: apsw.Connection) -> State | None:
+def state(db: Database) -> State | None:
     """
     None if there are no vectors, and never were any of this embedder.
 
@@ -61,13 +60,11 @@ def state(db: apsw.Connection) -> State | None:
         return None
     held = State(*found)
     if type(held.name) is not str or any(type(number) is not int for number in held[1:]):
-        raise Corrupt(
-            f"{db.filename}: what is noted of its vectors is damaged; run `elytron check --repair`"
-        )
+        raise Corrupt("what is noted of its vectors is damaged; run `elytron check --repair`")
     return held
 
 
-def any_noted(db: apsw.Connection) -> bool:
+def any_noted(db: Database) -> bool:
     """Whether there are vectors, or reasons why there are none."""
     return bool(db.execute(_ANY).get)
 
@@ -88,7 +85,7 @@ def projection_checksum(row: Sequence[Any]) -> int:
 class Vectors:
     """The statements on vectors, of one connection. *source* names the ledger in errors."""
 
-    def __init__(self, db: apsw.Connection, *, source: object) -> None:
+    def __init__(self, db: Database, *, source: object) -> None:
         self._db = db
         self._source = source
 
@@ -138,11 +135,11 @@ class Vectors:
         """Of these, by key, the digest of the text whose vector each has or shares."""
         sql = f"SELECT key, digest FROM vectors WHERE key IN {_KEYS} UNION ALL"
         sql += f" SELECT key, digest FROM shared WHERE key IN {_KEYS}"
-        return dict(rows.fetch(self._db, sql, (integers(keys), integers(keys))))
+        return dict(rows.fetch(self._db, sql, (Integers(keys), Integers(keys))))
 
     def _owners(self, keys: Sequence[int]) -> list[int]:
         sql = f"SELECT key FROM vectors WHERE key IN {_KEYS}"
-        return [key for (key,) in rows.fetch(self._db, sql, (integers(keys),))]
+        return [key for (key,) in rows.fetch(self._db, sql, (Integers(keys),))]
 
     def _held_by(self, op: AddVectors) -> State | None:
         """What is held, checked to be the same embedder's."""
@@ -162,7 +159,7 @@ class Vectors:
             keys = [one.key for one in wanted if (one.kind == MESSAGE) == is_message]
             if keys:
                 sql = f"SELECT key, checksum FROM {table} WHERE key IN {_KEYS}"
-                held.update(rows.fetch(self._db, sql, (integers(keys),)))
+                held.update(rows.fetch(self._db, sql, (Integers(keys),)))
         return {one.key for one in wanted if (one.key, one.checksum) in held}
 
     def _insert(self, new: Sequence[Made], op: AddVectors) -> bool:
@@ -223,7 +220,7 @@ class Vectors:
         others = rows.fetch(
             self._db,
             f"SELECT key FROM shared WHERE {sharing} LIMIT ?",
-            (integers(owners), len(wanted)),
+            (Integers(owners), len(wanted)),
         )
         more = len(others) == len(wanted)
         gone = [*([] if more else owners), *[key for (key,) in others]]
@@ -249,7 +246,7 @@ class Vectors:
         if held is None or held.projection != op.version:
             return 0
         reduced = {one.number: one for one in op.reduced}
-        numbers = integers(reduced)
+        numbers = Integers(reduced)
         found = rows.fetch(
             self._db,
             f"SELECT number, key, digest, {_SIZE} FROM vectors"
@@ -282,7 +279,7 @@ class Vectors:
         found = rows.fetch(
             self._db, f"SELECT number, {_SIZE} FROM vectors LIMIT ?", (at_once - gone,)
         )
-        numbers = integers([number for number, _ in found])
+        numbers = Integers([number for number, _ in found])
         self._db.execute(f"DELETE FROM vectors WHERE number IN {_KEYS}", (numbers,))
         _count_removed(self._db, [size_bytes for _, size_bytes in found])
         gone += len(found)
@@ -304,7 +301,7 @@ class Vectors:
         ):
             if keys:
                 sql = f"DELETE FROM {table} WHERE {column} IN {_KEYS}"
-                self._db.execute(sql, (integers(keys),))
+                self._db.execute(sql, (Integers(keys),))
         if op.numbers or op.shared or op.reasons:
             return
         count, newest, held_bytes = counted(self._db)
@@ -315,23 +312,23 @@ class Vectors:
         )
 
 
-def counted(db: apsw.Connection) -> tuple[int, int, int]:
+def counted(db: Database) -> tuple[int, int, int]:
     """(how many vectors there are, the greatest number, their bytes), by their rows."""
     sql = f"SELECT count(*), ifnull(max(number), 0), ifnull(sum({_SIZE}), 0) FROM vectors"
     count, newest, data_bytes = db.execute(sql).get
     return count, newest, data_bytes + ROW_BYTES * count
 
 
-def digests(db: apsw.Connection, wanted: Iterable[int]) -> list[int]:
+def digests(db: Database, wanted: Iterable[int]) -> list[int]:
     """Those of *wanted* of which a vector is held."""
     values = list(wanted)
     if not values:
         return []
     sql = f"SELECT DISTINCT digest FROM vectors WHERE digest IN {_KEYS}"
-    return [digest for (digest,) in rows.fetch(db, sql, (integers(values),))]
+    return [digest for (digest,) in rows.fetch(db, sql, (Integers(values),))]
 
 
-def drop(db: apsw.Connection, keys: Sequence[int], *, inherited: bool = True) -> None:
+def drop(db: Database, keys: Sequence[int], *, inherited: bool = True) -> None:
     """
     Remove what there is of vectors of these messages or memories, in the caller's transaction.
 
@@ -340,7 +337,7 @@ def drop(db: apsw.Connection, keys: Sequence[int], *, inherited: bool = True) ->
     """
     if not keys or not any_noted(db):
         return
-    bound = integers(keys)
+    bound = Integers(keys)
     for table in ("unembedded", "shared"):
         db.execute(f"DELETE FROM {table} WHERE key IN {_KEYS}", (bound,))
     for row in rows.fetch(db, f"{_ROWS} WHERE key IN {_KEYS}", (bound,)) if inherited else ():
@@ -351,7 +348,7 @@ def drop(db: apsw.Connection, keys: Sequence[int], *, inherited: bool = True) ->
         _count_removed(db, [size_bytes for (size_bytes,) in found])
 
 
-def _bequeath(db: apsw.Connection, row: tuple[Any, ...]) -> None:
+def _bequeath(db: Database, row: tuple[Any, ...]) -> None:
     """Give a vector to the newest of those who share it, if anybody does."""
     number, *values, written = row
     _, digest, projection, scale, data = values
@@ -372,7 +369,7 @@ def _bequeath(db: apsw.Connection, row: tuple[Any, ...]) -> None:
         )
 
 
-def _count_removed(db: apsw.Connection, sizes: Sequence[int]) -> None:
+def _count_removed(db: Database, sizes: Sequence[int]) -> None:
     removed_bytes = sum(sizes) + ROW_BYTES * len(sizes)
     db.execute(
         "UPDATE embedder SET removed = removed + ?, bytes = max(0, bytes - ?)",

@@ -6,10 +6,14 @@ in steps whose cost is known beforehand. Measured on SQLite 3.54: to merge a pag
 frames, and each segment of the level that is being merged up to 5 more, in every step.
 """
 
+import functools
+from collections.abc import Sequence
+
 import apsw
 
 from elytron.ledger import rows
 from elytron.ledger.connection import FRAME_BYTES
+from elytron.ledger.database import Database
 
 _FRAMES_PER_PAGE = 8
 _FRAMES_PER_SEGMENT = 5
@@ -41,14 +45,17 @@ def step_pages(segments: int, *, wal_limit_bytes: int) -> int:
     return int(merge_bytes(1, segments) <= wal_limit_bytes * 7 // 8)
 
 
-def segments(db: apsw.Connection) -> tuple[int, int]:
-    """
-    (of the largest level, in all): how many segments the index has.
+@functools.singledispatch
+def segments(db: Database) -> tuple[int, int]:
+    """(of the largest level, in all): how many segments the index has."""
+    raise TypeError(type(db).__name__)
 
-    From FTS5's own record: a cookie, a mark of version 2, then varints: levels, segments, a
-    counter; for each level how many are being merged and how many there are, and eight numbers
-    for each of these.
-    """
+
+@segments.register
+def _(db: apsw.Connection) -> tuple[int, int]:
+    # From FTS5's own record: a cookie, a mark of version 2, then varints: levels, segments, a
+    # counter; for each level how many are being merged and how many there are, and eight numbers
+    # for each of these.
     block = db.execute("SELECT block FROM words_data WHERE id = ?", (_STRUCTURE,)).get or b""
     if block[4:8] != _V2:
         return 0, 0
@@ -66,13 +73,59 @@ def segments(db: apsw.Connection) -> tuple[int, int]:
     return largest, total
 
 
-def merge(db: apsw.Connection, pages: int) -> bool:
+@functools.singledispatch
+def merge(db: Database, pages: int) -> bool:
     """
     Merge so many pages, in the caller's transaction; whether there may be more to do.
 
     Negative: all segments are to become one, as by FTS5's `optimize`; steps with a positive
     number go on with it.
     """
+    raise TypeError(type(db).__name__)
+
+
+@merge.register
+def _(db: apsw.Connection, pages: int) -> bool:
     before = db.total_changes()
     db.execute("INSERT INTO words(words, rank) VALUES('merge', ?)", (pages,))
     return db.total_changes() - before >= 2  # as FTS5's documentation has it
+
+
+@functools.singledispatch
+def add(db: Database, entries: Sequence[tuple[int, bytes]]) -> None:
+    """Put messages into the index: their keys and hashed terms. In the caller's transaction."""
+    raise TypeError(type(db).__name__)
+
+
+@add.register
+def _(db: apsw.Connection, entries: Sequence[tuple[int, bytes]]) -> None:
+    sql = "INSERT INTO words(rowid, terms) VALUES(?, ?)"
+    db.executemany(sql, [(key, rows.to_tokens(terms)) for key, terms in entries])
+
+
+@functools.singledispatch
+def remove(db: Database, key: int) -> None:
+    """Take a message out of the index, if it is in it."""
+    raise TypeError(type(db).__name__)
+
+
+@remove.register
+def _(db: apsw.Connection, key: int) -> None:
+    db.execute("DELETE FROM words WHERE rowid = ?", (key,))
+
+
+@functools.singledispatch
+def reset(db: Database) -> None:
+    """Empty the index."""
+    raise TypeError(type(db).__name__)
+
+
+@reset.register
+def _(db: apsw.Connection) -> None:
+    # Whole pages are let go, and overwriting each would take the WAL to the index's size. They
+    # hold hashes, nobody's words, and are used again by the index that is made now.
+    db.pragma("secure_delete", "fast")
+    try:
+        db.execute("INSERT INTO words(words) VALUES('delete-all')")
+    finally:
+        db.pragma("secure_delete", 1)

@@ -9,11 +9,10 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import apsw
-
 from elytron.embed.policy import DECLINED
 from elytron.errors import Conflict, Corrupt, NotFound
-from elytron.ledger import rows, surveys, vectors, words
+from elytron.ledger import rows, space, surveys, vectors, words
+from elytron.ledger.database import Database
 from elytron.ledger.embedded import EMBEDDED
 from elytron.ledger.learned import LEARNED
 from elytron.ledger.learning import Learning
@@ -65,7 +64,6 @@ _TERMS_MAX_BYTES = 4096  # of the messages of others that are indexed along
 _NOBODY = (0, None, -1, None, None)
 _ADD_MESSAGE = "INSERT INTO messages VALUES(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
 _ADD_CHANGE = "INSERT INTO changes VALUES(?, ?, ?, ?, ?)"
-_ADD_WORDS = "INSERT INTO words(rowid, terms) VALUES(?, ?)"
 # (next number of the one sequence, next ordinal, oldest ordinal)
 _NEXT = """
 SELECT 1 + max((SELECT ifnull(max(key), 0) FROM messages),
@@ -80,7 +78,7 @@ class Writes:
 
     def __init__(
         self,
-        db: apsw.Connection,
+        db: Database,
         *,
         source: object,
         change_max: int,
@@ -111,9 +109,9 @@ class Writes:
         To be called within each transaction, before anything else.
 
         Returns whether another connection has written since our last commit, so that
-        `messages`, `granted_bytes` and `graph_bytes` were read anew. SQLite tells it for 30 ns.
+        `messages`, `granted_bytes` and `graph_bytes` were read anew.
         """
-        others_wrote = self._db.data_version() != self._version
+        others_wrote = space.version(self._db) != self._version
         if others_wrote:
             self.messages = self.whole(self._execute("SELECT count(*) FROM messages").get)
             granted = self._execute("SELECT value FROM meta WHERE name = 'granted_bytes'").get
@@ -125,7 +123,7 @@ class Writes:
 
     def committed(self) -> None:
         """To be called after each commit."""
-        self._version = self._db.data_version()
+        self._version = space.version(self._db)
 
     @property
     def saved(self) -> bool:
@@ -162,18 +160,18 @@ class Writes:
         cursor = self._db.execute(
             "SELECT key, terms FROM messages WHERE key > ? ORDER BY key", (indexed,)
         )
-        taken = list[tuple[int, str]]()
+        taken = list[tuple[int, bytes]]()
         for key, terms in cursor:
             if type(terms) is not bytes or key <= newest:
                 raise self.damaged(f"message row {key}")
             more = bool(taken) and terms_bytes + len(terms) > self._index_max_bytes
             if more:
                 break
-            taken.append((key, rows.to_tokens(terms)))
+            taken.append((key, terms))
             terms_bytes += len(terms)
             newest = key
         cursor.close(True)
-        self._db.executemany(_ADD_WORDS, taken)
+        words.add(self._db, taken)
         self._execute("UPDATE indexed SET key = ?", (newest,))
         self._indexed = None  # asked again, should this be undone
         self._stirred_bytes += terms_bytes
@@ -427,9 +425,9 @@ class Writes:
     def replace_words(self, key: int, terms: bytes | None) -> None:
         if key <= self.whole(self._execute(_FIND_INDEXED).get):  # else its turn is still to come
             self._stirred_bytes += len(terms or b"") + _PAGE_BYTES // 64
-            self._execute("DELETE FROM words WHERE rowid = ?", (key,))
+            words.remove(self._db, key)
             if terms is not None:
-                self._execute(_ADD_WORDS, (key, rows.to_tokens(terms)))
+                words.add(self._db, [(key, terms)])
 
     def _reindex(self, op: Reindex) -> None:
         for key, content, terms in op.entries:
@@ -480,7 +478,7 @@ class Writes:
         return seq
 
 
-def set_up(db: apsw.Connection, *, name: str, languages: str) -> None:
+def set_up(db: Database, *, name: str, languages: str) -> None:
     """The first rows of a new ledger."""
     created_us = time.time_ns() // 1000
     for key, value in (("agent", name), ("languages", languages), ("created_us", created_us)):
@@ -488,7 +486,7 @@ def set_up(db: apsw.Connection, *, name: str, languages: str) -> None:
     db.execute("INSERT INTO indexed VALUES(0)")
 
 
-def identity(db: apsw.Connection, source: object) -> tuple[str, str]:
+def identity(db: Database, source: object) -> tuple[str, str]:
     """(agent, languages) as the ledger itself has them."""
     found = dict(rows.fetch(db, "SELECT name, value FROM meta"))
     if "agent" not in found or "languages" not in found:

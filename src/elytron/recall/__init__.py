@@ -9,12 +9,11 @@ from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 
-import apsw
-
 from elytron.archive import Archive
 from elytron.concepts.known import KnownNames
 from elytron.config import Config
 from elytron.ledger import knowledge, reads, vectors
+from elytron.ledger.database import Database
 from elytron.ledger.sqlite import Ledger
 from elytron.recall import archived, candidates, rank, reach
 from elytron.recall.looking import Looking, identity
@@ -102,7 +101,7 @@ def memories(
 
 
 def _best(
-    db: apsw.Connection,
+    db: Database,
     found: candidates.Candidates,
     gone: dict[int, Message],
     *,
@@ -129,7 +128,7 @@ def _different(texts: Mapping[int, Message | Memory]) -> int:
 
 
 def _sources(
-    db: apsw.Connection,
+    db: Database,
     question: Question,
     config: Config,
     analyzer: Analyzer,
@@ -150,7 +149,7 @@ def _sources(
 
 
 def _by_vectors(
-    db: apsw.Connection, question: Question, nearest: Nearest
+    db: Database, question: Question, nearest: Nearest
 ) -> tuple[candidates.Finding | None, candidates.Comparing | None]:
     """What finds the nearest, and what compares; None where there are no vectors."""
     held = None if question.vector is None else vectors.state(db)
@@ -163,7 +162,7 @@ def _by_vectors(
 
 
 def _texts(
-    db: apsw.Connection, keys: list[int], found: candidates.Candidates, source: object
+    db: Database, keys: list[int], found: candidates.Candidates, source: object
 ) -> dict[int, Message | Memory]:
     """The messages and memories of these keys, verified."""
     of_memories = {place.key for place in found.places if place.session < 0}

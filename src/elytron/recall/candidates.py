@@ -12,10 +12,9 @@ from dataclasses import dataclass, field, replace
 from heapq import nlargest
 from typing import Protocol
 
-import apsw
-
 from elytron.config import Config
-from elytron.ledger import knowledge, reads
+from elytron.ledger import knowledge, reads, word_reads
+from elytron.ledger.database import Database
 from elytron.recall.question import Question, possible_names
 from elytron.recall.reach import Reach
 from elytron.recall.remembered import postings, rank_memories
@@ -93,7 +92,7 @@ class Candidates:
 
 
 def find(
-    db: apsw.Connection,
+    db: Database,
     question: Question,
     *,
     config: Config,
@@ -118,7 +117,7 @@ def find(
         for term in question.terms
         if (count := sum([frequencies[hashed] for hashed in term.hashes]))
     )
-    total, length = reads.totals(db)
+    total, length = word_reads.totals(db)
     total += len(newest) + len(memories.held)
     length += sum(len(place.terms) for place in newest) // HASH_BYTES + memories.length
     near = _near(db, question, memories.held, config, sources)
@@ -156,7 +155,7 @@ def find(
 class _Memories:
     """The memories that may be hits: key -> hashed terms, the newest first."""
 
-    def __init__(self, db: apsw.Connection, question: Question, source: object) -> None:
+    def __init__(self, db: Database, question: Question, source: object) -> None:
         terms: list[tuple[int, bytes]] = []
         if question.sought is not None:
             terms = knowledge.memory_terms(db, question.sought, limit=MEMORIES_MAX, source=source)
@@ -183,7 +182,7 @@ class _Memories:
 
 
 def _near(
-    db: apsw.Connection,
+    db: Database,
     question: Question,
     memories: Mapping[int, bytes],
     config: Config,
@@ -210,9 +209,7 @@ def _near(
     return found
 
 
-def _few(
-    db: apsw.Connection, question: Question, memories: Mapping[int, bytes]
-) -> list[int] | None:
+def _few(db: Database, question: Question, memories: Mapping[int, bytes]) -> list[int] | None:
     """
     All that may be hits, where these are so few that each is compared: memories, or one session
     beside. Else None: among the nearest of a large agent there may be none of them.
@@ -229,7 +226,7 @@ def _few(
 
 
 def _by_words(
-    db: apsw.Connection,
+    db: Database,
     held: tuple[tuple[QueryTerm, int], ...],
     frequencies: dict[bytes, int],
     newest: list[reads.Place],
@@ -245,17 +242,17 @@ def _by_words(
         return []
     sought = _hashes(_selective(held, common=_common(total, config)), frequencies)
     wanted = max(question.limit, config.candidates_max)
-    keys = reads.match(db, sought, question.accept, limit=wanted)
+    keys = word_reads.match(db, sought, question.accept, limit=wanted)
     if len(keys) < question.limit and len(sought) < sum(map(bool, frequencies.values())):
         # Too few hold the rare words, here or in what the filter leaves: seek the common ones.
         sought = _hashes([term for term, _ in held], frequencies)
-        keys = reads.match(db, sought, question.accept, limit=wanted)
+        keys = word_reads.match(db, sought, question.accept, limit=wanted)
     keys += [place.key for place in newest if any(hashed in place.terms for hashed in sought)]
     return keys
 
 
 def _by_date(
-    db: apsw.Connection,
+    db: Database,
     days: tuple[tuple[bytes, ...], ...],
     rare: set[bytes],
     newest: list[reads.Place],
@@ -272,9 +269,9 @@ def _by_date(
         return []
     wanted = config.candidates_max // 2
     words = rare.difference(*days)
-    keys = reads.match_days(db, days, words, question.accept, limit=wanted) if words else []
+    keys = word_reads.match_days(db, days, words, question.accept, limit=wanted) if words else []
     if len(keys) < question.limit:
-        keys += reads.match_days(db, days, (), question.accept, limit=wanted)
+        keys += word_reads.match_days(db, days, (), question.accept, limit=wanted)
     keys += [
         place.key
         for place in newest
@@ -287,11 +284,9 @@ def _hashes(terms: list[QueryTerm], frequencies: dict[bytes, int]) -> list[bytes
     return [hashed for term in terms for hashed in term.hashes if frequencies[hashed]]
 
 
-def _frequencies(
-    db: apsw.Connection, hashes: set[bytes], newest: list[reads.Place]
-) -> dict[bytes, int]:
+def _frequencies(db: Database, hashes: set[bytes], newest: list[reads.Place]) -> dict[bytes, int]:
     """In how many messages each of the terms stands, those not indexed yet among them."""
-    indexed = reads.document_frequencies(db, hashes)
+    indexed = word_reads.document_frequencies(db, hashes)
     return {
         hashed: indexed.get(hashed, 0) + sum([hashed in place.terms for place in newest])
         for hashed in hashes

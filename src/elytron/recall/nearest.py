@@ -9,10 +9,9 @@ import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import apsw
-
 from elytron.config import Config
 from elytron.ledger import vector_reads, vectors
+from elytron.ledger.database import Database
 
 if TYPE_CHECKING:  # numpy is an extra
     from elytron.embed.matrix import Matrix
@@ -47,7 +46,7 @@ class Nearest:
 
     def keys(
         self,
-        db: apsw.Connection,
+        db: Database,
         state: vectors.State,
         question: "Floats",
         *,
@@ -72,9 +71,7 @@ class Nearest:
             found = sorted(scores, key=lambda key: -scores[key])[:count]
         return list(dict.fromkeys(found + vector_reads.sharing(db, found, every=every)))
 
-    def scores(
-        self, db: apsw.Connection, question: "Floats", keys: Sequence[int]
-    ) -> dict[int, float]:
+    def scores(self, db: Database, question: "Floats", keys: Sequence[int]) -> dict[int, float]:
         """The cosine of each of these with the question, of those that have a vector."""
         import numpy as np
 
@@ -98,7 +95,7 @@ class Nearest:
             scores.update(zip(held, cosines.tolist(), strict=True))
         return scores
 
-    def _loaded(self, db: apsw.Connection, state: vectors.State) -> "Matrix":
+    def _loaded(self, db: Database, state: vectors.State) -> "Matrix":
         from elytron.embed.matrix import Matrix
 
         matrix = self._matrix
@@ -126,7 +123,7 @@ class Nearest:
         fitting = self._config.max_ram_bytes // 4 // max(1, dims)
         return min(self._config.exact_vectors_max, fitting)
 
-    def _query(self, db: apsw.Connection, question: "Floats", version: int) -> "Floats":
+    def _query(self, db: Database, question: "Floats", version: int) -> "Floats":
         """The question as a projection has it."""
         if not version:
             return question
@@ -142,7 +139,7 @@ def _is_sound(scale: object, data: object) -> bool:
     return type(scale) is float and 0 < scale <= 1 and type(data) is bytes and bool(data)
 
 
-def load_projection(db: apsw.Connection, version: int, source: object) -> "Projection":
+def load_projection(db: Database, version: int, source: object) -> "Projection":
     """
     A projection of the ledger's.
 

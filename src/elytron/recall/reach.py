@@ -11,10 +11,9 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import apsw
-
 from elytron.concepts.known import KnownNames
 from elytron.ledger import reaching
+from elytron.ledger.database import Database
 from elytron.text import Analyzer, QueryTerm
 
 ADDED_MAX = 100  # messages that no word of the question found
@@ -33,7 +32,7 @@ class Reach:
 
     worth: dict[int, float]
 
-    def messages(self, db: apsw.Connection) -> list[int]:
+    def messages(self, db: Database) -> list[int]:
         """The newest messages that name them, at most 100; those of the rarest concepts first."""
         keys: dict[int, None] = {}
         for concept in sorted(self.worth, key=lambda key: -self.worth[key]):
@@ -43,7 +42,7 @@ class Reach:
             keys.update(dict.fromkeys(reaching.naming(db, concept, limit=left)))
         return list(keys)
 
-    def scores(self, db: apsw.Connection, keys: Sequence[int]) -> dict[int, float]:
+    def scores(self, db: Database, keys: Sequence[int]) -> dict[int, float]:
         """What these messages are worth, where that is anything."""
         scores: dict[int, float] = {}
         for key, concept in reaching.among(db, keys, self.worth) if self.worth else ():
@@ -52,7 +51,7 @@ class Reach:
 
 
 def reach(
-    db: apsw.Connection,
+    db: Database,
     known: KnownNames,
     question: str,
     terms: Sequence[QueryTerm],

@@ -13,12 +13,11 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
-import apsw
-
 from elytron.archive import Archived, manifest
 from elytron.errors import Busy, Corrupt, ElytronError
-from elytron.ledger import frames, ops, reads, rows, surveys, vector_reads
+from elytron.ledger import frames, ops, rows, surveys, vector_reads, word_reads
 from elytron.ledger.connection import PAGE_BYTES, STORAGE_ERRORS
+from elytron.ledger.database import Database
 from elytron.ledger.embedded import REMOVED_PAGES, DropVectors, MendVectors
 from elytron.ledger.schema import UNINDEXED_MAX
 from elytron.records import Message
@@ -141,7 +140,7 @@ def _cut(damaged: list[_Damaged]) -> list[Finding]:
     return found
 
 
-def _why_damaged(db: apsw.Connection, keys: list[int]) -> list[_Damaged]:
+def _why_damaged(db: Database, keys: list[int]) -> list[_Damaged]:
     """What is wrong with messages that cannot be shown: their own rows, or what these name."""
     found = []
     for key in keys:
@@ -161,7 +160,7 @@ def _why_damaged(db: apsw.Connection, keys: list[int]) -> list[_Damaged]:
     return found
 
 
-def _described(db: apsw.Connection, id: object, row: Any) -> str:
+def _described(db: Database, id: object, row: Any) -> str:
     """What is known of a damaged message, to look for it elsewhere; its numbers may be wrong."""
     session = db.execute("SELECT id FROM sessions WHERE key = ?", (row[rows.SESSION],)).get
     known = [f"id {id!r:.100}", f"session {session!r:.100}"]
@@ -259,7 +258,7 @@ _NAMELESS = (
 def _rest(desk: Desk, expelling: Expelling | None) -> list[Finding]:
     """Orphans, the change list, and the other rows that have a checksum."""
 
-    def look(db: apsw.Connection) -> tuple[list[Finding], list[tuple[str, int]]]:
+    def look(db: Database) -> tuple[list[Finding], list[tuple[str, int]]]:
         found, wrong = [], []
         for table, what, where in _ORPHANS:
             count = db.execute(f"SELECT count(*) FROM {table} WHERE {where}").get
@@ -307,7 +306,7 @@ def _put_right(desk: Desk, expelling: Expelling, wrong: list[tuple[str, int]]) -
 def _loose(desk: Desk) -> list[Finding]:
     """Mentions and relations that lost an end, by a deletion that was cut short or by damage."""
 
-    def look(db: apsw.Connection) -> list[Finding]:
+    def look(db: Database) -> list[Finding]:
         found = []
         for part, what, table, where in _LOOSE:
             count = db.execute(f"SELECT count(*) FROM {table} WHERE {where}").get
@@ -369,7 +368,7 @@ def _drop_vectors(desk: Desk) -> None:
 def _words(desk: Desk) -> Finding | None:
     """The first way in which the word index differs from the rows, if it does."""
 
-    def look(db: apsw.Connection) -> str | None:
+    def look(db: Database) -> str | None:
         indexed = db.execute("SELECT key FROM indexed").get
         newest = db.execute("SELECT ifnull(max(key), 0) FROM messages").get
         last = max(newest, db.execute("SELECT ifnull(max(seq), 0) FROM changes").get)
@@ -385,10 +384,10 @@ def _words(desk: Desk) -> Finding | None:
                 return "the words of a message are damaged"
             for term in set(rows.to_tokens(terms).split()):
                 expected[term] = expected.get(term, 0) + 1
-        held = reads.totals(db)[0]
+        held = word_reads.totals(db)[0]
         if held != count:
             return f"it has {held} messages, the ledger {count}"
-        found = dict(rows.fetch(db, "SELECT term, doc FROM words_vocabulary"))
+        found = word_reads.vocabulary(db)
         wrong = sum([found.get(term) != docs for term, docs in expected.items()])
         wrong += len(found.keys() - expected.keys())
         return f"{wrong} words differ from the messages" if wrong else None
@@ -429,7 +428,7 @@ def reindex(desk: Desk) -> None:
             desk.commit(ops.Reindex(((key, content, terms),), None, 300 + 10 * len(terms)))
 
 
-def _one(db: apsw.Connection, key: int) -> Any:
+def _one(db: Database, key: int) -> Any:
     return db.execute(_ITS_TERMS, (key,)).get
 
 

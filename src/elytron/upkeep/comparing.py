@@ -8,10 +8,9 @@ that is there is looked at: a check starts no worker for one that nobody asked f
 import logging
 from collections.abc import Iterator
 
-import apsw
-
 from elytron.errors import ElytronError, OverBudget
 from elytron.ledger import rows
+from elytron.ledger.database import Database
 from elytron.ledger.sqlite import Ledger
 from elytron.reports import Finding
 from elytron.upkeep.graphs import Graphs
@@ -80,7 +79,7 @@ def _difference(graphs: Graphs, name: str, ledger: Ledger) -> str | None:
     return None
 
 
-def _of_ledger(db: apsw.Connection) -> dict[str, tuple[int, int]]:
+def _of_ledger(db: Database) -> dict[str, tuple[int, int]]:
     """How many rows of each kind, and the sum of their keys."""
     counted = {
         label: db.execute(f"SELECT count(*), ifnull(sum(key), 0) FROM {table}").get

@@ -20,8 +20,9 @@ import apsw
 
 from elytron.archive import Manifest, manifest
 from elytron.errors import Busy, Corrupt, DiskFull
-from elytron.ledger import files, forks, rows, schema, surveys
+from elytron.ledger import files, forks, integers, rows, schema, surveys
 from elytron.ledger.connection import STORAGE_ERRORS, translate
+from elytron.ledger.database import Database
 from elytron.ledger.files import sync_folder
 from elytron.ledger.rows import CHECKSUMMED
 from elytron.upkeep import stamps
@@ -200,11 +201,11 @@ def facts_of(path: Path, *, agent: str, source: object) -> Facts:
     return facts
 
 
-def facts_within(db: apsw.Connection) -> Facts:
+def facts_within(db: Database) -> Facts:
     """What a ledger says of itself."""
     messages, sequence, agent, begun_us = db.execute(_FACTS).get
     begun_us = int(begun_us) if str(begun_us).isdecimal() else 0
-    return Facts(messages, sequence, agent, begun_us, db.pragma("user_version"))
+    return Facts(messages, sequence, agent, begun_us, db.execute("PRAGMA user_version").get)
 
 
 def texts_within(path: Path) -> dict[str, int]:
@@ -231,6 +232,7 @@ def unchanging(path: Path) -> Iterator[apsw.Connection]:
     """A connection to a file that nobody writes, without locks and side files."""
     place = f"file:{urllib.parse.quote(str(path.absolute()))}?immutable=1"
     db = apsw.Connection(place, flags=apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI)
+    db.convert_binding = integers.bind
     forks.guard_connection(db)
     try:
         yield db

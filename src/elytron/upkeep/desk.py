@@ -10,13 +10,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-import apsw
-
 from elytron.archive import Archive
 from elytron.config import Config
 from elytron.errors import ElytronError
-from elytron.ledger import ops, surveys, vectors
+from elytron.ledger import ops, space, surveys, vectors
 from elytron.ledger.connection import PAGE_BYTES
+from elytron.ledger.database import Database
 from elytron.ledger.embedded import removed_bytes
 from elytron.ledger.learned import Forgotten, SweepLearned
 from elytron.ledger.moves import Taken
@@ -62,13 +61,13 @@ class Desk:
         time.sleep(_GIVE_WAY_S)
         return outcome
 
-    def read(self, query: Callable[[apsw.Connection], _T]) -> _T:
+    def read(self, query: Callable[[Database], _T]) -> _T:
         """Ask the ledger, in one snapshot."""
         with self.ledger.reading(snapshot=True) as db:
             return query(db)
 
-    def pages(self, *, unused: bool = False) -> surveys.Pages:
-        return self.read(lambda db: surveys.pages(db, unused=unused))
+    def pages(self, *, unused: bool = False) -> space.Pages:
+        return self.read(lambda db: space.pages(db, unused=unused))
 
     def remove(
         self,

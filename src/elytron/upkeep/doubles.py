@@ -9,13 +9,12 @@ import logging
 from collections.abc import Callable, Iterator
 from functools import partial
 
-import apsw
-
 from elytron.archive import Entry
 from elytron.archive.copies import twice, unite
 from elytron.archive.segments import hash_id
 from elytron.errors import Busy, Conflict, Corrupt
 from elytron.ledger import ops, surveys
+from elytron.ledger.database import Database
 from elytron.reports import Finding
 from elytron.upkeep.archiving import motion, moving, retried, settle
 from elytron.upkeep.desk import Desk
@@ -80,7 +79,7 @@ def _both(desk: Desk) -> list[tuple[Entry, int]]:
     """
     entries = desk.archive.manifest().entries
 
-    def look(db: apsw.Connection) -> set[int]:
+    def look(db: Database) -> set[int]:
         if surveys.moving(db):
             return set()
         ids = (name for (name,) in db.execute("SELECT id FROM messages"))

@@ -14,14 +14,13 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import apsw
-
 from elytron.config import Config
 from elytron.embed import policy
 from elytron.embed.calls import Calls
 from elytron.errors import Corrupt, EmbedderUnavailable, InvalidSetting
 from elytron.ledger import vector_reads, vectors
 from elytron.ledger.connection import PAGE_BYTES
+from elytron.ledger.database import Database
 from elytron.ledger.embedded import (
     REMOVED_PAGES,
     ROW_BYTES,
@@ -427,7 +426,7 @@ class Embedding:
         self._write(ReduceVectors(state.projection, tuple(reduced)))
         return True
 
-    def _to_fit(self, db: apsw.Connection, state: vectors.State) -> list[StoredVector]:
+    def _to_fit(self, db: Database, state: vectors.State) -> list[StoredVector]:
         """The vectors to fit a projection on; none if it is not wanted, or they are too few."""
         dims = self._config.vector_dims
         if self._unfit or not dims or state.dim <= dims or state.last - state.removed < FIT_MIN:

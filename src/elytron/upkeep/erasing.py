@@ -9,13 +9,12 @@ the rest.
 from collections.abc import Collection, Iterable
 from typing import NamedTuple
 
-import apsw
-
 from elytron.archive import Archived
 from elytron.archive.durable import PART
 from elytron.archive.listing import PART_MAX_AGE_S
 from elytron.errors import Busy, Corrupt, DiskFull
 from elytron.ledger import frames, ops, rows, surveys, swapping
+from elytron.ledger.database import Database
 from elytron.ledger.learned import ClearLearned, ForgetHeard, ForgetLearned
 from elytron.ledger.schema import EXTRACTED, PROPOSED
 from elytron.reports import Erased
@@ -116,7 +115,7 @@ def _said(desk: Desk, user: str | None) -> tuple[list[Said], list[str]]:
     return said, damaged
 
 
-def _held_said(db: apsw.Connection, user: str | None) -> tuple[list[Said], list[str]]:
+def _held_said(db: Database, user: str | None) -> tuple[list[Said], list[str]]:
     """The same for the ledger alone. A damaged row says nothing of its speaker."""
     sessions, damaged = _ids(db, "sessions", "key, id, created_us, checksum")
     users, more = _ids(db, "users", "key, id, folded, created_us, checksum")
@@ -141,7 +140,7 @@ def _held_said(db: apsw.Connection, user: str | None) -> tuple[list[Said], list[
     return said, damaged
 
 
-def _ids(db: apsw.Connection, table: str, columns: str) -> tuple[dict[int, str], list[str]]:
+def _ids(db: Database, table: str, columns: str) -> tuple[dict[int, str], list[str]]:
     """The ids of sessions or users by key, and which of their rows are damaged."""
     whole, damaged = {}, []
     for *row, checksum in rows.fetch(db, f"SELECT {columns} FROM {table}"):

@@ -16,10 +16,9 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import IO, Any
 
-import apsw
-
 from elytron.archive import read_all
 from elytron.ledger import files, ops, rows, swapping
+from elytron.ledger.database import Database
 from elytron.upkeep.desk import Desk
 
 _log = logging.getLogger("elytron.upkeep")
@@ -114,7 +113,7 @@ class Expelling:
             self._file.close()
 
 
-def _rows(db: apsw.Connection, table: str, where: str, key: int) -> list[dict[str, Any]]:
+def _rows(db: Database, table: str, where: str, key: int) -> list[dict[str, Any]]:
     columns = [column for _, column, *_ in rows.fetch(db, f"PRAGMA table_info({table})")]
     found = rows.fetch(db, f"SELECT * FROM {table} WHERE {where}", (key,))
     return [dict(zip(columns, map(_plain, row), strict=True)) for row in found]
@@ -125,6 +124,6 @@ def _plain(value: Any) -> Any:
     return {"base64": base64.b64encode(value).decode()} if type(value) is bytes else value
 
 
-def _has(db: apsw.Connection, table: str, name: str, key: int) -> bool:
+def _has(db: Database, table: str, name: str, key: int) -> bool:
     sql = f"SELECT 1 FROM {table} WHERE id = ? AND key <> ?"
     return db.execute(sql, (name, key)).get is not None

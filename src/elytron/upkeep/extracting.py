@@ -15,13 +15,12 @@ from concurrent.futures import Future, wait
 from dataclasses import dataclass, replace
 from typing import Any
 
-import apsw
-
 from elytron.concepts import extraction
 from elytron.concepts.extraction import Extract, Extracted
 from elytron.config import Config
 from elytron.errors import Corrupt, Unavailable
 from elytron.ledger import rows, texts
+from elytron.ledger.database import Database
 from elytron.ledger.learned import (
     BY_EXTRACTOR,
     LearnedRelation,
@@ -133,7 +132,7 @@ class Extracting:
             self._pass_over(before, after)
         return True
 
-    def _next(self, db: apsw.Connection, place: int) -> tuple[int, Text | None]:
+    def _next(self, db: Database, place: int) -> tuple[int, Text | None]:
         """The next message and its number; or none, and the number that was looked up to."""
         while True:
             changed = texts.changed(db, after=place, limit=_PAGE)

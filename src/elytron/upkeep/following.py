@@ -7,9 +7,8 @@ that are none of its own are passed in memory, so that an idle memory is not wri
 
 from typing import NamedTuple
 
-import apsw
-
 from elytron.ledger import texts
+from elytron.ledger.database import Database
 
 _TEXT_BYTES = 1 << 20  # of a page
 _BEHIND_MAX = 1000  # changes that are none of ours and are passed without noting it
@@ -31,7 +30,7 @@ class Following:
         self._passed = (0, 0)  # (where the reader stands, how far we have looked)
         self._anew_until: int | None = None
 
-    def page(self, db: apsw.Connection, *, most: int) -> Page | None:
+    def page(self, db: Database, *, most: int) -> Page | None:
         """
         The next texts, at most *most* and 1 MB; None if there are none. An empty page is to be
         noted: the reader has fallen behind.
@@ -55,7 +54,7 @@ class Following:
         after = changed.reached if count == len(wanted) else changed.found[count - 1][0]
         return Page(before, after, wanted[:count])
 
-    def has_passed(self, db: apsw.Connection, newest: int) -> bool:
+    def has_passed(self, db: Database, newest: int) -> bool:
         """Whether there is nothing to do any more up to a number. For any thread."""
         before, (stood, passed) = texts.place(db, self._reader), self._passed
         return max(before, passed if stood == before else 0) >= newest

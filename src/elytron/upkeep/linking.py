@@ -15,12 +15,11 @@ import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-import apsw
-
 from elytron.concepts import proposals
 from elytron.concepts.known import KnownNames
 from elytron.config import Config
 from elytron.ledger import texts
+from elytron.ledger.database import Database
 from elytron.ledger.learned import (
     BY_TEXT,
     Heard,
@@ -135,7 +134,7 @@ class Linking:
 
     # -- new and changed texts
 
-    def _forward(self, db: apsw.Connection) -> Link | None:
+    def _forward(self, db: Database) -> Link | None:
         """What to write for the next texts; None if there are none."""
         most, names_max = _TEXTS_MAX, _NAMES_MAX
         while True:
@@ -147,13 +146,13 @@ class Linking:
                 return op
             most, names_max = _smaller(len(page.texts), names_max)
 
-    def _page(self, db: apsw.Connection, most: int) -> _Page | None:
+    def _page(self, db: Database, most: int) -> _Page | None:
         page = self._following.page(db, most=most)
         if page is None:
             return None
         return _Page(page.before, page.after, texts.texts(db, page.found, self._ledger.path))
 
-    def _linked(self, db: apsw.Connection, page: _Page, names_max: int) -> Link:
+    def _linked(self, db: Database, page: _Page, names_max: int) -> Link:
         known = self._known.at(db, self._ledger.path)
         heard, concepts, named = self._proposed(db, page.texts, names_max)
         return Link(
@@ -191,7 +190,7 @@ class Linking:
         return tuple(sources)
 
     def _proposed(
-        self, db: apsw.Connection, found: Sequence[Text], names_max: int
+        self, db: Database, found: Sequence[Text], names_max: int
     ) -> tuple[tuple[Heard, ...], tuple[NewConcept, ...], dict[int, list[Mention]]]:
         """What was heard in these texts, what of it becomes a concept, and which name that."""
         if not self._config.propose_concepts:
@@ -239,7 +238,7 @@ class Linking:
 
     # -- concepts that were made later than the texts that name them
 
-    def _backward(self, db: apsw.Connection) -> Link | None:
+    def _backward(self, db: Database) -> Link | None:
         """What to write for the concepts with the newest texts left; None if there are none."""
         waiting = looking_back.waiting(db, most=min(_CONCEPTS_MAX, self._limit_bytes >> 8))
         if not waiting:
@@ -262,7 +261,7 @@ class Linking:
             most, names_max = _smaller(len(found), names_max)
 
     def _fitting(
-        self, db: apsw.Connection, wanted: list[tuple[int, int]], floor: int
+        self, db: Database, wanted: list[tuple[int, int]], floor: int
     ) -> tuple[list[tuple[int, int]], int]:
         """As many as are 1 MB of text, and how far down one comes with these."""
         count = texts.fitting(db, wanted, bytes_max=_TEXT_BYTES) if wanted else 0

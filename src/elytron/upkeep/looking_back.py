@@ -7,11 +7,10 @@ with the matcher, which looks for thousands of names as fast as for one.
 
 from collections.abc import Sequence
 
-import apsw
-
 from elytron.concepts.known import KnownNames
 from elytron.concepts.names import Names
-from elytron.ledger import texts
+from elytron.ledger import texts, word_reads
+from elytron.ledger.database import Database
 from elytron.ledger.schema import MEMORY, MESSAGE
 from elytron.text import Analyzer, fold, split_words
 
@@ -20,7 +19,7 @@ _TEXTS_PER_QUESTION = 4  # that are read in the same time
 _SCAN_BYTES = 4 << 20  # read at once
 
 
-def waiting(db: apsw.Connection, *, most: int) -> list[tuple[int, int]]:
+def waiting(db: Database, *, most: int) -> list[tuple[int, int]]:
     """
     (concept, key up to which texts are to be looked through) of as many concepts as are best
     looked for together.
@@ -31,13 +30,13 @@ def waiting(db: apsw.Connection, *, most: int) -> list[tuple[int, int]]:
     return found
 
 
-def _are_read(db: apsw.Connection, waiting: Sequence[tuple[int, int]]) -> bool:
+def _are_read(db: Database, waiting: Sequence[tuple[int, int]]) -> bool:
     """Whether texts are read, and not looked up."""
     return len(waiting) * _TEXTS_PER_QUESTION > texts.count(db)
 
 
 def search(
-    db: apsw.Connection,
+    db: Database,
     known: KnownNames,
     analyzer: Analyzer,
     waiting: Sequence[tuple[int, int]],
@@ -69,7 +68,7 @@ def search(
         hashes = _hashes(called[0], analyzer)
         if hashes:
             up_to = min(up_to, indexed)
-            found.add(MESSAGE, texts.with_words(db, hashes, up_to=up_to, limit=most + 1))
+            found.add(MESSAGE, word_reads.with_words(db, hashes, up_to=up_to, limit=most + 1))
         else:
             unknown_to_index.append(names[-1])
     sought = Names(names)
@@ -93,7 +92,7 @@ class _Found:
             self._floor = max(self._floor, keys[self._most])
         self._keys.update([(key, kind) for key in keys[: self._most]])
 
-    def scan(self, db: apsw.Connection, kind: int, names: Names, *, up_to: int, above: int) -> None:
+    def scan(self, db: Database, kind: int, names: Names, *, up_to: int, above: int) -> None:
         """Read texts one by one, where the index cannot help; 4 MB of them at once."""
         if not len(names) or up_to <= above:
             return
