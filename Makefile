@@ -4,15 +4,20 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 DIST_VENV ?= .venv-dist
+# Compiled once, even where the environment says not to: tests start hundreds of interpreters.
+export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: demo test test-adapters test-dist proof soak valgrind check lint types dist \
-	bench bench-recall bench-peers constraints constraints-adapters constraints-peers clean
+.PHONY: demo test test-postgres test-adapters test-dist proof soak valgrind check lint types dist \
+	bench bench-recall bench-peers bench-postgres constraints constraints-adapters constraints-peers clean
 
 demo: $(READY) ## Pour a conversation into a memory, ask it, see what it costs
 	@$(BIN)/elytron demo
 
-test: $(READY) ## Run the tests, two files at a time: most of them wait for the disk
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+test: $(READY) ## Run the tests, two at a time
+	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal
+
+test-postgres: $(READY) ## Of these, all that run on PostgreSQL (CITUS_DSN names a server to use)
+	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal -k postgres
 
 dist: $(READY) ## Build the wheel and the sdist; a test shows that the sdist makes the same wheel
 	rm -rf dist
@@ -27,7 +32,7 @@ test-dist: dist ## Install the wheel, and run the sdist's tests on it, with src/
 	mkdir $(DIST_VENV)/tree
 	tar -xf dist/*.tar.gz -C $(DIST_VENV)/tree --strip-components 1
 	rm -r $(DIST_VENV)/tree/src
-	cd $(DIST_VENV)/tree && ../bin/python -m pytest --numprocesses 2 --dist loadfile $(DIST_TESTS)
+	cd $(DIST_VENV)/tree && ../bin/python -m pytest --numprocesses 2 --dist worksteal $(DIST_TESTS)
 
 proof: $(READY) ## Kills and damaged files, as many as docs/guarantees.md says; half an hour
 	$(BIN)/python -m pytest --proof -s tests/test_proof_*.py
@@ -64,11 +69,14 @@ types: $(READY)
 	$(BIN)/mypy
 
 bench: $(READY) ## Measure; writes nothing, prints ratios
-	@for script in $(filter-out bench/recall%.py bench/messages.py bench/screenshots.py bench/soak.py bench/valgrind.py, $(wildcard bench/*.py)); do \
+	@for script in $(filter-out bench/postgres%.py bench/recall%.py bench/messages.py bench/screenshots.py bench/soak.py bench/valgrind.py, $(wildcard bench/*.py)); do \
 		echo "== $$script"; $(BIN)/python $$script || exit 1; done
 
 bench-recall: $(READY) ## How much of what answers a question is among the first hits
 	$(BIN)/python bench/recall.py --per-kind
+
+bench-postgres: $(READY) ## A store on PostgreSQL: ten minutes, with nothing else running
+	$(BIN)/python bench/postgres.py
 
 bench-peers: $(READY) ## Elytron beside what one would otherwise pick: twenty minutes, with nothing else running
 	$(BIN)/python bench/peers/run.py

@@ -1,18 +1,26 @@
 """What every test may ask for: a store in a fresh folder, and a fresh interpreter."""
 
+import gc
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 import textwrap
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from hypothesis import HealthCheck, settings
 
 import elytron
 from far import FarStore
+from ledgers import check_index, check_server_index, lock_held, query, query_server, row_locked
+from postgres_server import kept, kept_schema, postgres, replicated, schema  # noqa: F401
 
 # The same examples each time, so that a run says something about the code and not about luck.
 # `--hypothesis-profile=explore` looks for new ones.
@@ -26,7 +34,10 @@ settings.register_profile(
 settings.load_profile("same")
 
 _RUN_MAX_S = 60
-WHERE = ("here", "served")
+WHERE = ("here", "served", "postgres")
+_DISK = "TESTS_DISK"  # where it is, for the workers of a run whose files are in memory
+_MEMORY_DISK = Path("/dev/shm")
+_MEMORY_FREE_MIN_BYTES = 4 << 30  # a run holds less than a quarter of it at once
 
 
 @pytest.fixture(autouse=True)
@@ -50,12 +61,47 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """
+    Let tests have their files in memory, if there is plenty: half of a run is waiting for fsync.
+
+    Nothing is lost by it, as no test cuts the power; those that are about a disk, or about what
+    meets while one waits for it, are marked so. With TMPDIR set, or `--proof`, all have a disk.
+    """
+    if "TMPDIR" in os.environ or config.getoption("--proof"):
+        return
+    if not _MEMORY_DISK.is_dir() or not os.access(_MEMORY_DISK, os.W_OK):
+        return
+    free_bytes = shutil.disk_usage(_MEMORY_DISK).free
+    if min(free_bytes, psutil.virtual_memory().available) >= _MEMORY_FREE_MIN_BYTES:
+        os.environ[_DISK] = tempfile.gettempdir()
+        os.environ["TMPDIR"] = tempfile.tempdir = str(_MEMORY_DISK)  # for processes, too
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """What is there now stays: `gc.collect`, which some tests call at each step, leaves it out."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture
+def tmp_path(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
+    """A folder that is empty and goes with the test; on a disk if that is what it is about."""
+    disk = os.environ.get(_DISK)
+    if disk is None or request.node.get_closest_marker("disk") is None:
+        yield tmp_path
+    else:
+        with tempfile.TemporaryDirectory(dir=disk, ignore_cleanup_errors=True) as name:
+            yield Path(name)
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Tests of the contract are run on each kind of store."""
-    contract = metafunc.definition.get_closest_marker("contract")
-    here = metafunc.definition.get_closest_marker("here")
-    if contract and not here and "where" in metafunc.fixturenames:
-        metafunc.parametrize("where", WHERE)
+    """Tests of the contract are run on each kind of store that they are about."""
+    marked = {marker.name for marker in metafunc.definition.iter_markers()}
+    if "contract" in marked and "where" in metafunc.fixturenames:
+        left_out = {"served"} if "here" in marked else set()
+        left_out |= {"postgres"} if "files" in marked else set()
+        metafunc.parametrize("where", [kind for kind in WHERE if kind not in left_out])
 
 
 @pytest.fixture
@@ -65,19 +111,62 @@ def where() -> str:
 
 
 @pytest.fixture
-def open_store(folder: Path, where: str) -> Iterator[Callable[..., elytron.Store]]:
-    """`elytron.open` on *folder* with settings as keywords; closed after the test."""
+def server_place(where: str, request: pytest.FixtureRequest) -> tuple[str, str] | None:
+    """The DSN and the schema of a store on a server; None for one of another kind."""
+    if where != "postgres":
+        return None
+    return request.getfixturevalue("postgres").dsn(), request.getfixturevalue("kept_schema")
+
+
+@pytest.fixture
+def address(folder: Path, server_place: tuple[str, str] | None) -> tuple[str, dict[str, str]]:
+    """Where the store is, as `elytron.open` is told it, in this process or another."""
+    if server_place is None:
+        return str(folder), {}
+    dsn, name = server_place
+    return dsn, {"files_path": str(folder), "postgres_schema": name}
+
+
+@pytest.fixture
+def open_store(
+    address: tuple[str, dict[str, str]], where: str
+) -> Iterator[Callable[..., elytron.Store]]:
+    """`elytron.open` on the store, with settings as keywords; closed after the test."""
     opened: list[elytron.Store] = []
 
     def open_one(**settings: Any) -> elytron.Store:
-        opened.append(
-            elytron.open(folder, **settings) if where == "here" else FarStore(folder, **settings)
-        )
+        path, place = address
+        if where == "served":
+            opened.append(FarStore(Path(path), **settings))
+        else:
+            opened.append(elytron.open(path, **place, **settings))
         return opened[-1]
 
     yield open_one
     for store in opened:
         store.close()
+
+
+@pytest.fixture
+def look(folder: Path, server_place: tuple[str, str] | None) -> Callable[..., list[Any]]:
+    """Run SQL on the rows of bob, or of another *agent*, while no store is open in this process."""
+    return partial(query_server, *server_place) if server_place else partial(query, folder)
+
+
+@pytest.fixture
+def check_words(folder: Path, server_place: tuple[str, str] | None) -> Callable[[], None]:
+    """Assert that bob's word index is whole, while no store is open in this process."""
+    return (
+        partial(check_server_index, *server_place) if server_place else partial(check_index, folder)
+    )
+
+
+@pytest.fixture
+def writer_elsewhere(
+    folder: Path, server_place: tuple[str, str] | None
+) -> Callable[[], AbstractContextManager[None]]:
+    """Have bob's writers wait for the length of a block, as for a slow program beside us."""
+    return partial(row_locked, *server_place) if server_place else partial(lock_held, folder)
 
 
 @pytest.fixture

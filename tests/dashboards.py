@@ -26,11 +26,19 @@ CHROMIUM_ARGUMENTS = (
 
 @contextmanager
 def served(
-    store: Path, *, tokens: Path | None = None, log: Path | None = None, **settings: object
+    store: Path,
+    *,
+    dsn: str | None = None,
+    tokens: Path | None = None,
+    log: Path | None = None,
+    **settings: object,
 ) -> Iterator[str]:
-    """The address of `elytron serve` on the store; it ends with the block, and has to end well."""
+    """
+    The address of `elytron serve` on the store, or on that of a *dsn*, with *store* beside it. It
+    ends with the block, and has to end well.
+    """
     arguments = [sys.executable, "-W", "error", "-m", "elytron", "serve", "--json", "--port", "0"]
-    arguments += ["--store", str(store), *(["--token-file", str(tokens)] if tokens else [])]
+    arguments += ["--store", dsn or str(store), *(["--token-file", str(tokens)] if tokens else [])]
     # NiceGUI behaves otherwise where this is set, and what is tested is what people run.
     environment = {name: v for name, v in os.environ.items() if name != "PYTEST_CURRENT_TEST"}
     environment.update({f"ELYTRON_{name.upper()}": str(v) for name, v in settings.items()})

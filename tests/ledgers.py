@@ -9,6 +9,7 @@ import contextlib
 import fcntl
 import shlex
 import subprocess
+import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +19,10 @@ import apsw
 
 from elytron import Agent, Message
 from elytron.ledger import files, rows, schema, word_reads
+from elytron.ledger.postgres import dispatched as dispatched  # which registers itself
+from elytron.ledger.postgres.dsn import parse
+from elytron.ledger.postgres.ledger import Lending
+from elytron.ledger.postgres.link import Link
 
 
 def ledger_path(store: Path, agent: str = "bob") -> Path:
@@ -39,6 +44,34 @@ def query(store: Path, sql: str, values: tuple[Any, ...] = (), *, agent: str = "
         return db.execute(sql, values).fetchall()
     finally:
         db.close()
+
+
+@contextlib.contextmanager
+def _linked(dsn: str, schema: str, agent: str) -> Iterator[Link]:
+    link = Link.connect(parse(dsn).parameters(schema), time.monotonic() + 60)
+    try:
+        link.bind(Lending.agent_id(agent))
+        yield link
+    finally:
+        link.close()
+
+
+def query_server(
+    dsn: str, schema: str, sql: str, values: tuple[Any, ...] = (), *, agent: str = "bob"
+) -> list[Any]:
+    """`query` for a store on a server: the same SQL, and only rows of this agent."""
+    with _linked(dsn, schema, agent) as link:
+        return link.execute(sql, values).fetchall()
+
+
+@contextlib.contextmanager
+def row_locked(dsn: str, schema: str, agent: str = "bob") -> Iterator[None]:
+    """`lock_held` for a store on a server."""
+    with _linked(dsn, schema, agent) as link:
+        link.execute("BEGIN")
+        link.native("SELECT FROM agents WHERE agent_id = %(agent)s::uuid FOR UPDATE")
+        yield
+        link.execute("ROLLBACK")
 
 
 def names(folder: Path) -> set[str]:
@@ -114,12 +147,22 @@ def check_index(store: Path, agent: str = "bob", *, behind_ok: bool = False) -> 
     try:
         assert db.pragma("integrity_check") == "ok"
         db.execute("INSERT INTO words(words) VALUES('integrity-check')")
-        indexed = db.execute("SELECT key FROM indexed").get
-        messages = db.execute("SELECT key, terms FROM messages").fetchall()
-        found = dict(db.execute("SELECT term, doc FROM words_vocabulary").fetchall())
-        totals = word_reads.totals(db)
+        _check_words(db, behind_ok=behind_ok)
     finally:
         db.close()
+
+
+def check_server_index(dsn: str, schema: str, agent: str = "bob") -> None:
+    """`check_index` for a store on a server."""
+    with _linked(dsn, schema, agent) as link:
+        _check_words(link)
+
+
+def _check_words(db: Any, *, behind_ok: bool = False) -> None:
+    indexed = db.execute("SELECT key FROM indexed").get
+    messages = db.execute("SELECT key, terms FROM messages").fetchall()
+    found = word_reads.vocabulary(db)
+    totals = word_reads.totals(db)
     held = [rows.to_tokens(terms).split() for key, terms in messages if key <= indexed]
     assert behind_ok or len(messages) - len(held) < schema.UNINDEXED_MAX
     assert found == Counter(token for tokens in held for token in set(tokens))

@@ -12,6 +12,9 @@ from elytron.config_sources import load
 from elytron.store import Store
 from ledgers import held
 
+# In a file and on a server: they look at what a store of this process has inside.
+pytestmark = [pytest.mark.contract, pytest.mark.here]
+
 
 @pytest.fixture
 def make(folder, monkeypatch):

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from archives import Calls, Killed, held, made, some, stored
-from elytron.archive import Archive, Archived
+from elytron.archive import Archive, Archived, merging
 from elytron.errors import Conflict, DiskFull, OutcomeUnknown
 
 Change = Callable[[Archive], object]
@@ -81,6 +81,12 @@ def is_between(
     return stays <= found.keys() <= start.keys() | end.keys() and all(
         archived in (start.get(one), end.get(one)) for one, archived in found.items()
     )
+
+
+@pytest.fixture(autouse=True)
+def merged_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two segments of a kind are enough to be joined."""
+    monkeypatch.setattr(merging, "AT_ONCE", 2)
 
 
 @pytest.fixture

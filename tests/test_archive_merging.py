@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from archives import held, made, some, stored
-from elytron.archive import Archive, Entry
+from elytron.archive import Archive, Entry, merging
 from elytron.archive.entries import SEGMENT_MESSAGES_MAX, SEGMENT_TEXT_MAX_BYTES
-from elytron.archive.merging import LARGE, kind, plan_merge
+from elytron.archive.merging import AT_ONCE, SMALL, TINY, kind, plan_merge
 
 SIZES = st.tuples(
     st.sampled_from((1, 50, 99, 100, 500, 999, 1000, 1200, 4999, 5000)),
@@ -18,8 +18,15 @@ SIZES = st.tuples(
 )
 
 
+@pytest.fixture
+def merged_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two are enough to be joined."""
+    monkeypatch.setattr(merging, "AT_ONCE", 2)
+
+
 def entry(number: int, messages: int, text_bytes: int) -> Entry:
-    return Entry(f"segment-{number}", messages, 1, text_bytes, 0, 0, "")
+    """One that takes a byte a message."""
+    return Entry(f"segment-{number}", messages, messages, text_bytes, 0, 0, "")
 
 
 def merged(entries: list[Entry], group: list[Entry], number: int) -> list[Entry]:
@@ -32,41 +39,50 @@ def merged(entries: list[Entry], group: list[Entry], number: int) -> list[Entry]
     return [*entries[:place], joined, *entries[place + len(group) :]]
 
 
-@given(st.lists(SIZES, max_size=12))
-def test_a_merge_keeps_the_limits_and_leaves_nothing_for_a_second(sizes: list[tuple[int, int]]):
+@given(st.lists(SIZES, max_size=30), st.sampled_from([None, 0, 150, 2000]))
+def test_a_merge_keeps_the_limits_and_leaves_nothing_for_a_second(
+    sizes: list[tuple[int, int]], bytes_max: int | None
+):
     entries = [entry(number, *size) for number, size in enumerate(sizes)]
-    for number, group in enumerate(plan_merge(entries), 100):
+    for number, group in enumerate(plan_merge(entries, bytes_max=bytes_max), 100):
         assert len(group) > 1
         assert sum(one.messages for one in group) <= SEGMENT_MESSAGES_MAX
         assert sum(one.text_bytes for one in group) <= SEGMENT_TEXT_MAX_BYTES
+        assert bytes_max is None or sum(one.bytes for one in group) <= bytes_max
         entries = merged(entries, group, number)
-    assert plan_merge(entries) == []
+    assert plan_merge(entries, bytes_max=bytes_max) == []
 
 
 @given(st.lists(st.integers(1, 999), max_size=60))
-def test_at_most_two_small_segments_stay_whatever_small_ones_come(additions: list[int]):
+def test_few_small_segments_stay_whatever_small_ones_come(additions: list[int]):
     entries: list[Entry] = []
     numbers = itertools.count()
     for messages in additions:
         entries.append(entry(next(numbers), messages, 100 * messages))
         for group in plan_merge(entries):
             entries = merged(entries, group, next(numbers))
-        small = [one for one in entries if kind(one.messages, one.text_bytes) < LARGE]
-        assert len(small) <= 2
+        kinds = [kind(one.messages, one.text_bytes) for one in entries]
+        assert kinds.count(TINY) < AT_ONCE
+        assert kinds.count(SMALL) < AT_ONCE
+        assert kinds == sorted(kinds, reverse=True), "the smaller behind the larger"
 
 
 @pytest.mark.parametrize("each", [1, 3, 10, 50, 100, 400])
-def test_no_message_is_written_again_and_again(each: int):
+@pytest.mark.parametrize("bytes_max", [None, 350])
+def test_no_message_is_written_again_and_again(each: int, bytes_max: int | None):
     """Additions of one size; a segment's number stands for how often its messages were written."""
     entries: list[Entry] = []
-    worst = 0
+    worst = again = 0
     for _ in range(6000 // each):
-        entries.append(entry(1, each, 150 * each))
-        for group in plan_merge(entries):
+        entries.append(entry(0, each, 150 * each))
+        for group in plan_merge(entries, bytes_max=bytes_max):
             written = 1 + max(int(one.name.removeprefix("segment-")) for one in group)
             worst = max(worst, written)
+            again += sum(one.messages for one in group)
             entries = merged(entries, group, written)
-    assert worst <= math.ceil(100 / each) + 12
+    most = math.ceil(100 / (each * (AT_ONCE - 1))) + 2
+    assert worst <= most
+    assert again <= 6000 * most
 
 
 @given(st.lists(SIZES, max_size=8), st.sets(st.integers(0, 7)))
@@ -83,15 +99,17 @@ def test_segments_to_skip_stay_and_are_not_joined_across(
 
 def test_merging_joins_neighbours_and_loses_nothing(tmp_path):
     archive = Archive(tmp_path / "archive", timeout_s=5)
-    for start in range(0, 50, 10):
+    for start in range(0, 80, 10):
+        assert archive.merge() == 0, "so few wait"
         stored(archive, some(start, start + 10))
-    assert archive.merge() == 4
+    assert archive.merge() == 7
     (joined,) = archive.manifest().entries
-    assert list(archive.read(joined)) == some(0, 50)
+    assert list(archive.read(joined)) == some(0, 80)
     assert [path.name for path in archive.folder.glob("segment-*")] == [joined.name]
     assert archive.merge() == 0
 
 
+@pytest.mark.usefixtures("merged_soon")
 def test_what_two_segments_have_is_in_the_merged_one_once(tmp_path):
     """Two processes archived the same, and died before either could know of the other."""
     archive = Archive(tmp_path / "archive", timeout_s=5)
@@ -104,6 +122,7 @@ def test_what_two_segments_have_is_in_the_merged_one_once(tmp_path):
     assert entry.messages == archive.usage().messages == 26
 
 
+@pytest.mark.usefixtures("merged_soon")
 def test_a_merged_segment_stands_where_its_parts_stood(tmp_path):
     """So that of two messages with one id the later is still found."""
     archive = Archive(tmp_path / "archive", timeout_s=5)
@@ -117,6 +136,7 @@ def test_a_merged_segment_stands_where_its_parts_stood(tmp_path):
     assert archive.find(["m0"])[0]["m0"].message.content == "new"
 
 
+@pytest.mark.usefixtures("merged_soon")
 def test_a_damaged_segment_is_left_and_its_neighbours_are_merged(tmp_path):
     archive = Archive(tmp_path / "archive", timeout_s=5)
     names = [stored(archive, some(n, n + 5))[0].name for n in range(0, 25, 5)]

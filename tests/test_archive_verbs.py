@@ -7,9 +7,15 @@ from pathlib import Path
 import pytest
 
 from archives import FIRST, held, made, some, stored
-from elytron.archive import Archive, Archived, Rewritten, trailers
+from elytron.archive import Archive, Archived, Rewritten, merging, trailers
 from elytron.archive.segments import hash_id
 from elytron.errors import Conflict
+
+
+@pytest.fixture(autouse=True)
+def merged_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two segments of a kind are enough to be joined."""
+    monkeypatch.setattr(merging, "AT_ONCE", 2)
 
 
 @pytest.fixture

@@ -7,6 +7,9 @@ import pytest
 from elytron.ledger import reads
 from elytron.ledger.schema import DELETE, EDIT, MESSAGE, SAVE
 
+# In a file and on a server: they look at what a store of this process has inside.
+pytestmark = [pytest.mark.contract, pytest.mark.here]
+
 
 def follow(agent, place, known, *, page):
     """

@@ -78,7 +78,7 @@ def test_the_demo_shows_the_answers_with_dates_and_what_they_cost(temporary):
     assert (shown.code, shown.err) == (0, "")
     held = len(CONVERSATION.read_text(encoding="utf-8").splitlines())
     assert re.search(rf"{held} messages saved (durably|on \w+, .*) in \d+\.\d\d s: [\d,]+ a second",
-                     shown.out)  # fmt: skip
+                     " ".join(shown.out.split()))  # fmt: skip
     assert len(re.findall(r"(?m)^\? ", shown.out)) == 5
     assert len(re.findall(r"(?m)^ [123]  2026-\d\d-\d\d \d\d:\d\d  (alice|marc|assistant) ",
                           shown.out)) == 15  # fmt: skip

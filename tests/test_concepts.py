@@ -20,7 +20,10 @@ from elytron.ledger.learned import (
     Mention,
     NewConcept,
 )
-from ledgers import changes_of, query, row_of, state, write
+from ledgers import changes_of, row_of, state, write
+
+# In a file and on a server: they look at what a store of this process has inside.
+pytestmark = [pytest.mark.contract, pytest.mark.here]
 
 NOW = datetime.now(UTC)
 QUIET = {"link_concepts": False, "propose_concepts": False}  # nothing is linked but by the test
@@ -49,10 +52,10 @@ def test_all_spellings_of_a_name_are_one_concept_and_the_first_is_shown(bob, spe
 @pytest.mark.parametrize(
     "name", ["C++", "!!!", "🐍", "東京", "Café de Flore", "x" * 200, "a\u200db"]
 )
-def test_a_name_may_be_anything_that_is_printed(folder, name):
-    with elytron.open(folder) as store:
+def test_a_name_may_be_anything_that_is_printed(open_store, name):
+    with open_store() as store:
         store.agent("bob").remember("x", about=[name])
-    with elytron.open(folder) as store:
+    with open_store() as store:
         bob = store.agent("bob")
         assert bob.concept(name).concept.name == name
         assert bob.delete_concept(name)
@@ -117,14 +120,14 @@ def test_a_concept_that_nothing_names_is_shown_empty(bob):
 # -- changing
 
 
-def test_what_is_known_of_a_concept_is_changed_one_by_one(folder):
-    with elytron.open(folder) as store:
+def test_what_is_known_of_a_concept_is_changed_one_by_one(open_store):
+    with open_store() as store:
         bob = store.agent("bob")
         bob.remember("x", about=["Lyon"], id="x")
         first = bob.set_concept("LYON", type="place")
         assert (first.name, first.type, first.description) == ("Lyon", "place", None)
         bob.set_concept("lyon", description="A city\nin France", confidence=0.5)
-    with elytron.open(folder) as store:
+    with open_store() as store:
         bob = store.agent("bob")
         held = bob.concept("lyon").concept
         assert (held.type, held.description, held.confidence) == ("place", "A city\nin France", 0.5)
@@ -150,8 +153,8 @@ def test_a_renamed_concept_keeps_all_that_names_it(bob):
     assert bob.check().ok
 
 
-def test_a_deleted_concept_takes_its_relations_and_leaves_what_was_saved(open_store, folder):
-    with elytron.open(folder) as store:
+def test_a_deleted_concept_takes_its_relations_and_leaves_what_was_saved(look, open_store):
+    with open_store() as store:
         bob = store.agent("bob")
         bob.save("user", "Alice is in Lyon", id="m")
         bob.remember("Alice likes tea", about=["Alice"], id="x")
@@ -165,7 +168,7 @@ def test_a_deleted_concept_takes_its_relations_and_leaves_what_was_saved(open_st
         assert bob.memories(about="Alice") == []
         assert names(bob.concepts(origin="told")) == ["Lyon"]
         assert bob.check().ok
-    assert query(folder, "SELECT count(*) FROM relations") == [(0,)]
+    assert look("SELECT count(*) FROM relations") == [(0,)]
 
 
 def test_a_concept_with_more_ties_than_fit_one_commit_goes_whole(open_store, folder):
@@ -291,7 +294,7 @@ def test_what_an_extractor_found_stays_when_only_names_were_looked_for(quiet):
 
 
 @pytest.mark.parametrize("meanwhile", ["edited", "deleted", "forgotten"])
-def test_nothing_is_written_of_a_text_that_changed_meanwhile(quiet, folder, store, meanwhile):
+def test_nothing_is_written_of_a_text_that_changed_meanwhile(look, quiet, store, meanwhile):
     quiet.save("user", "SecretName likes SecretThing", id="m", user="mallory")
     quiet.save("user", "Alice", id="n")
     source = linked(quiet, "m", Mention("secretname", 0.4))
@@ -311,7 +314,7 @@ def test_nothing_is_written_of_a_text_that_changed_meanwhile(quiet, folder, stor
     assert quiet.concepts() == []
     assert quiet.relations() == []
     store.close()
-    assert query(folder, "SELECT count(*) FROM heard") == [(0,)]
+    assert look("SELECT count(*) FROM heard") == [(0,)]
 
 
 def test_new_concepts_are_made_only_where_something_names_them(quiet):
@@ -409,7 +412,7 @@ def test_what_was_read_stays_when_the_message_is_archived_and_goes_when_it_is_de
     assert quiet.check().ok
 
 
-def test_only_the_most_heard_and_newest_names_are_kept(quiet, folder, store):
+def test_only_the_most_heard_and_newest_names_are_kept(look, quiet, store):
     quiet.save("user", "x", id="m")
     source = linked(quiet, "m")
     for start in range(0, HEARD_MAX + 500, 500):
@@ -420,7 +423,7 @@ def test_only_the_most_heard_and_newest_names_are_kept(quiet, folder, store):
         write(quiet, Link("links", start, start + 500, (source,), heard=heard))
     write(quiet, Link("links", HEARD_MAX + 500, 1, (), heard=(Heard("n0", "N0", 0, 0),)))
     store.close()
-    counts = dict(query(folder, "SELECT times, count(*) FROM heard GROUP BY times"))
+    counts = dict(look("SELECT times, count(*) FROM heard GROUP BY times"))
     assert counts == {2: HEARD_MAX // 10 + 49, 1: HEARD_MAX - HEARD_MAX // 10 - 50}
 
 

@@ -4,7 +4,7 @@ import pytest
 
 from elytron import Conflict, NotFound
 from elytron.ledger.schema import DELETE, MESSAGE
-from ledgers import check_index, contents, held, query, state
+from ledgers import contents, held, state
 
 # On each kind of store; those marked `here` look at what one of this process has inside.
 pytestmark = pytest.mark.contract
@@ -121,12 +121,14 @@ def delete_and_edit_away(store, secret):
     store.close()
 
 
+@pytest.mark.files
 def test_a_deleted_text_is_in_no_file_any_more(store, folder):
     """Asked of the bytes on disk, once everything is closed and checkpointed."""
     delete_and_edit_away(store, "xylophone-quartz")
     assert not [name for name, data in contents(folder).items() if b"xylophone-quartz" in data]
 
 
+@pytest.mark.files
 @pytest.mark.parametrize("verb", ["delete", "edit", "delete_session"])
 def test_the_words_of_a_deleted_text_are_in_no_file_any_more(store, folder, verb):
     """The index holds stems: a name or a password alone can tell who said what."""
@@ -189,21 +191,21 @@ def test_deleting_a_session_of_long_messages_keeps_the_log_within_its_limit(open
     assert bob.usage().bytes.wal <= 1.3 * (1 << 20)
 
 
-def test_the_change_list_tells_of_deletions(open_store, folder):
+def test_the_change_list_tells_of_deletions(open_store, look):
     store = open_store()
     bob = store.agent("bob")
     fill(bob, 2)
     store.close()
-    keys = dict(query(folder, "SELECT id, key FROM messages"))
+    keys = dict(look("SELECT id, key FROM messages"))
     store = open_store()
     store.agent("bob").delete("id-0")
     store.close()
-    newest = query(folder, "SELECT op, kind, key FROM changes ORDER BY seq DESC LIMIT 1")
+    newest = look("SELECT op, kind, key FROM changes ORDER BY seq DESC LIMIT 1")
     assert newest == [(DELETE, MESSAGE, keys["id-0"])]
 
 
 @pytest.mark.parametrize("count", [1, 63, 64, 65, 128, 200])
-def test_what_is_found_does_not_hang_on_when_the_index_was_written(store, folder, count):
+def test_what_is_found_does_not_hang_on_when_the_index_was_written(store, check_words, count):
     """The index is written in lumps; messages are edited and deleted on both sides of it."""
     bob = store.agent("bob")
     for n in range(count):
@@ -220,4 +222,4 @@ def test_what_is_found_does_not_hang_on_when_the_index_was_written(store, folder
             assert found == wanted, word
     assert {hit.message.id for hit in bob.recall("shared", limit=1000)} == set(expected)
     store.close()
-    check_index(folder)
+    check_words()

@@ -23,6 +23,9 @@ from embedders import (
 )
 from limits import in_threads
 
+# In a file and on a server: they look at what a store of this process has inside.
+pytestmark = [pytest.mark.contract, pytest.mark.here]
+
 TEXTS = [f"This is a message number {number}." for number in range(9)]
 
 

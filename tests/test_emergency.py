@@ -13,6 +13,9 @@ from elytron import DiskFull
 from ledgers import held, names
 from limits import everything
 
+# In a file and on a server: they look at what a store of this process has inside.
+pytestmark = [pytest.mark.contract, pytest.mark.here]
+
 MB = 1 << 20
 
 
@@ -70,6 +73,7 @@ def test_an_emergency_of_nobody_makes_nothing(folder, bob):
 # -- the reserve
 
 
+@pytest.mark.disk
 def test_the_reserve_is_there_after_the_first_write_with_real_blocks(folder, open_store):
     store = open_store(reserve_mb=2)
     bob = store.agent("bob")

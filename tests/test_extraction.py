@@ -16,8 +16,10 @@ from elytron.errors import Unavailable
 from elytron.ledger.schema import EXTRACTED, TOLD
 from elytron.upkeep import extracting
 from elytron.upkeep.extracting import Extracting
-from ledgers import query as closed_query
 from links import mentions, origins, query
+
+# In a file and on a server: they look at what a store of this process has inside.
+pytestmark = [pytest.mark.contract, pytest.mark.here]
 
 WAIT_S = 20
 NAIVE = datetime(2020, 1, 1, tzinfo=UTC).replace(tzinfo=None)
@@ -344,14 +346,14 @@ def test_where_it_stands_is_kept_over_the_end_of_the_program(open_store):
     assert (first.asked, second.asked) == (["one", "two"], ["three", "four"])
 
 
-def test_a_damaged_concept_keeps_no_other_message_from_being_read(open_store, folder):
+def test_a_damaged_concept_keeps_no_other_message_from_being_read(open_store, look):
     store = open_store(propose_concepts=False)
     bob = store.agent("bob")
     bob.relate("Zoé", "likes", "cheese")
     bob.save("user", "Zoé likes wine")
     bob.save("user", "Rex likes cars")
     store.close()
-    closed_query(folder, "UPDATE concepts SET confidence = 0.9 WHERE name = 'Zoé'")
+    look("UPDATE concepts SET confidence = 0.9 WHERE name = 'Zoé'")
     bob = open_store(propose_concepts=False).agent("bob")
     with bob._agents.use("bob", create=False) as opened:
         chore = Extracting(

@@ -138,7 +138,12 @@ def test_where_there_is_no_room_a_question_is_refused_and_nothing_is_lost(folder
 
 def test_the_stores_total_counts_graphs_too(folder):
     with elytron.open(
-        folder, max_total_mb=12, wal_limit_mb=0.25, max_db_size_mb=8, reserve_mb=0
+        folder,
+        max_total_mb=12,
+        wal_limit_mb=0.25,
+        max_db_size_mb=8,
+        reserve_mb=0,
+        link_concepts=False,
     ) as store:
         for name in ("alice", "bob", "carol"):
             agent = store.agent(name)

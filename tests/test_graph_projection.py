@@ -19,8 +19,10 @@ from elytron.graph import batches, projection
 from elytron.graph.client import GraphClient
 from elytron.graph.files import GraphFolder
 from elytron.ledger import files
-from ledgers import query
 from projecting import DEADLINE_S, Graph, clients, fill, graph_folder, projecting, same, why_built
+
+# In a file and on a server: they look at what a store of this process has inside.
+pytestmark = [pytest.mark.contract, pytest.mark.here]
 
 OpenStore = Callable[..., elytron.Store]
 MESSAGES = "MATCH (m:Message) RETURN count(*)"
@@ -314,11 +316,11 @@ def test_a_damaged_graph_is_built_anew_and_the_damage_told(
 
 
 def test_a_damaged_row_of_the_ledger_is_told_and_nothing_is_changed(
-    open_store: OpenStore, client: GraphClient, folder: Path
+    open_store: OpenStore, client: GraphClient, look: Callable[..., list[Any]]
 ):
     with open_store() as store:
         fill(store.agent("bob"), 5)
-    query(folder, "UPDATE messages SET content = 'other' WHERE id = 'm3'")
+    look("UPDATE messages SET content = 'other' WHERE id = 'm3'")
     with (
         projecting(open_store().agent("bob"), client) as graph,
         pytest.raises(Corrupt, match="row"),
@@ -393,6 +395,7 @@ def test_more_links_than_a_transaction_may_have_build_the_graph_anew(
     assert why_built(store) == "more than 5 links changed at once"
 
 
+@pytest.mark.files  # the other process is told of a folder
 def test_two_processes_that_save_and_ask_are_both_answered(
     store: elytron.Store, client: GraphClient, start_script: Callable[..., Any]
 ):

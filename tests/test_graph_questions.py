@@ -16,6 +16,9 @@ from elytron.graph.client import GraphClient, Rows, Statement
 from elytron.graph.questions import Nearby, Way
 from projecting import Graph, clients, projecting
 
+# In a file and on a server: they look at what a store of this process has inside.
+pytestmark = [pytest.mark.contract, pytest.mark.here]
+
 OpenStore = Callable[..., elytron.Store]
 START = datetime(2024, 5, 8, tzinfo=UTC)
 

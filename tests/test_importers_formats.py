@@ -109,7 +109,7 @@ messages = st.fixed_dictionaries(
 @given(said=st.lists(messages, min_size=1, max_size=9))
 def test_any_messages_survive_export_and_import_unchanged(said, tmp_path_factory):
     tmp = tmp_path_factory.mktemp("survive")
-    with elytron.open(tmp / "store") as store:
+    with elytron.open(tmp / "store", reserve_mb=0) as store:
         store.agent("a").save_many(said)
         store.agent("a").export(tmp / "a.jsonl")
         (report,) = import_file(store, tmp / "a.jsonl", agent="b")

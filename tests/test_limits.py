@@ -1,6 +1,7 @@
 """`max_messages_per_agent` at every moment, and what leaves when it is reached."""
 
 import asyncio
+import json
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -13,6 +14,9 @@ from elytron.config_sources import load
 from elytron.store import Store
 from ledgers import held
 from limits import check_order, everything, in_threads, watched
+
+# In a file and on a server: they look at what a store of this process has inside.
+pytestmark = [pytest.mark.contract, pytest.mark.here]
 
 MAX = 100
 
@@ -90,15 +94,16 @@ def test_submitted_saves_never_hold_more_than_the_limit(folder, open_store):
     check_order(bob, {"default": [f"m{n}" for n in range(500)]})
 
 
-def test_a_batch_of_submitted_saves_larger_than_the_room_is_settled_one_by_one(folder, open_store):
-    """All wait for one commit while it is held up, then come as one batch of over 100."""
+def test_a_batch_of_submitted_saves_larger_than_the_room_is_settled_one_by_one(open_store, where):
+    """All wait for one commit while it is held up, then come as one batch."""
+    count = 300 if where == "here" else 20
     bob = open_store(max_messages_per_agent=10, keep_messages=0).agent("bob")
     bob.save("user", "First", id="first")
-    futures = [bob.submit(**message) for message in many(0, 300)]
+    futures = [bob.submit(**message) for message in many(0, count)]
     bob.flush(timeout_s=60)
     assert all(future.result().new for future in futures)
     assert bob.usage().messages <= 10
-    check_order(bob, {"default": ["first", *(f"m{n}" for n in range(300))]})
+    check_order(bob, {"default": ["first", *(f"m{n}" for n in range(count))]})
 
 
 @pytest.mark.parametrize("maximum", [MAX, 700])
@@ -113,9 +118,12 @@ def test_an_import_never_holds_more_than_the_limit(folder, open_store, maximum):
     assert bob.import_(many(0, 1200)).already_held == 1200, "what is archived is not doubled"
 
 
-def test_the_async_face_never_holds_more_than_the_limit(folder):
+def test_the_async_face_never_holds_more_than_the_limit(folder, address):
+    path, place = address
+
     async def run() -> None:
-        async with elytron.aio.open(folder, max_messages_per_agent=MAX, keep_messages=0) as store:
+        settings = {**place, "max_messages_per_agent": MAX, "keep_messages": 0}
+        async with elytron.aio.open(path, **settings) as store:
             bob = store.agent("bob")
             await asyncio.gather(*(bob.save(**message) for message in many(0, 300)))
             usage = await bob.usage()
@@ -127,9 +135,10 @@ def test_the_async_face_never_holds_more_than_the_limit(folder):
 
 
 SAVER = """
-import sys, elytron
-folder, name = sys.argv[1:]
-with elytron.open(folder, max_messages_per_agent=100, keep_messages=0) as store:
+import json, sys, elytron
+path, place, name = sys.argv[1:]
+settings = {**json.loads(place), "max_messages_per_agent": 100, "keep_messages": 0}
+with elytron.open(path, **settings) as store:
     bob = store.agent("bob")
     sys.stdin.readline()
     for number in range(150):
@@ -139,8 +148,11 @@ print("done")
 """
 
 
-def test_two_processes_together_never_hold_more_than_the_limit(folder, open_store, start_script):
-    crew = [start_script(SAVER, folder, name) for name in "ab"]
+def test_two_processes_together_never_hold_more_than_the_limit(
+    folder, address, open_store, start_script
+):
+    path, place = address
+    crew = [start_script(SAVER, path, json.dumps(place), name) for name in "ab"]
     bob = open_store(max_messages_per_agent=MAX, keep_messages=0).agent("bob")
     with watched(folder) as samples:
         for process in crew:

@@ -1,6 +1,7 @@
 """Linking: texts are linked to the concepts that they name, whichever came first."""
 
 import itertools
+import json
 import logging
 
 import apsw
@@ -19,6 +20,9 @@ from elytron.upkeep import following, linking, looking_back
 from faulty_disk import NAME, FaultyDisk
 from ledgers import query as closed_query
 from links import heard, mentions, origins, query, steps
+
+# In a file and on a server: they look at what a store of this process has inside.
+pytestmark = [pytest.mark.contract, pytest.mark.here]
 
 
 @pytest.fixture
@@ -93,6 +97,7 @@ def test_many_older_messages_are_found_in_several_steps(
     assert len(mentions(bob)) == 651
 
 
+@pytest.mark.files  # on a server, saving takes so long that the background has looked before
 def test_very_many_concepts_made_later_are_looked_for_by_reading(bob):
     names = [f"name{number}x" for number in range(300)]
     bob.save_many([{"role": "user", "content": f"it is {name}", "id": name} for name in names])
@@ -315,6 +320,7 @@ def test_a_text_that_changes_while_it_is_read_is_linked_as_it_is_then(bob):
     assert mentions(bob) == {"1": {"Paris"}}
 
 
+@pytest.mark.files  # a server keeps no text that is no Unicode
 def test_a_damaged_text_is_passed_over(open_store, folder, caplog):
     store = open_store(propose_concepts=False, link_concepts=False)
     bob = store.agent("bob")
@@ -338,12 +344,12 @@ def test_a_damaged_text_is_passed_over(open_store, folder, caplog):
     assert "Lyon" not in caplog.text
 
 
-def test_a_damaged_concept_keeps_nothing_else_from_being_linked(open_store, folder):
+def test_a_damaged_concept_keeps_nothing_else_from_being_linked(open_store, look):
     store = open_store()
     bob = store.agent("bob")
     bob.relate("Lyon", "is not", "Paris")
     store.close()
-    closed_query(folder, "UPDATE concepts SET confidence = 0.9 WHERE name = 'Paris'")
+    look("UPDATE concepts SET confidence = 0.9 WHERE name = 'Paris'")
     bob = open_store().agent("bob")
     for number in range(5):
         bob.save("user", f"We went to Paris and Lyon with Zoé {number}", id=str(number))
@@ -377,13 +383,14 @@ def test_every_fault_of_the_disk_leaves_links_that_the_next_steps_make_whole(tmp
         assert nth > 1, "nothing was written?"
 
 
-def test_a_process_killed_between_two_steps_loses_no_link(start_script, open_store, folder):
+def test_a_process_killed_between_two_steps_loses_no_link(start_script, open_store, address):
     script = """
-        import os, sys
+        import json, os, sys
         import elytron
         from elytron.upkeep import linking, looking_back
         linking._TEXTS_MAX = 10
-        with elytron.open(sys.argv[1], propose_concepts=False) as store:
+        path, place = sys.argv[1:]
+        with elytron.open(path, propose_concepts=False, **json.loads(place)) as store:
             bob = store.agent("bob")
             with bob._agents.use("bob", create=True) as opened, opened.linking.turn:
                 bob.relate("Lyon", "is not", "Paris")
@@ -393,7 +400,8 @@ def test_a_process_killed_between_two_steps_loses_no_link(start_script, open_sto
                 print("ready", flush=True)
                 sys.stdin.read()
     """
-    process = start_script(script, folder)
+    path, place = address
+    process = start_script(script, path, json.dumps(place))
     assert process.stdout.readline() == "ready\n"
     process.kill()
     process.wait(timeout=30)

@@ -31,6 +31,7 @@ from elytron.upkeep.runs import Run
 from elytron.write.admission import IdClock
 from ledgers import held
 
+pytestmark = pytest.mark.disk  # they meet while they wait for it
 Start = Callable[..., "subprocess.Popen[str]"]
 BENCH = Path(__file__).parent.parent / "bench" / "processes.py"
 ROOMY = {"max_messages_per_agent": 1_000_000, "max_db_size_mb": 2000}

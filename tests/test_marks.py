@@ -5,7 +5,7 @@ import pytest
 import elytron
 from elytron import Conflict, Corrupt, InvalidArgument, NotFound
 from elytron.importers import import_file
-from ledgers import held, names, query
+from ledgers import held, names
 
 # On each kind of store; those marked `here` look at what one of this process has inside.
 pytestmark = pytest.mark.contract
@@ -25,12 +25,12 @@ def save_all(bob: elytron.Agent) -> None:
     bob.save("user", "It is kept and of no importance", id="both", importance=0, pinned=True)
 
 
-def test_what_is_said_at_saving_is_kept_over_reopening(folder, bob, store):
+def test_what_is_said_at_saving_is_kept_over_reopening(open_store, bob, store):
     save_all(bob)
     assert worth(bob) == WORTHS
     assert bob.usage().pinned == 2
     store.close()
-    with elytron.open(folder) as again:
+    with open_store() as again:
         assert worth(again.agent("bob")) == WORTHS
         assert [m.pinned for m in again.agent("bob").history()] == [False, False, True, True]
         assert again.agent("bob").get("both").pinned
@@ -50,7 +50,7 @@ def test_every_way_of_saving_takes_a_mark(bob, way):
     assert worth(bob) == {"one": (0.25, True)}
 
 
-def test_marks_are_set_and_taken_back_one_by_one(folder, bob, store):
+def test_marks_are_set_and_taken_back_one_by_one(look, bob, store):
     save_all(bob)
     bob.pin("plain")
     bob.pin("dear")
@@ -66,18 +66,18 @@ def test_marks_are_set_and_taken_back_one_by_one(folder, bob, store):
     bob.set_importance("dear", 0.5)
     assert bob.usage().pinned == 0
     store.close()
-    marked = {key for (key,) in query(folder, "SELECT key FROM marks")}
+    marked = {key for (key,) in look("SELECT key FROM marks")}
     assert len(marked) == 2, "`dear` and `both`; what says nothing has no row"
 
 
-def test_marks_go_with_their_messages(folder, bob, store):
+def test_marks_go_with_their_messages(look, bob, store):
     save_all(bob)
     bob.delete("dear")
     bob.delete_session("default")
     bob.save("user", "Again", id="dear")
     assert worth(bob) == {"dear": (0.5, False)}
     store.close()
-    assert query(folder, "SELECT count(*) FROM marks") == [(0,)]
+    assert look("SELECT count(*) FROM marks") == [(0,)]
 
 
 def test_an_edit_leaves_the_mark_and_a_retry_does_not_set_another(bob):
@@ -168,12 +168,12 @@ def _members(message: elytron.Message) -> dict:
 
 
 @pytest.mark.parametrize("change", ["importance = 0.1", "pinned = 0", "checksum = checksum + 1"])
-def test_a_damaged_mark_is_told_and_never_believed(folder, bob, store, change):
+def test_a_damaged_mark_is_told_and_never_believed(open_store, look, bob, store, change):
     save_all(bob)
     store.close()
-    key = query(folder, "SELECT key FROM messages WHERE id = 'kept'")[0][0]
-    query(folder, f"UPDATE marks SET {change} WHERE key = {key}")
-    with elytron.open(folder) as again:
+    key = look("SELECT key FROM messages WHERE id = 'kept'")[0][0]
+    look(f"UPDATE marks SET {change} WHERE key = {key}")
+    with open_store() as again:
         bob = again.agent("bob")
         for verb in (
             lambda: bob.get("kept"),
@@ -190,7 +190,7 @@ def test_a_damaged_mark_is_told_and_never_believed(folder, bob, store, change):
         assert findings["messages"].startswith(f"message row {key} (id 'kept', session")
         assert findings["messages"].endswith("its mark, session or user is damaged")
         assert findings["marks"] == f"row {key} is not what was written"
-    still = {key for (key,) in query(folder, "SELECT id FROM messages")}
+    still = {key for (key,) in look("SELECT id FROM messages")}
     assert "kept" in still, "what may be pinned does not leave"
 
 
@@ -203,11 +203,11 @@ def test_reading_verbs_and_marks_of_nobody_make_nothing(folder, store):
 # -- uses
 
 
-def uses(folder) -> dict[str, int]:
-    return dict(query(folder, "SELECT id, uses FROM uses JOIN messages USING (key)"))
+def uses(look) -> dict[str, int]:
+    return dict(look("SELECT m.id, u.uses FROM uses u JOIN messages m ON m.key = u.key"))
 
 
-def test_recalls_are_counted_and_survive_close(folder, bob, store):
+def test_recalls_are_counted_and_survive_close(open_store, look, bob, store):
     for number, animal in enumerate(["cat", "dog", "owl"]):
         bob.save("user", f"I saw the {animal}", id=animal, session=f"s{number}")
     for _ in range(3):
@@ -215,29 +215,29 @@ def test_recalls_are_counted_and_survive_close(folder, bob, store):
     bob.recall("cat")
     bob.recall("nothing of it")
     store.close()
-    assert uses(folder) == {"owl": 3, "cat": 1}
-    with elytron.open(folder) as again:
+    assert uses(look) == {"owl": 3, "cat": 1}
+    with open_store() as again:
         bob = again.agent("bob")
         bob.recall("owl")
         bob.save("user", "Something", id="other")
-    assert uses(folder) == {"owl": 4, "cat": 1}
+    assert uses(look) == {"owl": 4, "cat": 1}
 
 
-def test_who_only_recalls_writes_nothing(folder, bob, store):
+def test_who_only_recalls_writes_nothing(open_store, look, folder, bob, store):
     bob.save("user", "I saw the owl", id="owl")
     store.close()
-    before = query(folder, "SELECT count(*) FROM uses"), names(folder)
-    with elytron.open(folder) as again:
+    before = look("SELECT count(*) FROM uses"), names(folder)
+    with open_store() as again:
         again.agent("bob").recall("owl")
-    assert (query(folder, "SELECT count(*) FROM uses"), names(folder)) == before
+    assert (look("SELECT count(*) FROM uses"), names(folder)) == before
 
 
-def test_uses_of_what_is_gone_are_forgotten(folder, bob, store):
+def test_uses_of_what_is_gone_are_forgotten(look, bob, store):
     bob.save("user", "I saw the owl", id="owl")
     bob.recall("owl")
     bob.delete("owl")
     store.close()
-    assert query(folder, "SELECT count(*) FROM uses") == [(0,)]
+    assert look("SELECT count(*) FROM uses") == [(0,)]
 
 
 def test_a_crash_may_lose_uses_and_nothing_else(folder, run_script):
@@ -259,14 +259,14 @@ def test_a_crash_may_lose_uses_and_nothing_else(folder, run_script):
         assert bob.check().ok
 
 
-def test_what_was_of_use_outlasts_what_was_not(folder, store, bob):
+def test_what_was_of_use_outlasts_what_was_not(open_store, store, bob):
     """All as important and as old; a recall, written at close, is what tells them apart."""
     for number in range(100):
         bob.save("user", f"Fact word{number}", id=f"m{number}", session=f"s{number}")
     for number in (3, 5, 8):
         assert bob.recall(f"word{number}")[0].message.id == f"m{number}"
     store.close()
-    with elytron.open(folder, max_messages_per_agent=50, keep_messages=0) as again:
+    with open_store(max_messages_per_agent=50, keep_messages=0) as again:
         bob = again.agent("bob")
         bob.enforce_limits()
         left = set(held(bob))

@@ -10,6 +10,8 @@ import elytron
 from elytron import Busy
 from ledgers import check_index, held, marker_path
 
+pytestmark = pytest.mark.disk  # they meet while they wait for it
+
 SAVER = """
 import sys, elytron
 folder, name, count = sys.argv[1], sys.argv[2], int(sys.argv[3])

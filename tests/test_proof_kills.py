@@ -20,6 +20,7 @@ from proof_load import AGENTS, SETTINGS, embed
 from proof_model import seed_of
 from proof_nursery import Child, Nursery, nursery
 
+pytestmark = pytest.mark.disk  # some are killed while they wait for it
 ROUNDS = 50  # on one store
 STORES_PROVED = 20
 ROUNDS_BETWEEN = 10  # two comparisons

@@ -199,6 +199,7 @@ def test_usage_of_nothing_is_nothing(bob):
     assert bob.usage() == Usage("bob", 100 * (1 << 20), bytes=LedgerBytes(), max_messages=5000)
 
 
+@pytest.mark.files
 def test_usage_tells_the_bytes_that_are_on_the_disk(open_store, folder):
     store = open_store()
     fill(store.agent("bob"), 500)
@@ -211,6 +212,7 @@ def test_usage_tells_the_bytes_that_are_on_the_disk(open_store, folder):
     assert used.vectors <= 4096
 
 
+@pytest.mark.files
 def test_deleting_makes_live_bytes_dead(bob):
     fill(bob, 2000)
     before = bob.usage().bytes

@@ -6,6 +6,9 @@ import pytest
 
 from elytron.recall import reach
 
+# In a file and on a server: they look at what a store of this process has inside.
+pytestmark = [pytest.mark.contract, pytest.mark.here]
+
 
 def ids(hits):
     return [hit.message.id for hit in hits]

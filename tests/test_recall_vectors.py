@@ -13,6 +13,9 @@ import elytron
 import ledgers
 from elytron.ledger import vectors
 
+# In a file and on a server: they look at what a store of this process has inside.
+pytestmark = [pytest.mark.contract, pytest.mark.here]
+
 np = pytest.importorskip("numpy")
 
 MAY = datetime(2023, 5, 8, 13, 56, tzinfo=UTC)
@@ -338,6 +341,7 @@ def test_the_first_answer_of_another_dimension_is_not_believed(open_bob, open_st
     assert ids(open_bob().recall("slipper of the dog")) == ["puppy"]
 
 
+@pytest.mark.files  # a server keeps no value of another type, and none that is infinite
 @pytest.mark.parametrize("damage", ["scale = 9e999", "scale = 'x'", "data = 'x'", "data = x'00'"])
 def test_a_damaged_vector_costs_an_order_and_no_answer(open_store, folder, embedder, damage):
     with elytron.open(folder, embedder=embedder, min_embed_chars=0) as store:

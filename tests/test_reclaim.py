@@ -12,6 +12,9 @@ from elytron import DiskFull
 from ledgers import check_index, contents, held
 from limits import check_order, sampled, sizes, watched
 
+# In a file and on a server: they look at what a store of this process has inside.
+pytestmark = [pytest.mark.contract, pytest.mark.here]
+
 SETTINGS = {"reserve_mb": 0, "wal_limit_mb": 1, "keep_messages": 0}
 
 
@@ -29,6 +32,7 @@ def fill(bob: elytron.Agent, count: int = 1200, *, sessions_of: int | None = Non
         )  # fmt: skip
 
 
+@pytest.mark.disk
 @pytest.mark.parametrize("full", [False, True])
 @pytest.mark.parametrize("verb", ["delete_session", "archive", "delete"])
 def test_the_file_gets_smaller_and_the_report_says_by_how_much(folder, open_store, verb, full):

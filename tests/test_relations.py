@@ -24,12 +24,12 @@ def spans(relations: list[elytron.Relation]) -> list[tuple[str, object, object]]
     return sorted([(one.target, one.valid_from, one.valid_to) for one in relations], key=str)
 
 
-def test_a_fact_comes_back_as_it_was_told_after_reopening(folder):
-    with elytron.open(folder) as store:
+def test_a_fact_comes_back_as_it_was_told_after_reopening(open_store):
+    with open_store() as store:
         store.agent("bob").relate(
             " José ", "lives  in", "Lyon", strength=0.7, valid_from=NOW - DAY, valid_to=NOW + DAY
         )
-    with elytron.open(folder) as store:
+    with open_store() as store:
         bob = store.agent("bob")
         assert bob.relations() == [
             elytron.Relation("José", "lives in", "Lyon", 0.7, NOW - DAY, NOW + DAY, None)

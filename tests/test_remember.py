@@ -6,7 +6,7 @@ import pytest
 
 import elytron
 from elytron import Conflict, InvalidArgument, InvalidSetting, NotFound, OverBudget
-from ledgers import check_index, query, state
+from ledgers import state
 
 # On each kind of store; those marked `here` look at what one of this process has inside.
 pytestmark = pytest.mark.contract
@@ -20,7 +20,7 @@ def ids(memories: list[elytron.Memory]) -> list[str]:
     return [memory.id for memory in memories]
 
 
-def test_a_memory_comes_back_as_it_was_told_after_reopening(folder):
+def test_a_memory_comes_back_as_it_was_told_after_reopening(open_store, check_words):
     paris = timezone(timedelta(hours=2))
     begin = datetime(2024, 5, 8, 12, tzinfo=paris)
     told = {
@@ -34,10 +34,10 @@ def test_a_memory_comes_back_as_it_was_told_after_reopening(folder):
         "metadata": {"source": ["é", 1, None]},
         "id": "one",
     }
-    with elytron.open(folder) as store:
+    with open_store() as store:
         receipt = store.agent("bob").remember("José likes Python\nand 🐍", **told)
         assert receipt == elytron.Receipt("one")
-    with elytron.open(folder) as store:
+    with open_store() as store:
         bob = store.agent("bob")
         memory = bob.get_memory("one")
         assert memory.content == "José likes Python\nand 🐍"
@@ -54,7 +54,7 @@ def test_a_memory_comes_back_as_it_was_told_after_reopening(folder):
         assert (usage.memories, usage.concepts, usage.edges, usage.sessions) == (1, 2, 2, 1)
         assert bob.sessions() == [], "no message was said in it"
         assert bob.check().ok
-    check_index(folder)
+    check_words()
 
 
 def test_a_memory_of_a_word_alone_has_the_defaults(bob):
@@ -218,15 +218,15 @@ def test_equal_memories_come_newest_first(bob):
     assert ids(bob.memories("words")) == ["m4", "m3", "m2", "m1", "m0"]
 
 
-def test_being_found_by_a_question_is_counted(folder):
-    with elytron.open(folder) as store:
+def test_being_found_by_a_question_is_counted(open_store):
+    with open_store() as store:
         bob = store.agent("bob")
         bob.remember("Alice likes tea", id="tea")
         bob.remember("Carol likes wine", id="wine")
         for _ in range(3):
             bob.memories("tea")
         bob.save("user", "so that something is written at the end")
-    with elytron.open(folder) as store:
+    with open_store() as store:
         bob = store.agent("bob")
         assert bob.get_memory("tea").uses == 3
         assert bob.get_memory("tea").last_used > bob.get_memory("tea").created
@@ -266,10 +266,10 @@ def test_more_memories_than_usual_are_recalled_if_asked_for(bob):
     assert len(bob.recall("orchid", limit=100)) == 70
 
 
-def test_memories_are_found_in_the_languages_that_were_set_since(folder):
-    with elytron.open(folder, languages="english") as store:
+def test_memories_are_found_in_the_languages_that_were_set_since(open_store):
+    with open_store(languages="english") as store:
         store.agent("bob").remember("Alice ist glücklich, sagen die Nachbarn", about=["Alice"])
-    with elytron.open(folder, languages="german") as store:
+    with open_store(languages="german") as store:
         bob = store.agent("bob")
         with pytest.raises(InvalidSetting, match="elytron reindex"):
             bob.memories("nachbar")
@@ -354,7 +354,7 @@ def test_editing_changes_the_words_and_nothing_else(bob):
     assert bob.check().ok
 
 
-def test_deleting_takes_the_memory_and_leaves_what_it_was_about(folder, store, bob):
+def test_deleting_takes_the_memory_and_leaves_what_it_was_about(look, store, bob):
     bob.remember("SecretMemory of Alice", id="one", about=["Alice"], session="s")
     bob.remember("Another", id="two")
     assert bob.delete_memory("one") is True
@@ -367,7 +367,7 @@ def test_deleting_takes_the_memory_and_leaves_what_it_was_about(folder, store, b
     assert bob.check().ok
     assert bob.remember("Anew", id="one").new
     store.close()
-    assert query(folder, "SELECT count(*) FROM mentions") == [(0,)]
+    assert look("SELECT count(*) FROM mentions") == [(0,)]
 
 
 def test_a_session_stays_while_something_was_learned_in_it(bob):

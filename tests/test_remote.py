@@ -29,7 +29,7 @@ from elytron import (
 )
 from elytron.aio import AsyncAgent, AsyncStore
 from elytron.aio.remote import AsyncRemoteAgent, AsyncRemoteStore
-from elytron.faces.http import tokens
+from elytron.faces.http import problems, tokens
 from elytron.remote import attempts, calls
 from elytron.remote.agent import RemoteAgent
 from elytron.remote.connection import checked_url, error_of
@@ -452,3 +452,12 @@ def test_every_verb_that_is_asked_again_leaves_what_once_leaves():
         "unrelate", "archive", "enforce_limits", "emergency_cleanup", "restore", "reclaim",
         "forget", "clear",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("retryable", [True, False])
+def test_whether_to_ask_again_comes_along_with_an_error(retryable):
+    """A server that cannot be reached may be there again; a path that is a file will not be."""
+    error = elytron.Unavailable("the ledger's server is away", retryable=retryable)
+    found = error_of(problems.body(error))
+    assert type(found) is elytron.Unavailable
+    assert (str(found), found.retryable) == (str(error), retryable)

@@ -3,7 +3,6 @@
 import random
 from collections.abc import Callable, Iterator
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 from unittest import mock
 
@@ -15,7 +14,7 @@ import elytron
 from elytron import Agent, InvalidArgument, OverBudget, Store
 from elytron.ledger import ops
 from elytron.upkeep.desk import Desk
-from ledgers import check_index, flip, query
+from ledgers import flip
 from moved import (
     ALL,
     FIRST,
@@ -28,6 +27,9 @@ from moved import (
     texts,
     visible,
 )
+
+# In a file and on a server: they look at what a store of this process has inside.
+pytestmark = [pytest.mark.contract, pytest.mark.here]
 
 OpenStore = Callable[..., Store]
 ROWS = """
@@ -61,14 +63,16 @@ def named(*numbers: int) -> list[str]:
     return [f"m{number}" for number in numbers]
 
 
-def test_what_was_archived_and_restored_is_as_if_it_had_never_left(folder: Path) -> None:
+def test_what_was_archived_and_restored_is_as_if_it_had_never_left(
+    open_store: OpenStore, look: Callable[..., list[Any]], check_words: Callable[[], None]
+) -> None:
     """All that readers see, and the rows themselves, but for when they arrived."""
-    with elytron.open(folder, reserve_mb=0) as store:
+    with open_store(reserve_mb=0) as store:
         bob = store.agent("bob")
         bob.save_many(talk(30))
         before = visible(bob)
-    rows = query(folder, ROWS)
-    with elytron.open(folder, reserve_mb=0) as store:
+    rows = look(ROWS)
+    with open_store(reserve_mb=0) as store:
         bob = store.agent("bob")
         for keep in (20, 10, 0):
             bob.archive(older_than_days=0, keep=keep)
@@ -77,8 +81,8 @@ def test_what_was_archived_and_restored_is_as_if_it_had_never_left(folder: Path)
         assert visible(bob) == before
         assert bob.check().findings == ()
         assert segments(bob) == []
-    assert query(folder, ROWS) == rows
-    check_index(folder)
+    assert look(ROWS) == rows
+    check_words()
 
 
 def test_one_id_comes_back_and_no_other(bob: Agent) -> None:
@@ -257,12 +261,12 @@ def test_an_edit_while_restoring_is_under_way_stays(bob: Agent) -> None:
 @pytest.mark.parametrize("id", ["m3", "m4"])
 @pytest.mark.parametrize("step", [ops.Move, ops.Restore])
 def test_a_deletion_while_restoring_is_under_way_is_for_good(
-    bob: Agent, folder: Path, step: type, id: str
+    bob: Agent, open_store: OpenStore, step: type, id: str
 ) -> None:
     """Another process deletes what is coming back, or what stays in the same segment."""
 
     def erase() -> None:
-        with elytron.open(folder, reserve_mb=0) as other:
+        with open_store(reserve_mb=0) as other:
             assert other.agent("bob").delete(id)
 
     with meanwhile(step, erase):

@@ -30,6 +30,7 @@ def soak_of_the_bench() -> ModuleType:
 bench = soak_of_the_bench()
 
 
+@pytest.mark.disk
 def test_a_store_at_its_limits_under_load_loses_nothing_and_holds_them(folder: Path) -> None:
     """Messages are large, so that archives are full, and lose their oldest, within seconds."""
     plan = bench.Plan(

@@ -1,6 +1,7 @@
 """The walls of the house: what may import what, how long things are, and what is never done."""
 
 import ast
+import functools
 import re
 import subprocess
 from collections.abc import Iterator
@@ -27,7 +28,7 @@ LAYERS = (
     ("ledger", "embed", "graph", "archive"),
     ("write", "recall", "concepts"),
     ("import_run", "open_agent", "open_agents", "reindex_run", "upkeep"),
-    ("verbs", "agent", "store", "remote"),
+    ("verbs", "agent", "store", "remote", "migration"),
     ("aio",),
     ("adapters", "importers", "faces", "__main__"),
 )
@@ -41,8 +42,15 @@ PYTHON = sorted([*SOURCES, *(path for name in OTHERS for path in (ROOT / name).r
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 
 
+@functools.cache
 def tree(path: Path) -> ast.Module:
     return ast.parse(path.read_text(encoding="utf-8"), str(path))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def forgotten() -> Iterator[None]:
+    yield
+    tree.cache_clear()
 
 
 def shown(path: Path) -> str:

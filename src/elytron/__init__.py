@@ -34,6 +34,7 @@ if TYPE_CHECKING:
         OverBudget,
         Unavailable,
     )
+    from elytron.migration import migrate_store
     from elytron.records import (
         BadLine,
         Concept,
@@ -55,6 +56,7 @@ if TYPE_CHECKING:
     from elytron.remote import connect
     from elytron.reports import (
         AgentBackup,
+        AgentMigrated,
         AgentRestored,
         Alarm,
         ArchiveUsage,
@@ -68,9 +70,11 @@ if TYPE_CHECKING:
         JanitorUsage,
         Leaving,
         NotBackedUp,
+        NotMigrated,
         NotRestored,
         Reclaimed,
         Restored,
+        StoreMigrated,
         WorkerUsage,
     )
     from elytron.store import Store, open, restore_backup
@@ -79,6 +83,7 @@ __all__ = [
     "AccessDenied",
     "Agent",
     "AgentBackup",
+    "AgentMigrated",
     "AgentRestored",
     "Alarm",
     "ArchiveUsage",
@@ -116,6 +121,7 @@ __all__ = [
     "Message",
     "NotBackedUp",
     "NotFound",
+    "NotMigrated",
     "NotRestored",
     "OutcomeUnknown",
     "OverBudget",
@@ -126,16 +132,18 @@ __all__ = [
     "Restored",
     "Session",
     "Store",
+    "StoreMigrated",
     "StoreUsage",
     "Unavailable",
     "Usage",
     "WorkerUsage",
     "connect",
+    "migrate_store",
     "open",
     "restore_backup",
 ]
 
-_HOMES = ("errors", "records", "reports", "config", "agent", "store", "remote")
+_HOMES = ("errors", "records", "reports", "config", "agent", "store", "remote", "migration")
 
 
 def __getattr__(name: str) -> Any:

@@ -111,7 +111,11 @@ class Config:
     max_connections: int = _bound(5, 1, 100, "Reader connections of one agent.")
     max_readers: int = _bound(32, 1, 10_000, "Reader connections in use at once, in the store.")
     max_open_agents: int = _bound(
-        40, 1, 10_000, "Agents with open files; the least recently used is put to rest."
+        40,
+        1,
+        10_000,
+        "Agents with open files; the least recently used is put to rest. On PostgreSQL 25 times as"
+        " many may be open, since none has files.",
     )
     writer_threads: int = _bound(
         2, 1, 64, "Threads that commit what `submit` and the async face queued."
@@ -136,6 +140,18 @@ class Config:
         False,
         values_of.switch,
         "Open a store on a network file system, whose locks may not hold.",
+    )
+    files_path: str = _choice(
+        "data/elytron-files",
+        values_of.folder,
+        "Of a store on PostgreSQL: the folder of its archives, its graphs and the locks of its"
+        " chores. One folder a store: another one is refused.",
+    )
+    postgres_schema: str = _choice(
+        "elytron", values_of.schema, "The schema of a store on PostgreSQL; one schema a store."
+    )
+    postgres_connections: int = _bound(
+        32, 2, 1000, "Connections to PostgreSQL of one process; half of them only read."
     )
     candidates_max: int = _bound(100, 10, 10_000, "Messages rescored for one question.")
     common_word_ratio: float = _bound(

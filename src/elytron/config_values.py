@@ -9,9 +9,11 @@ import dataclasses
 import difflib
 import json
 import math
+import re
 import reprlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from elytron.errors import InvalidSetting
@@ -22,6 +24,7 @@ DAYS_RANGE = (0.01, 36_500)
 _RULES_MAX = 100
 _GLOB_MAX = 200  # characters
 _TEXT_MAX = 1000  # characters
+_SCHEMA = re.compile("[a-z_][a-z0-9_]{0,62}")
 ENGINES = ("ladybug", "kuzu")
 _SWITCHES = {
     "true": True,
@@ -122,6 +125,21 @@ def text(title: str, value: Any) -> str:
     if len(value) > _TEXT_MAX:
         raise InvalidSetting(f"{title} has {len(value)} characters, at most {_TEXT_MAX}")
     return value.strip()
+
+
+def folder(title: str, value: Any) -> str:
+    """The path of a folder."""
+    return text(title, str(value) if isinstance(value, Path) else value)
+
+
+def schema(title: str, value: Any) -> str:
+    """A name of a schema that needs no quotes anywhere, and is none of PostgreSQL's own."""
+    if not isinstance(value, str) or not _SCHEMA.fullmatch(value) or value.startswith("pg_"):
+        raise InvalidSetting(
+            f"{title} must be 1 to 63 of a-z, 0-9 and _, not beginning with a digit or pg_; got"
+            f" {shown(value)}"
+        )
+    return value
 
 
 def optional_text(title: str, value: Any) -> str | None:

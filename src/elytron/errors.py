@@ -64,9 +64,16 @@ class DiskFull(ElytronError):
 
 
 class Unavailable(ElytronError):
-    """The store's place cannot be used: wrong kind of path, no permission, a network disk."""
+    """
+    The store's place cannot be used: wrong kind of path, no permission, a network disk; or no
+    server answers there, which may have passed by the next time: then it is `retryable`.
+    """
 
     code = "unavailable"
+
+    def __init__(self, message: str, *, retryable: bool = False) -> None:
+        super().__init__(message)
+        self.retryable = retryable
 
 
 class OutcomeUnknown(ElytronError):

@@ -15,7 +15,7 @@ from elytron.archive import Archive
 from elytron.concepts.known import KnownNames
 from elytron.embed.calls import Calls
 from elytron.errors import Busy
-from elytron.ledger.sqlite import Ledger
+from elytron.ledger.ledgers import Ledger
 from elytron.recall.nearest import Nearest
 from elytron.upkeep.background import Background
 from elytron.upkeep.embedding import Embedding
@@ -51,7 +51,10 @@ class Use:
     Forgotten, because Ctrl-C struck just before it was given back, it ends with its owner.
     """
 
-    __slots__ = ("__weakref__",)
+    __slots__ = ("__weakref__", "agent")
+
+    def __init__(self) -> None:
+        self.agent: OpenAgent | None = None
 
 
 class Chase:
@@ -176,6 +179,11 @@ class OpenAgent:
         self.uses: weakref.WeakSet[Use] = weakref.WeakSet()
         self.ready = False
         self.admitted = False  # to write: it has its part of the store's budget
+
+    def begin_use(self, use: Use) -> None:
+        """From now on *use* keeps it from being put to rest."""
+        self.uses.add(use)
+        use.agent = self
 
     def open(self, *, create: bool) -> bool:
         """Open the ledger; False if there is none, and it is not to be made. Raises as `Ledger`."""

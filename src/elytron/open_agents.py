@@ -17,7 +17,6 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import apsw
@@ -28,8 +27,7 @@ from elytron.config import Config
 from elytron.embed.calls import Calls
 from elytron.errors import Busy, Closed, ElytronError, Forked
 from elytron.ledger import files
-from elytron.ledger.pool import Slots
-from elytron.ledger.sqlite import Ledger
+from elytron.ledger.ledgers import Ledgers
 from elytron.open_agent import Embeddings, OpenAgent, Use, vectors_gate
 from elytron.recall.nearest import Nearest
 from elytron.text import Analyzer
@@ -42,7 +40,6 @@ from elytron.write.writer import Quota, Writer
 
 _log = logging.getLogger("elytron.store")
 _LOOK_AGAIN_S = 0.1  # a use that was forgotten ends without a word
-_SPARE_READERS = 24  # idle readers of a store beyond one an agent
 _LINKING_RESTS = 3.0  # times as long as it works, while there are saves
 
 
@@ -51,20 +48,19 @@ class OpenAgents:
 
     def __init__(
         self,
-        path: Path,
+        ledgers: Ledgers,
         config: Config,
         upkeep: Housekeeping,
         *,
         analyzer: Analyzer,
         extract: Extract | None = None,
         calls: Calls | None = None,
-        vfs: str | None = None,
     ) -> None:
-        self.path = path
+        self.ledgers = ledgers
+        self.path = ledgers.folder
         self.config = config
         self.upkeep = upkeep
         self.quota = Quota(items_max=config.queue_max, bytes_max=config.queue_max_bytes)
-        self._vfs = vfs
         self._analyzer = analyzer
         self._extract = extract
         found = weakref.ref(self)
@@ -81,7 +77,6 @@ class OpenAgents:
         # Writes that nobody may await any more, by agent: at most `queue_max`, and the calls that
         # the async face has queued.
         self._under_way: dict[str, set[Future[Any]]] = {}
-        self._slots = Slots(in_use_max=config.max_readers, spare_max=_SPARE_READERS)
         self._pool: ThreadPoolExecutor | None = None
 
     @contextlib.contextmanager
@@ -110,7 +105,7 @@ class OpenAgents:
             if create and not entry.admitted:
                 self._admit(entry)
             return entry
-        if not create and not files.may_hold_ledger(files.agent_folder(self.path, name)):
+        if not create and not self.ledgers.may_hold(name):
             return None
         return self._open(name, use, create=create)
 
@@ -121,18 +116,18 @@ class OpenAgents:
             entry = self._entries.get(name)
             if entry is None or not entry.ready:
                 return None
-            entry.uses.add(use)
+            entry.begin_use(use)
             self._entries.move_to_end(name)
             return entry
 
     def give_back(self, use: Use) -> None:
         """End a use, whichever agent it is of; harmless if it never began."""
         with self._changed:
-            for agent in self._entries.values():
-                if use in agent.uses:
-                    agent.uses.discard(use)
-                    if not agent.uses:
-                        self._changed.notify_all()
+            agent, use.agent = use.agent, None
+            if agent is not None:
+                agent.uses.discard(use)
+                if not agent.uses:
+                    self._changed.notify_all()
 
     def give_back_after(self, name: str, use: Use, future: "Future[Any]") -> None:
         """End *use* once *future*, a write submitted to the agent, is settled."""
@@ -184,7 +179,7 @@ class OpenAgents:
 
     def _admit(self, entry: OpenAgent) -> None:
         """Get ready for the first write to an agent: it may have been only read before."""
-        files.make_store(self.path)
+        self.ledgers.make()
         self.upkeep.begin()
         self.upkeep.admit(entry.ledger.name)
         entry.admitted = True
@@ -201,20 +196,20 @@ class OpenAgents:
                 self.check_usable()
                 entry = self._entries.get(name)
                 if entry is not None and entry.ready:
-                    entry.uses.add(use)
+                    entry.begin_use(use)
                     return entry, None
                 if entry is None:
                     victim = self._resting_place()
-                    if len(self._entries) < self.config.max_open_agents:
+                    if len(self._entries) < self.ledgers.open_max:
                         entry = self._entries[name] = self._new(name)
-                        entry.uses.add(use)
+                        entry.begin_use(use)
                         return entry, victim
                 wait_s = deadline - time.monotonic()
                 if wait_s > 0:
                     self._changed.wait(min(wait_s, _LOOK_AGAIN_S))
                 else:
                     raise Busy(
-                        f"all {self.config.max_open_agents} open agents were in use for"
+                        f"all {self.ledgers.open_max} open agents were in use for"
                         f" {self.config.save_timeout_s:g} s; nothing was written: retry later, or"
                         " raise `max_open_agents`"
                     )
@@ -249,7 +244,7 @@ class OpenAgents:
         """Remove the least recently used idle agent, if all places or all memory is taken."""
         used_bytes = apsw.memory_used() + self.vector_bytes
         if (
-            len(self._entries) < self.config.max_open_agents
+            len(self._entries) < self.ledgers.open_max
             and used_bytes < self.config.max_ram_bytes
         ):
             return None
@@ -261,14 +256,8 @@ class OpenAgents:
     def _new(self, name: str) -> OpenAgent:
         config = self.config
         upkeep = self.upkeep
-        ledger = Ledger(
-            self.path,
-            name,
-            config,
-            slots=self._slots,
-            vfs=self._vfs,
-            uses=upkeep.uses_of(name),
-            on_near=lambda: upkeep.near(name),
+        ledger = self.ledgers.new(
+            name, uses=upkeep.uses_of(name), on_near=lambda: upkeep.near(name)
         )
         writer = Writer(
             ledger,
@@ -293,7 +282,7 @@ class OpenAgents:
             upkeep.archive_of(name),
             known,
             linking,
-            Nearest(config=config, source=ledger.path),
+            Nearest(config=config, source=ledger.source),
             extracting=extracting,
             embedding=embedding,
         )
@@ -324,7 +313,7 @@ class OpenAgents:
                 self._pool.submit(lead)
             except RuntimeError:  # the interpreter is ending
                 return False
-            agent.uses.add(use)
+            agent.begin_use(use)
         return True
 
     def work_behind(self, name: str) -> bool | None:
@@ -436,11 +425,11 @@ class OpenAgents:
         """
         if self.forked:
             raise Forked(
-                f"{self.path} was opened by process {self._pid}; this is its fork"
+                f"{self.ledgers.shown} was opened by process {self._pid}; this is its fork"
                 f" {os.getpid()}: open the store anew here"
             )
         if self._closed:
-            raise Closed(f"{self.path} was closed; nothing was written: open it again")
+            raise Closed(f"{self.ledgers.shown} was closed; nothing was written: open it again")
 
     def close(self) -> None:
         """
@@ -475,7 +464,7 @@ class OpenAgents:
             try:
                 self._rest(entry)
             except ElytronError as error:  # the others still have to be closed
-                _log.warning("closing %s: %s", entry.ledger.path, error)
+                _log.warning("closing %s: %s", entry.ledger.source, error)
         if busy:
             raise Busy(
                 f"{busy} agents were still in use after {self.config.save_timeout_s:g} s;"
@@ -485,6 +474,7 @@ class OpenAgents:
             self._pool.shutdown(wait=True)
             self._pool = None
         self.upkeep.finish()
+        self.ledgers.close()
 
     def __del__(self) -> None:
         # An agent may outlive its `Store` object, so it is told here.
@@ -495,4 +485,6 @@ class OpenAgents:
                 self.embeddings.background.abandon()
                 self.embeddings.calls.abandon()
             self.upkeep.graphs.abandon()
-            warnings.warn(f"store {self.path} was never closed", ResourceWarning, stacklevel=2)
+            warnings.warn(
+                f"store {self.ledgers.shown} was never closed", ResourceWarning, stacklevel=2
+            )

@@ -392,3 +392,63 @@ class BackupRestored:
     def ok(self) -> bool:
         """Whether every agent that was asked for is there now."""
         return not self.failed
+
+
+@dataclass(frozen=True, slots=True)
+class AgentMigrated:
+    """
+    One agent that is whole in another store.
+
+    Attributes:
+        messages, archived, memories, concepts, relations: how many it has there.
+        rows, checksum: of all that was carried, read back there and compared with the source: their
+            number, and 32 hex digits that they come to.
+        written: how many rows had to be written or removed for that.
+        again: whether some had come before, by a run that was stopped, or by one that ended.
+        behind: how many changes the source has had since, if it went on changing.
+    """
+
+    agent: str
+    messages: int
+    archived: int
+    memories: int
+    concepts: int
+    relations: int
+    rows: int
+    checksum: str
+    written: int
+    again: bool
+    behind: int
+
+
+@dataclass(frozen=True, slots=True)
+class NotMigrated:
+    """An agent that is not whole in the other store, and why. The source is untouched."""
+
+    agent: str
+    cause: ElytronError
+
+
+@dataclass(frozen=True, slots=True)
+class StoreMigrated:
+    """
+    What came from one store into another, agent by agent.
+
+    `left_out` are files and folders among the source's agents that no agent is known for.
+    """
+
+    source: str
+    target: str
+    agents: tuple[AgentMigrated, ...] = ()
+    failed: tuple[NotMigrated, ...] = ()
+    left_out: tuple[str, ...] = ()
+
+    @property
+    def ok(self) -> bool:
+        """Whether all that the source has is in the target."""
+        return not self.failed and not self.left_out
+
+    @property
+    def behind(self) -> int:
+        """How many changes the source has had since, in all."""
+        return sum([one.behind for one in self.agents])

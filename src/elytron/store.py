@@ -3,6 +3,7 @@ Store: many agents under one folder, with one queue, one set of readers, and one
 """
 
 import os
+import re
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -19,7 +20,8 @@ from elytron.embed.chosen import FUNCTION, calls_of, check_function
 from elytron.embed.embedder import EmbedFunction
 from elytron.errors import InvalidArgument
 from elytron.ledger import files
-from elytron.ledger.opening import name_within
+from elytron.ledger.folder import FolderLedgers
+from elytron.ledger.ledgers import DSN_SCHEMES, Ledgers
 from elytron.open_agents import OpenAgents
 from elytron.records import StoreUsage
 from elytron.reports import Alarm, BackedUp, BackupRestored
@@ -28,6 +30,8 @@ from elytron.upkeep import backing_up, bringing_back
 from elytron.upkeep.clock import Clock
 from elytron.upkeep.housekeeping import Housekeeping
 from elytron.write.admission import IdClock
+
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 
 
 def open(  # noqa: A001 - `elytron.open` is the public name
@@ -39,10 +43,11 @@ def open(  # noqa: A001 - `elytron.open` is the public name
     **settings: Any,
 ) -> "Store":
     """
-    Open the store at *path*. Nothing is made on disk before the first write.
+    Open the store at *path*. Nothing is made before the first write.
 
     Args:
-        path: a folder on a local disk, made on the first write.
+        path: a folder on a local disk, made on the first write; or a database on a server of
+            PostgreSQL, as "postgresql://USER@HOST/DATABASE", see docs/scale.md.
         config: a YAML file, a mapping, or a `Config`.
         embedder: what makes vectors, in the background, with which recall also finds what shares
             no word with a question: the setting of that name, as "ollama" or "wordllama"; or a
@@ -54,6 +59,7 @@ def open(  # noqa: A001 - `elytron.open` is the public name
             over `ELYTRON_*` in the environment, which wins over *config*.
 
     Raises:
+        InvalidArgument: *path* is neither.
         InvalidSetting: an unknown name or a bad value.
         EmbedderUnavailable: what the embedder needs is not installed.
         Unavailable: the path is a file, on a network file system, or of a newer version.
@@ -107,7 +113,7 @@ def restore_backup(
     loaded = config_sources.load(config, settings, os.environ)
     return bringing_back.bring_back(
         as_path(backup, what="a backup"),
-        as_path(path),
+        folder_to_restore(path),
         loaded,
         wanted=names_of(agents),
         replace=replace,
@@ -116,15 +122,64 @@ def restore_backup(
     )
 
 
+def ledgers_at(path: str | os.PathLike[str], config: Config, *, vfs: str | None = None) -> Ledgers:
+    """
+    The ledgers of the store at *path*: a folder, or a DSN of PostgreSQL.
+
+    Raises:
+        InvalidArgument: it is neither.
+        InvalidSetting: a setting does not go with it.
+        Unavailable: the folder cannot be one of a store; or the extra `postgres` is missing.
+    """
+    if isinstance(path, str) and path.startswith(DSN_SCHEMES):
+        from elytron.ledger.postgres.opening import open_ledgers
+
+        ledgers: Ledgers = open_ledgers(path, config)
+    elif isinstance(path, str) and is_address(path):
+        raise InvalidArgument(
+            "a store is in a folder, or on PostgreSQL, as postgresql://USER@HOST/DATABASE; one that"
+            " is served elsewhere is asked with `elytron.connect`"
+        )
+    else:
+        ledgers = FolderLedgers(as_path(path), config, vfs=vfs)
+    files.check_store_path(ledgers.folder, allow_network=config.allow_network_path)
+    return ledgers
+
+
 def as_path(path: str | os.PathLike[str], *, what: str = "the store's path") -> Path:
     """
     Raises:
         InvalidArgument: it is no path.
     """
+    if isinstance(path, str) and is_address(path):  # which may hold a password
+        raise InvalidArgument(f"{what} must be a folder; got the address of a server")
     try:
-        return Path(path)
+        found = Path(path)
     except TypeError as error:
         raise InvalidArgument(f"{what} must be a path; got {path!r:.50}") from error
+    if f"{found.parts[0] if found.parts else ''}//" in DSN_SCHEMES:
+        raise InvalidArgument(f"{what} must be a folder; an address is given as str, not as a Path")
+    return found
+
+
+def is_address(text: str) -> bool:
+    """Whether *text* is meant to name a server, and no folder, not even on a drive C://."""
+    return _SCHEME.match(text) is not None
+
+
+def folder_to_restore(path: str | os.PathLike[str]) -> Path:
+    """
+    The folder of the store that a backup is to be brought back into.
+
+    Raises:
+        InvalidArgument: it is no folder.
+    """
+    if isinstance(path, str) and path.startswith(DSN_SCHEMES):
+        raise InvalidArgument(
+            "a backup is brought back into a folder, not to PostgreSQL: name an empty folder, and"
+            " carry it to the server with `elytron migrate store`; nothing was changed"
+        )
+    return as_path(path)
 
 
 def names_of(agents: Iterable[str] | None) -> list[str] | None:
@@ -177,9 +232,10 @@ class Store:
             vfs: names an SQLite file layer, for tests that make it fail.
             clock: by which messages grow old, for tests that make time pass.
         """
-        self.path = as_path(path)
+        self._ledgers = ledgers_at(path, config, vfs=vfs)
+        self.path = self._ledgers.folder
+        self.shown = self._ledgers.shown  # its path, or its address without the password
         self.config = config
-        files.check_store_path(self.path, allow_network=config.allow_network_path)
         if extract is not None and not callable(extract):
             raise InvalidArgument(f"extract must be callable; got {extract!r:.50}")
         if embedder is not None:
@@ -187,15 +243,14 @@ class Store:
         calls = calls_of(config, embedder) if config.enable_embeddings else None
         self._analyzer = Analyzer(config.languages)
         self._ids = IdClock()
-        self._upkeep = Housekeeping(self.path, config, self._analyzer, vfs=vfs, clock=clock)
+        self._upkeep = Housekeeping(self._ledgers, config, self._analyzer, clock=clock)
         self._agents = OpenAgents(
-            self.path,
+            self._ledgers,
             config,
             self._upkeep,
             analyzer=self._analyzer,
             extract=extract,
             calls=calls,
-            vfs=vfs,
         )
 
     def agent(self, name: str) -> Agent:
@@ -220,7 +275,7 @@ class Store:
         warning with its folder.
         """
         self._agents.check_usable()
-        return files.agent_names(self.path, name_within)
+        return self._ledgers.names()
 
     def cleanup(self) -> bool:
         """
@@ -258,7 +313,8 @@ class Store:
             backup stays as it was.
 
         Raises:
-            InvalidArgument: *to* lies in the store, is a store, or holds something else.
+            InvalidArgument: *to* lies in the store, is a store, or holds something else; or the
+                store is on PostgreSQL.
             NotFound: one of *agents* is neither in the store nor in the backup.
             Busy: another backup into the folder is at work.
             DiskFull, Unavailable: what was there before is still good.
@@ -266,6 +322,12 @@ class Store:
         Stopped at any moment, a backup leaves for each agent the copy before or the new one.
         """
         self._agents.check_usable()
+        if is_address(self.shown):
+            raise InvalidArgument(
+                "a backup is of a store in a folder, and this one is on PostgreSQL: use the"
+                " server's own backups, or carry it to a folder with `elytron migrate store`;"
+                " nothing was copied"
+            )
         return backing_up.back_up(
             self.path,
             as_path(to, what="a backup"),
@@ -297,7 +359,7 @@ class Store:
         reserve_bytes = self._upkeep.reserve.bytes
         with process.oneshot():
             return StoreUsage(
-                path=str(self.path),
+                path=self._ledgers.shown,
                 agents=usages,
                 total_bytes=sum(u.bytes.total + u.bytes.archive for u in usages) + reserve_bytes,
                 open_agents=self._agents.open_count,

@@ -68,6 +68,10 @@ class AsyncStore:
         return self._store.path
 
     @property
+    def shown(self) -> str:
+        return self._store.shown
+
+    @property
     def config(self) -> Config:
         return self._store.config
 

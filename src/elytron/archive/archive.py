@@ -175,9 +175,9 @@ class Archive(Listing):
         """
         Join small segments with their neighbours; returns by how many there are fewer.
 
-        Afterwards at most two small ones are left behind a large one (`merging.py`). Damaged
-        ones are left as they are, and so are those that *skip* names; the rest is left to the next
-        time if others are at it.
+        Afterwards a few small ones are left behind what is large (`merging.py`). Damaged ones are
+        left as they are, and so are those that *skip* names; the rest is left to the next time if
+        others are at it.
 
         Args:
             skip: asked once the listing is read, so that what is listed and not named then was
@@ -188,8 +188,9 @@ class Archive(Listing):
         fewer, broken = 0, set[str]()
         while True:
             entries = self.manifest().entries
-            for group in plan_merge(entries, skip={*skip(), *broken}):
-                if sum([entry.bytes for entry in group]) > room_bytes():
+            alone = {*skip(), *broken}
+            for group in plan_merge(entries, skip=alone, bytes_max=room_bytes()):
+                if sum([entry.bytes for entry in group]) > room_bytes():  # by others meanwhile
                     continue
                 try:
                     messages = itertools.chain.from_iterable(map(self.read, group))

@@ -2,19 +2,20 @@
 Merging: which neighbours among small segments become one.
 
 Pure. A segment is tiny (under 100 messages and 100 KB of lines), small (under 1000 and 1 MB) or
-large. Two neighbours are joined if the later is not of a lesser kind than the earlier, unless
-that is large. So after additions of any size below 1000 there are at most one small segment and
-one tiny one behind it. With n messages an addition, a message is written again at most 100 / n
-times while its segment is tiny and about 10 times while it is small; with one kind alone it
-would be 1000 / n times.
+large. Neighbours wait until there are eight of a kind and are then joined at once, so that what is
+archived little by little is not written again with each addition: with n messages an addition, each
+is written again about 14 / n times while its segment is tiny, and twice while it is small. To join
+each addition with the one before it took six times as long, at the limits of a store under load.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 from elytron.archive.entries import SEGMENT_MESSAGES_MAX, SEGMENT_TEXT_MAX_BYTES, Entry
 
 _KINDS = ((100, 100_000), (1000, 1_000_000))  # under so many messages and bytes of lines
-LARGE = len(_KINDS)
+TINY, SMALL, LARGE = range(3)
+AT_ONCE = 8  # of a kind, to be joined
+_Group = list[Entry]
 
 
 def kind(messages: int, text_bytes: int) -> int:
@@ -25,37 +26,75 @@ def kind(messages: int, text_bytes: int) -> int:
     return LARGE
 
 
-def plan_merge(entries: Sequence[Entry], *, skip: Collection[str] = ()) -> list[list[Entry]]:
+def plan_merge(
+    entries: Sequence[Entry], *, skip: Collection[str] = (), bytes_max: int | None = None
+) -> list[list[Entry]]:
     """
     Groups of at least two neighbours, each to become one segment within the limits.
 
     Those named in *skip* stay alone, and what is on their two sides is not joined across them.
+    Where the limits let all groups be joined, at most seven small and seven tiny ones stay, behind
+    what is large.
+
+    Args:
+        bytes_max: what a group may take on the disk; None for no such limit.
     """
-    groups: list[list[Entry]] = []
-    for entry in entries:
-        groups.append([entry])
-        while (
-            len(groups) > 1
-            and entry.name not in skip
-            and groups[-2][-1].name not in skip
-            and _belong_together(groups[-2], groups[-1])
-        ):
-            later = groups.pop()
-            groups[-1] += later
+    groups = [[entry] for entry in entries]
+    for largest in (TINY, SMALL):
+        groups = list(_joined(groups, largest, skip, bytes_max))
     return [group for group in groups if len(group) > 1]
 
 
-def _belong_together(earlier: list[Entry], later: list[Entry]) -> bool:
-    messages, text_bytes = _size(earlier)
-    more_messages, more_bytes = _size(later)
-    earlier_kind = kind(messages, text_bytes)
-    return (
-        earlier_kind < LARGE
-        and earlier_kind <= kind(more_messages, more_bytes)
-        and messages + more_messages <= SEGMENT_MESSAGES_MAX
-        and text_bytes + more_bytes <= SEGMENT_TEXT_MAX_BYTES
-    )
+def _joined(
+    groups: Sequence[_Group], largest: int, skip: Collection[str], bytes_max: int | None
+) -> Iterator[_Group]:
+    """The groups, those of a kind up to *largest* joined where enough of them are neighbours."""
+    run: list[_Group] = []
+    for group in groups:
+        alone = group[0].name in skip
+        if not alone and _kind(group) <= largest:
+            run.append(group)
+            continue
+        together = _flat([*run, group])
+        if run and not alone and _fits(together, bytes_max):
+            yield together  # what is left before a larger one goes with it
+        else:
+            yield from _of_run(run, largest, bytes_max)
+            yield group
+        run = []
+    yield from _of_run(run, largest, bytes_max)
 
 
-def _size(group: list[Entry]) -> tuple[int, int]:
-    return sum(entry.messages for entry in group), sum(entry.text_bytes for entry in group)
+def _of_run(run: Sequence[_Group], largest: int, bytes_max: int | None) -> Iterator[_Group]:
+    """Neighbours, joined if there are enough of the kind; what is behind the last of it waits."""
+    places = [place for place, group in enumerate(run) if _kind(group) == largest]
+    if len(places) < AT_ONCE:
+        yield from run
+        return
+    end = places[-1] + 1
+    parts: list[list[_Group]] = [[]]
+    for group in run[:end]:
+        if parts[-1] and not _fits(_flat([*parts[-1], group]), bytes_max):
+            parts.append([])
+        parts[-1].append(group)
+    waiting = parts.pop() if len(parts) > 1 else []  # for more that fit beside it
+    yield from map(_flat, parts)
+    yield from (*waiting, *run[end:])
+
+
+def _flat(groups: Sequence[_Group]) -> _Group:
+    return [entry for group in groups for entry in group]
+
+
+def _kind(group: _Group) -> int:
+    return kind(*_size(group))
+
+
+def _fits(group: _Group, bytes_max: int | None) -> bool:
+    messages, text_bytes = _size(group)
+    within = messages <= SEGMENT_MESSAGES_MAX and text_bytes <= SEGMENT_TEXT_MAX_BYTES
+    return within and (bytes_max is None or sum([entry.bytes for entry in group]) <= bytes_max)
+
+
+def _size(group: _Group) -> tuple[int, int]:
+    return sum([entry.messages for entry in group]), sum([entry.text_bytes for entry in group])

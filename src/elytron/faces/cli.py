@@ -83,7 +83,8 @@ def _ready_streams() -> None:
 def main() -> None:
     """Bounded, crash-proof memory for AI agents.
 
-    One agent's memory is a name in a store, which is a folder. Begin with `elytron demo`.
+    One agent's memory is a name in a store: a folder, or a schema on PostgreSQL. Begin with
+    `elytron demo`.
     """
 
 

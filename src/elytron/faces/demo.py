@@ -22,7 +22,7 @@ from elytron.faces.demo_graph import GraphAsked
 from elytron.faces.options import Place
 from elytron.faces.output import say
 from elytron.faces.pouring import Poured, carried_questions, pour
-from elytron.store import Store
+from elytron.store import Store, is_address
 
 AGENT = "Bob"
 QUESTIONS = 5
@@ -60,7 +60,7 @@ def run(place: Place, file: Path | None) -> None:
 
 
 @contextlib.contextmanager
-def _store_path(place: Place) -> Iterator[Path]:
+def _store_path(place: Place) -> Iterator[Path | str]:
     if place.path is not None:
         yield place.path
         return
@@ -89,7 +89,7 @@ def _pour(place: Place, store: Store, path: Path, *, agent: str | None) -> Poure
 def _write_document(place: Place, store: Store, seen: _Seen) -> None:
     documents.write(
         {
-            "store": store.path,
+            "store": store.shown,
             "kept": place.path is not None,
             "import": seen.poured,
             "questions": seen.answers,
@@ -108,7 +108,7 @@ def _show(place: Place, store: Store, file: Path | None, seen: _Seen) -> None:
         tables.imports(seen.poured.agents),
         *tables.bad_lines(seen.poured.agents),
         "",
-        speed(seen.poured, store.path),
+        speed(seen.poured, store),
         "",
         tables.title("Asked" if seen.answers else "This file brings no questions"),
         *shown(seen.answers, hits_max=_HITS_SHOWN, languages=store.config.languages),
@@ -128,15 +128,15 @@ def _show(place: Place, store: Store, file: Path | None, seen: _Seen) -> None:
     if place.path is None:
         say("\nThis memory was temporary and is removed now.")
     else:
-        say(f"\nThis memory is kept in {store.path}.")
+        say(f"\nThis memory is kept in {store.shown}.")
 
 
-def speed(poured: Poured, place: Path) -> str:
+def speed(poured: Poured, store: Store) -> str:
     """How fast messages were saved, as measured, and onto what."""
     total = sum(report.already_held for report in poured.agents)
     if poured.messages_per_second is None:
         return f"Nothing was new: {total:,} {poured.what} were held already; none was doubled."
-    memory = memory_type(place)
+    memory = None if is_address(store.shown) else memory_type(store.path)
     durably = f"on {memory}, which no power cut survives" if memory else "durably"
     return (
         f"{poured.imported:,} {poured.what} saved {durably} in {poured.seconds:.2f} s:"
@@ -160,7 +160,7 @@ def memory_type(place: Path) -> str | None:
 
 def _try_next(store: Store, file: Path | None, seen: _Seen, *, kept: bool) -> list[str]:
     """Commands that work as they stand, one after the other."""
-    place = shlex.quote(str(store.path) if kept else _KEPT_STORE)
+    place = shlex.quote(store.shown if kept else _KEPT_STORE)
     answered = [asked for asked in seen.answers if asked.hits]
     shortest = min(answered, key=lambda asked: len(asked.question), default=None)
     agent = shlex.quote(seen.poured.agents[0].agent if shortest is None else shortest.agent)

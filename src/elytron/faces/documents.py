@@ -17,7 +17,15 @@ from elytron.errors import ElytronError
 from elytron.faces.output import emit
 from elytron.faces.visible import json_safe
 from elytron.records import Hit, LedgerBytes, Usage
-from elytron.reports import BackedUp, BackupRestored, Checked, Cleanup, EmbeddingUsage, Reclaimed
+from elytron.reports import (
+    BackedUp,
+    BackupRestored,
+    Checked,
+    Cleanup,
+    EmbeddingUsage,
+    Reclaimed,
+    StoreMigrated,
+)
 
 # What a record works out from its fields, and programs want too.
 _DERIVED: Mapping[type, tuple[str, ...]] = {
@@ -29,6 +37,7 @@ _DERIVED: Mapping[type, tuple[str, ...]] = {
     Checked: ("ok",),
     BackedUp: ("ok",),
     BackupRestored: ("ok",),
+    StoreMigrated: ("behind", "ok"),
     EmbeddingUsage: ("queued",),
 }
 

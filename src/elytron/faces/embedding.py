@@ -85,7 +85,7 @@ def _run(place: Place, agent: str | None, embedder: str | None, doing: str, make
     if place.as_json:
         documents.write(reports)
     elif not reports:
-        note(f"{store.path} holds no agents")
+        note(f"{store.shown} holds no agents")
     else:
         from elytron.faces import report_tables
         from elytron.faces.terminal import show

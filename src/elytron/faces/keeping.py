@@ -119,7 +119,7 @@ def cleanup(place: Place, agent: str | None, dry_run: bool) -> None:
     if place.as_json:
         documents.write(reports)
     elif not reports:
-        note(f"{store.path} holds no agents")
+        note(f"{store.shown} holds no agents")
     else:
         from elytron.faces import report_tables
         from elytron.faces.terminal import show
@@ -306,7 +306,7 @@ def check(place: Place, agent: str | None, repair: bool) -> None:
     if place.as_json:
         documents.write(reports)
     elif not reports:
-        note(f"{store.path} holds no agents")
+        note(f"{store.shown} holds no agents")
     else:
         from elytron.faces import report_tables
         from elytron.faces.terminal import show

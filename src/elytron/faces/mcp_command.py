@@ -159,7 +159,7 @@ def _serve_http(
         memory, profile = opened(store)
         document = {
             "url": f"{listener.url}{PATH}",
-            "store": str(store.path),
+            "store": store.shown,
             "agent": memory.name,
             "profile": profile.name,
             "tokens": None if tokens is None else len(tokens),

@@ -1,5 +1,5 @@
 """
-Migrating: the command that brings another program's memories over.
+Migrating: the commands that bring memories over: another program's, or those of another store.
 
 Rich is imported once it is known that a person reads.
 """
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from elytron.errors import ElytronError, InvalidArgument
-from elytron.faces import documents
+from elytron.faces import documents, moving
 from elytron.faces.options import Place, common, quoted
 from elytron.faces.output import note
 from elytron.faces.visible import clip_name, counted
@@ -20,13 +20,16 @@ from elytron.store import Store
 if TYPE_CHECKING:
     from elytron.importers import kuzu
 
-SOURCES = ("kuzu",)
 _NAME_SHOWN = 30  # characters of a name beside a bar
 
 
-@click.command()
+@click.group()
+def migrate() -> None:
+    """Bring memories over, from another program or another store."""
+
+
+@migrate.command("kuzu")
 @common
-@click.argument("source", type=click.Choice(SOURCES))
 @click.argument("path", type=click.Path(path_type=Path))
 @click.option("--agent", metavar="NAME", help="Into this agent; else named as the folder.")
 @click.option(
@@ -34,8 +37,8 @@ _NAME_SHOWN = 30  # characters of a name beside a bar
     help="Zone of the times there, which have none, as Europe/Paris; the local one if not given.",
 )  # fmt: skip
 @click.option("--python", metavar="FILE", help="A Python that has kuzu; else this one.")
-def migrate(
-    place: Place, source: str, path: Path, agent: str | None, zone: str | None, python: str | None
+def from_kuzu(
+    place: Place, path: Path, agent: str | None, zone: str | None, python: str | None
 ) -> None:
     """Bring over the memories of a Locrits program.
 
@@ -52,7 +55,6 @@ def migrate(
     relations, bad (line and reason) and left_out (counts by reason); failed, each with source,
     error and message.
     """
-    assert source in SOURCES, "click has checked it"
     from elytron.importers import kuzu
 
     times = kuzu.zone_named(zone)
@@ -89,6 +91,9 @@ def migrate(
         for _, failure in failed[1:]:
             note(f"elytron: {failure}")
         raise failed[0][1]
+
+
+migrate.add_command(moving.store)
 
 
 def _one(

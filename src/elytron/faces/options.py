@@ -21,7 +21,7 @@ from elytron.agent import Agent
 from elytron.config import Config
 from elytron.errors import InvalidArgument, NotFound
 from elytron.faces.visible import clip_name
-from elytron.store import Store
+from elytron.store import Store, is_address
 
 DEFAULT_STORE = "data/memory"
 COMMON = ("store", "config_file", "settings", "as_json")  # the names of every command's options
@@ -36,7 +36,8 @@ Command = Callable[..., None]
 class Place:
     """Where a command works, by which settings, and for whom it prints."""
 
-    path: Path | None  # None only where a command has a default of its own
+    # A str is an address. None only where a command has a default of its own.
+    path: Path | str | None
     config_file: str | None
     settings: Mapping[str, str]
     as_json: bool
@@ -45,7 +46,7 @@ class Place:
         """The settings: `--set` wins over the environment, which wins over the file."""
         return config_sources.load(self.config_file, self.settings, os.environ)
 
-    def open(self, path: Path | None = None) -> Store:
+    def open(self, path: Path | str | None = None) -> Store:
         """The store at *path*, or at the one that was given; use it in a `with` block."""
         # Not `elytron.open`: a setting named as one of its arguments has to be refused by name.
         return Store(path or self.path or DEFAULT_STORE, self.settled())
@@ -64,13 +65,14 @@ def common_without_store(command: Command) -> Command:
 def _common(command: Command, *, default_store: str | None) -> Command:
     @click.option(
         "--store",
-        metavar="PATH",
+        metavar="PLACE",
         default=default_store,
         envvar="ELYTRON_STORE" if default_store else None,
         callback=_store_path,
-        help=f"Folder of the store; `{DEFAULT_STORE}` if neither this nor ELYTRON_STORE is given."
+        help="Folder of the store, or its postgresql:// address;"
+        f" `{DEFAULT_STORE}` if neither this nor ELYTRON_STORE is given."
         if default_store
-        else "Folder of a store to keep; a temporary one if not given.",
+        else "Of a store to keep; a temporary one if not given.",
     )
     @click.option(
         "--config",
@@ -91,7 +93,7 @@ def _common(command: Command, *, default_store: str | None) -> Command:
     @functools.wraps(command)
     def run(
         *args: Any,
-        store: Path | None,
+        store: Path | str | None,
         config_file: str | None,
         settings: Mapping[str, str],
         as_json: bool,
@@ -215,8 +217,8 @@ def held_agent(store: Store, name: str) -> Agent:
         return agent
     names = store.agents()
     if not names:
-        raise NotFound(f"no agent is called {quoted(name)}: {store.path} holds none")
-    raise NotFound(f"no agent is called {quoted(name)} in {store.path}{hint(name, names)}")
+        raise NotFound(f"no agent is called {quoted(name)}: {store.shown} holds none")
+    raise NotFound(f"no agent is called {quoted(name)} in {store.shown}{hint(name, names)}")
 
 
 def hint(name: str, names: list[str]) -> str:
@@ -236,7 +238,9 @@ def quoted(name: str) -> str:
     return f"'{clip_name(name, _NAME_SHOWN)}'"
 
 
-def _store_path(_ctx: click.Context, _param: click.Parameter, value: str | None) -> Path | None:
+def _store_path(
+    _ctx: click.Context, _param: click.Parameter, value: str | None
+) -> Path | str | None:
     if value is None:
         return None
     if not value:
@@ -244,8 +248,9 @@ def _store_path(_ctx: click.Context, _param: click.Parameter, value: str | None)
     try:
         value.encode()
     except UnicodeEncodeError as error:
-        raise click.BadParameter(f"{value!r:.80} is not UTF-8, which SQLite needs") from error
-    return Path(value)
+        shown = "the address" if is_address(value) else f"{value!r:.80}"  # it has a password
+        raise click.BadParameter(f"{shown} is not UTF-8, which the store needs") from error
+    return value if is_address(value) else Path(value)
 
 
 def read_pairs(

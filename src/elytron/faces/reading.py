@@ -235,7 +235,7 @@ def _store_usage(place: Place) -> None:
         found = costs.read_store(store)
     total_bytes = found.total_bytes
     if place.as_json:
-        partly = {"path": store.path, "total_bytes": total_bytes, "agents": found.agents}
+        partly = {"path": store.shown, "total_bytes": total_bytes, "agents": found.agents}
         documents.write(partly if found.usage is None else found.usage)
     else:
         from elytron.faces import usage_tables
@@ -243,7 +243,7 @@ def _store_usage(place: Place) -> None:
 
         limit = store.config.max_total_bytes
         show(usage_tables.usages(found.agents), "")
-        show(usage_tables.total(str(store.path), len(found.agents), total_bytes, limit))
+        show(usage_tables.total(store.shown, len(found.agents), total_bytes, limit))
         if found.usage is not None:
             show(usage_tables.store_details(found.usage))
     costs.raise_first_error(found.agents)
@@ -276,7 +276,7 @@ def agents(place: Place) -> None:
     if place.as_json:
         documents.write(costs.rows(found))
     elif not found:
-        note(f"{store.path} holds no agents")
+        note(f"{store.shown} holds no agents")
     else:
         from elytron.faces import usage_tables
         from elytron.faces.terminal import show

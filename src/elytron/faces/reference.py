@@ -28,7 +28,7 @@ dash comes after `--`, as in `elytron recall Bob -- "-5 degrees?"`.
 
 | option | what it does |
 |---|---|
-| `--store PATH` | Folder of the store. Without it `ELYTRON_STORE`, else `{DEFAULT_STORE}`. |
+| `--store PLACE` | Folder or `postgresql://` address. Else `ELYTRON_STORE`, or `{DEFAULT_STORE}`. |
 | `--config FILE` | Settings in YAML. Without it the file named by `ELYTRON_CONFIG`, if any. |
 | `--set NAME=VALUE` | A setting, such as `max_db_size_mb=50`; may be repeated. |
 | `--json` | Print for programs. |

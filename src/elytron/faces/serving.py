@@ -127,7 +127,7 @@ def serve(
         )
         document = {
             "url": listener.url,
-            "store": store.path,
+            "store": store.shown,
             "tokens": None if tokens is None else len(tokens),
             "dashboard": dashboard,
         }

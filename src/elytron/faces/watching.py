@@ -88,7 +88,7 @@ def _look(store: Store, agent: str | None) -> StoreCosts:
 def _document(store: Store, look: StoreCosts) -> dict[str, object]:
     now = {"at": datetime.now().astimezone()}
     if look.usage is None:
-        known = {"path": store.path, "total_bytes": look.total_bytes}
+        known = {"path": store.shown, "total_bytes": look.total_bytes}
         return {**now, **known, "agents": look.agents}
     return {**now, **documents.plain(look.usage), "agents": look.agents}
 
@@ -119,7 +119,7 @@ def _frame(store: Store, look: StoreCosts, *, rows_max: int | None) -> "list[Ren
 
     config = store.config
     total = usage_tables.total(
-        str(store.path), len(look.agents), look.total_bytes, config.max_total_bytes
+        store.shown, len(look.agents), look.total_bytes, config.max_total_bytes
     )
     # The totals stand first: what a small terminal has no room for are the least full.
     parts: list[RenderableType] = [Text(f"{datetime.now().astimezone():%Y-%m-%d %H:%M:%S}"), total]

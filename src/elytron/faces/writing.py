@@ -99,7 +99,7 @@ def import_(
         from elytron.faces.terminal import show
 
         show(tables.imports(poured.agents), *tables.bad_lines(poured.agents))
-        show("", speed(poured, store.path))
+        show("", speed(poured, store))
         answers = ask(store, pouring.carried_questions(file, questions, agent=agent))
         show(*shown(answers, hits_max=1, languages=store.config.languages), "")
         show(usage_tables.usages(costs.read(store, [report.agent for report in poured.agents])))

@@ -30,7 +30,7 @@ from elytron.graph.client import Behind, GraphClient, GraphState, Rows, Statemen
 from elytron.graph.statements import EMPTY_BYTES, Batch, first_bytes, schema, statements
 from elytron.ledger import feeds, reads
 from elytron.ledger.database import Database
-from elytron.ledger.sqlite import Ledger
+from elytron.ledger.ledgers import Ledger
 
 _log = logging.getLogger("elytron.graph")
 
@@ -307,7 +307,7 @@ class Projection:
             if not (changes and complete):  # forgotten since it was looked: the next look tells
                 return state
             page = batches.cut(db, changes, state.position)
-            batch = batches.changed(db, page, ledger.path)
+            batch = batches.changed(db, page, ledger.source)
         size_bytes = state.bytes + batch.growth_bytes(self._config.engine)
         size_bytes += first_bytes(batch.nodes)
         self._ask_for_room(work.name, size_bytes + min(_LOG_BYTES, size_bytes))
@@ -386,7 +386,7 @@ class Projection:
             self._allow(name, size_bytes)
 
     def _identity(self, db: Database, ledger: Ledger) -> str:
-        return f"{self._config.engine}-{VERSION}-{feeds.identity(db, ledger.path)}"
+        return f"{self._config.engine}-{VERSION}-{feeds.identity(db, ledger.source)}"
 
     def _is_known(self, ledger: Ledger) -> bool:
         with self._mutex:
@@ -450,7 +450,9 @@ def _rows_up_to(ledger: Ledger, upto: int) -> Iterator[Batch]:
         after = 0
         while True:
             with ledger.reading(snapshot=True) as db:
-                batch, after = batches.built(db, table, after=after, upto=upto, source=ledger.path)
+                batch, after = batches.built(
+                    db, table, after=after, upto=upto, source=ledger.source
+                )
             if not after:
                 break
             yield batch

@@ -1,6 +1,7 @@
-"""Integers: many numbers as one bound value, whichever database is asked."""
+"""Integers: many numbers, or texts, as one bound value, whichever database is asked."""
 
 import array
+import json
 from collections.abc import Iterable
 from typing import Any
 
@@ -17,7 +18,12 @@ class Integers:
 
 
 def bind(_cursor: apsw.Cursor, _place: int, value: object) -> Any:
-    """How SQLite is given `Integers`: apsw asks for it where it does not know a value's type."""
+    """
+    How SQLite is given `Integers`, or a list of texts for `json_each(?)`: apsw asks for it where it
+    does not know a value's type.
+    """
+    if isinstance(value, list):
+        return json.dumps(value)
     if not isinstance(value, Integers):
         raise TypeError(f"a {type(value).__name__} cannot be bound to a statement")
     # carray refuses an empty buffer; no key is 0.

@@ -44,7 +44,7 @@ class Sought:
             ("m.kind = ?", self.kind),
             (
                 "m.kind IN (SELECT value FROM json_each(?))",
-                None if self.kinds is None else json.dumps(self.kinds),
+                None if self.kinds is None else list(self.kinds),
             ),
             ("m.created_us >= ?", self.since_us),
             ("m.created_us < ?", self.until_us),

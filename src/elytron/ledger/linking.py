@@ -121,7 +121,7 @@ class Links:
                 wanted[key] = max(
                     wanted.get(key, (0.0, 0)), (float(mention.confidence), mention.why)
                 )
-        gone = [key for key in held if key not in stay and key not in wanted]
+        gone = [key for key in held if key not in stay and wanted.get(key) != held[key]]
         new = [(key, *found) for key, found in wanted.items() if held.get(key) != found]
         if not gone and not new:
             return False
@@ -130,7 +130,7 @@ class Links:
             [(source.key, key) for key in gone],
         )
         self._db.executemany(
-            "REPLACE INTO mentions VALUES(?, ?, ?, ?)", [(source.key, *found) for found in new]
+            "INSERT INTO mentions VALUES(?, ?, ?, ?)", [(source.key, *found) for found in new]
         )
         self._notes.add_change(LINK, source.kind, source.key)
         return True

@@ -9,6 +9,8 @@ from typing import Any, NamedTuple, Protocol
 
 from elytron.errors import Conflict
 from elytron.ledger import rows, space, words
+from elytron.ledger.carried import CARRIED
+from elytron.ledger.carrying import Carrying
 from elytron.ledger.database import Database
 from elytron.ledger.integers import Integers
 from elytron.ledger.ops import (
@@ -55,6 +57,7 @@ class Transaction(Protocol):
     messages: int
     granted_bytes: int | None
     graph_bytes: int
+    half_done: bool
 
     def add_change(self, op: int, kind: int, key: int | None = None) -> int: ...
     def add_changes(
@@ -63,6 +66,7 @@ class Transaction(Protocol):
     def add_message(self, row: tuple[Any, ...], draft: Draft) -> None: ...
     def add_user(self, id: str, arrived_us: int) -> int: ...
     def drop_vectors(self, keys: Sequence[int]) -> None: ...
+    def drop_words(self, keys: Sequence[int]) -> bool: ...
     def replace_words(self, key: int, terms: bytes | None) -> None: ...
     def whole(self, value: object) -> int: ...
 
@@ -127,6 +131,8 @@ class Moves:
             case AllowGraph(graph_bytes):
                 self._db.execute("REPLACE INTO meta VALUES('graph_bytes', ?)", (str(graph_bytes),))
                 self._writes.graph_bytes = graph_bytes
+            case _ if isinstance(op, CARRIED):
+                return Carrying(self._writes, self._db).apply(op)
             case _:  # or a caller would take it for done
                 raise AssertionError(f"no op of a ledger: {type(op).__name__}")
         return None
@@ -148,13 +154,17 @@ class Moves:
     def _take_over(self, dead: Sequence[str], run: str) -> int:
         taken = 0
         for one in dead:
+            # What was taken over before keeps its name; the others' names may be taken by it.
             self._db.execute(
-                "UPDATE OR REPLACE moving SET run = ?2, segment ="
-                " CASE WHEN segment LIKE ?3 || '%' THEN segment ELSE ?3 || segment END"
-                " WHERE run = ?1",
+                "REPLACE INTO moving SELECT DISTINCT"
+                " CASE WHEN segment LIKE ?3 || '%' THEN segment ELSE ?3 || segment END, ?2"
+                " FROM moving WHERE run = ?1",
                 (one, run, TAKEN_OVER),
             )
             taken += self._db.changes()
+            self._db.execute(
+                "DELETE FROM moving WHERE run = ? AND segment NOT LIKE ? || '%'", (one, TAKEN_OVER)
+            )
         return taken
 
     def _note_gone(self, keys: Sequence[int]) -> None:
@@ -212,8 +222,7 @@ class Moves:
 
     def _drop_beside(self, gone: list[int]) -> None:
         """Remove what stands beside messages: words, vectors, marks, mentions."""
-        for key in gone:
-            self._writes.replace_words(key, None)
+        self._writes.drop_words(gone)
         self._writes.drop_vectors(gone)
         keys = Integers(gone)
         for table in ("marks", "uses"):

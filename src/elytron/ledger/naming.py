@@ -21,6 +21,7 @@ CONCEPT_COLUMNS = (
 )
 _FIND = f"SELECT {CONCEPT_COLUMNS} FROM concepts c WHERE c.folded = ?"
 _KEYS = "(SELECT value FROM carray(?))"
+_ALL = (1 << 63) - 1
 
 
 class Notes(Protocol):
@@ -191,7 +192,7 @@ class Concepts:
             (key, before),
         )
 
-    def drop(self, keys: Sequence[int], *, at_once: int = -1) -> bool:
+    def drop(self, keys: Sequence[int], *, at_once: int = _ALL) -> bool:
         """
         Remove these concepts, and at most so many mentions and relations of them; whether more may
         be left.

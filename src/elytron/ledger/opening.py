@@ -15,10 +15,10 @@ import apsw
 
 from elytron.config import Config
 from elytron.errors import Busy, Corrupt, Unavailable
-from elytron.ledger import files, pages, schema, swapping
+from elytron.ledger import carrying, files, pages, schema, swapping
+from elytron.ledger.beginning import identity, set_up
 from elytron.ledger.connection import PAGE_BYTES, STORAGE_ERRORS, connect, translate
 from elytron.ledger.lock import FileLock
-from elytron.ledger.writes import identity, set_up
 
 _log = logging.getLogger("elytron.ledger")
 _TRIES = 3  # to open it, while another process puts another file in its place
@@ -33,13 +33,16 @@ class Locked(Protocol):
 class LedgerFile:
     """One agent's file. `languages` are those that it says it is indexed in, once opened."""
 
-    def __init__(self, store: Path, name: str, config: Config, *, vfs: str | None) -> None:
+    def __init__(
+        self, store: Path, name: str, config: Config, *, vfs: str | None, carrying: bool = False
+    ) -> None:
         self.folder = files.agent_folder(store, name)
         self.path = self.folder / files.LEDGER
         self.name = name
         self.languages = ",".join(config.languages)
         self._config = config
         self._vfs = vfs
+        self._carrying = carrying
         self._path_text = str(self.path)  # for what is asked at each commit
         self._opened: tuple[int, int] | None = None  # which file it was
 
@@ -202,6 +205,8 @@ class LedgerFile:
             raise Corrupt(
                 f"{self.path} is the memory of {name!r}, not of {self.name!r}; it was left as it is"
             )
+        if not self._carrying and carrying.is_half(db, self.path):
+            raise carrying.half_done(self.path)
 
 
 def name_within(folder: Path) -> str | None:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from elytron.ledger.carried import BeginCarrying, CarriedOp, DropRows, EndCarrying
 from elytron.ledger.embedded import DropVectors, EmbeddedOp, EvictVectors
 from elytron.ledger.learned import (
     ClearLearned,
@@ -352,6 +353,9 @@ REMOVING = (
     ClearLearned,
     EvictVectors,
     DropVectors,
+    BeginCarrying,
+    DropRows,
+    EndCarrying,
     Vacuum,
     MergeWords,
     Grant,
@@ -385,4 +389,5 @@ Op = (
     | NoteUses
     | LearnedOp
     | EmbeddedOp
+    | CarriedOp
 )

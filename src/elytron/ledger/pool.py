@@ -13,6 +13,7 @@ from collections.abc import Callable
 import apsw
 
 from elytron.errors import Busy
+from elytron.ledger import bundles
 from elytron.ledger.connection import Deadline
 
 _IDLE_EACH = 1
@@ -81,10 +82,12 @@ class Readers:
             self._places.release()
             raise
         reader.deadline.at = deadline
+        bundles.begin()
         return reader
 
     def give_back(self, reader: Reader, *, broken: bool = False) -> None:
         """Return a reader; a *broken* one is closed, and so is one too many."""
+        bundles.end()
         reader.deadline.at = float("inf")
         with self._mutex:
             keep = not (broken or self._closed) and (

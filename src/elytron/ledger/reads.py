@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 from elytron.errors import Corrupt
-from elytron.ledger import rows, space
+from elytron.ledger import bundles, rows, space
 from elytron.ledger.database import Database
 from elytron.ledger.integers import Integers
 from elytron.ledger.schema import MESSAGE, SAVE
@@ -45,6 +45,12 @@ _USERS = "SELECT key, id, folded, created_us, checksum FROM users"
 _PLACE = (
     "m.key, m.session, m.position, m.user, m.role, octet_length(m.content), m.terms,"
     " instr(m.content, '?') > 0"
+)
+_PLACE_COLUMNS = "iiiiiibi"
+# The limit, which is none, keeps them a table of its own. PostgreSQL looks nothing up behind
+# row-level security by what it would have to compute on the way.
+_PAIRS = (
+    f"SELECT j.value ->> 0 AS session, j.value ->> 1 AS position FROM json_each(?) j LIMIT {2**62}"
 )
 
 
@@ -177,8 +183,8 @@ def sessions(db: Database, *, limit: int, source: object) -> list[Session]:
         "SELECT key, (SELECT count(*) FROM messages WHERE session = shown.key),"
         " (SELECT min(at_us) FROM messages WHERE session = shown.key),"
         " (SELECT max(at_us) FROM messages WHERE session = shown.key)"
-        " FROM (SELECT s.key, (SELECT m.key FROM messages m WHERE m.session = s.key"
-        " ORDER BY m.position DESC LIMIT 1) AS last FROM sessions s"
+        " FROM (SELECT key, last FROM (SELECT s.key, (SELECT m.key FROM messages m"
+        " WHERE m.session = s.key ORDER BY m.position DESC LIMIT 1) AS last FROM sessions s) spoken"
         " WHERE last IS NOT NULL ORDER BY last DESC LIMIT ?) shown ORDER BY last DESC",
         (limit,),
     )
@@ -200,10 +206,8 @@ def newest(db: Database, session: str, *, limit: int) -> list[int]:
 
 def unindexed(db: Database, source: object) -> list[Place]:
     """The newest messages, whose words are not in the index yet."""
-    found = rows.fetch(
-        db, f"SELECT {_PLACE} FROM messages m WHERE m.key > (SELECT key FROM indexed)"
-    )
-    return _to_places(found, source)
+    sql = f"SELECT {_PLACE} FROM messages m WHERE m.key > (SELECT key FROM indexed)"
+    return _to_places(bundles.fetch(db, sql, _PLACE_COLUMNS), source)
 
 
 def _to_places(found: list[tuple[Any, ...]], source: object) -> list[Place]:
@@ -239,7 +243,7 @@ def accepted(db: Database, keys: Sequence[int], accept: Filter) -> set[int]:
     """Those of *keys* that are messages, and pass the filter."""
     where, values = accept.where()
     sql = f"SELECT m.key FROM messages m WHERE m.key IN (SELECT value FROM carray(?)){where}"
-    return {key for (key,) in db.execute(sql, (Integers(keys), *values))}
+    return set(bundles.fetch_keys(db, sql, (Integers(keys), *values)))
 
 
 def places(db: Database, keys: Sequence[int], source: object) -> list[Place]:
@@ -252,9 +256,10 @@ def places(db: Database, keys: Sequence[int], source: object) -> list[Place]:
     if not all(type(key) is int for key in keys):
         raise Corrupt(f"{source}: its word index is damaged; run `elytron check --repair`")
     found = _to_places(
-        rows.fetch(
+        bundles.fetch(
             db,
             f"SELECT {_PLACE} FROM messages m WHERE m.key IN (SELECT value FROM carray(?))",
+            _PLACE_COLUMNS,
             (Integers(keys),),
         ),
         source,
@@ -262,10 +267,11 @@ def places(db: Database, keys: Sequence[int], source: object) -> list[Place]:
     held = {(place.session, place.position) for place in found}
     wanted = {(session, at + step) for session, at in held for step in (-1, 1)} - held
     found += _to_places(
-        rows.fetch(
+        bundles.fetch(
             db,
-            f"SELECT {_PLACE} FROM json_each(?) j CROSS JOIN messages m"
-            " ON m.session = j.value ->> 0 AND m.position = j.value ->> 1",
+            f"SELECT {_PLACE} FROM ({_PAIRS}) p CROSS JOIN messages m"
+            " ON m.session = p.session AND m.position = p.position",
+            _PLACE_COLUMNS,
             (json.dumps(list(wanted)),),
         ),
         source,
@@ -277,7 +283,7 @@ def users_named(db: Database, folded_names: Iterable[str]) -> dict[int, str]:
     """The users whose folded id is among these names: key -> that name."""
     found = db.execute(
         "SELECT u.key, u.folded FROM json_each(?) j CROSS JOIN users u ON u.folded = j.value",
-        (json.dumps(list(folded_names)),),
+        (list(folded_names),),
     )
     return dict(found)
 

@@ -76,6 +76,18 @@ def _table_bytes(db: apsw.Connection, name: str) -> int:
 
 
 @functools.singledispatch
+def faults(db: Database) -> list[str]:
+    """What the database itself finds wrong with the ledger, a line for each. Reads all of it."""
+    raise TypeError(type(db).__name__)
+
+
+@faults.register
+def _(db: apsw.Connection) -> list[str]:
+    lines = db.execute("PRAGMA integrity_check(20)").fetchall()
+    return [str(line) for (line,) in lines if line != "ok"]
+
+
+@functools.singledispatch
 def version(db: Database) -> int:
     """What changes when another connection has written. SQLite tells it for 30 ns."""
     raise TypeError(type(db).__name__)

@@ -47,17 +47,19 @@ class Ledger:
         slots: Slots,
         vfs: str | None = None,
         upkeep: bool = False,
+        carrying: bool = False,
         uses: Uses | None = None,
         on_near: Callable[[], None] = lambda: None,
     ) -> None:
         """
         Args:
             upkeep: this one makes room for others; it may use the file's last pages.
+            carrying: it may be opened while it is half done, see `carrying.py`.
             uses: what all who have this agent open in this process count of its messages' uses.
             on_near: called now and then, in `commit`, while the file is near its limit. Must
                 return at once.
         """
-        self._file = LedgerFile(store, name, config, vfs=vfs)
+        self._file = LedgerFile(store, name, config, vfs=vfs, carrying=carrying)
         self.folder = self._file.folder
         self.path = self._file.path
         self._wal_path = f"{self.path}-wal"
@@ -107,6 +109,16 @@ class Ledger:
             self.close()
             raise
         return True
+
+    @property
+    def source(self) -> Path:
+        """How messages name it."""
+        return self.path
+
+    @property
+    def remains(self) -> tuple[str, ...]:
+        """Where copies of what was erased may be, beyond our reach: nowhere."""
+        return ()
 
     @property
     def languages(self) -> str:

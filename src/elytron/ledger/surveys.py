@@ -2,12 +2,11 @@
 Surveys: what upkeep has to know of a ledger: all its messages in short, and some of them whole.
 """
 
-import json
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from elytron.errors import Corrupt
-from elytron.ledger import rows
+from elytron.ledger import bundles, rows
 from elytron.ledger.database import Database
 from elytron.ledger.integers import Integers
 from elytron.ledger.moves import version
@@ -47,12 +46,14 @@ class Stored(NamedTuple):
 
 def worths(db: Database) -> list[Worth]:
     """All messages in short. Not verified: a wrong number costs an order, never a message."""
-    found = db.execute(
+    found = bundles.fetch(
+        db,
         "SELECT m.key, s.id, m.role, max(m.at_us, m.arrived_us),"
         " octet_length(m.content) + ifnull(octet_length(m.metadata), 0)"
         " + 2 * length(m.terms) + ?, k.importance, k.pinned, u.last_us"
         " FROM messages m LEFT JOIN sessions s ON s.key = m.session"
         " LEFT JOIN marks k ON k.key = m.key LEFT JOIN uses u ON u.key = m.key",
+        "i" * len(Worth._fields),
         (_ROW_BYTES,),
     )
     return [
@@ -68,6 +69,12 @@ def worths(db: Database) -> list[Worth]:
         )
         for key, session, role, at_us, size, importance, pinned, used_us in found
     ]
+
+
+def eldest(db: Database) -> tuple[int, int]:
+    """(how many messages there are, when the first of them was said or came, by what is later)."""
+    count, at_us = db.execute("SELECT count(*), min(max(at_us, arrived_us)) FROM messages").get
+    return count, at_us if type(at_us) is int else 0
 
 
 def stored(db: Database, keys: Iterable[int], source: object) -> tuple[list[Stored], list[int]]:
@@ -129,7 +136,7 @@ def counts(db: Database, tables: Iterable[str]) -> dict[str, int]:
 def keys_of(db: Database, ids: Iterable[str]) -> set[int]:
     """The keys of those messages, by their ids, that are held."""
     sql = "SELECT m.key FROM json_each(?) j CROSS JOIN messages m ON m.id = j.value"
-    return {key for (key,) in rows.fetch(db, sql, (json.dumps(list(ids)),))}
+    return {key for (key,) in rows.fetch(db, sql, (list(ids),))}
 
 
 def pairs(db: Database, sql: str) -> list[tuple[int, str]]:

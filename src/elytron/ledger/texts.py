@@ -4,7 +4,6 @@ Texts: what those read who go through messages and memories in the order of chan
 Unlike the graph they care for texts alone: what was saved or edited, and is still there.
 """
 
-import json
 import logging
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
@@ -181,7 +180,7 @@ def heard(db: Database, folded: Iterable[str]) -> dict[str, tuple[str, int, int]
     found = db.execute(
         "SELECT h.folded, h.name, h.times, h.key FROM json_each(?) j"
         " CROSS JOIN heard h ON h.folded = j.value",
-        (json.dumps(list(folded)),),
+        (list(folded),),
     )
     return {row[0]: row[1:] for row in found}
 

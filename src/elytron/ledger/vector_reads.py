@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from elytron.errors import Corrupt
-from elytron.ledger import rows, texts
+from elytron.ledger import bundles, rows, texts
 from elytron.ledger.database import Database
 from elytron.ledger.integers import Integers
 from elytron.ledger.schema import MESSAGE, NO_VECTOR_GIVEN, NO_VECTOR_ROOM
@@ -76,7 +76,7 @@ def wanted(db: Database, found: Iterable[tuple[int, int]], source: object) -> li
     held = {
         key
         for table in ("vectors", "shared")
-        for (key,) in rows.fetch(db, f"SELECT key FROM {table} WHERE key IN {_KEYS}", (keys,))
+        for key in bundles.fetch_keys(db, f"SELECT key FROM {table} WHERE key IN {_KEYS}", (keys,))
     }
     return [
         Wanted(
@@ -112,9 +112,10 @@ def added(db: Database, *, after: int, limit: int) -> list[StoredVector]:
 
 def of_keys(db: Database, keys: Sequence[int]) -> list[tuple[int, int, float, bytes]]:
     """(key, projection, scale, data) of those of these messages and memories that have one."""
-    found: list[tuple[int, int, float, bytes]] = rows.fetch(
+    found: list[tuple[int, int, float, bytes]] = bundles.fetch(
         db,
         f"SELECT key, projection, scale, data FROM vectors WHERE key IN {_KEYS}",
+        "iiib",
         (Integers(keys),),
     )
     if _any_shared(db):

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 
 import apsw
 
-from elytron.ledger import rows
+from elytron.ledger import bundles, rows
 from elytron.ledger.database import Database
 from elytron.ledger.reads import Filter
 
@@ -75,7 +75,7 @@ def _(db: apsw.Connection, hashes: Iterable[bytes], accept: Filter, *, limit: in
             "SELECT m.key FROM words CROSS JOIN messages m ON m.key = words.rowid"
             f" WHERE words MATCH ?{where} ORDER BY words.rank LIMIT ?"
         )
-    return [key for (key,) in db.execute(sql, (_any_of(hashes), *values, limit))]
+    return bundles.fetch_keys(db, sql, (_any_of(hashes), *values, limit))
 
 
 @functools.singledispatch
@@ -115,7 +115,7 @@ def _(
         "SELECT m.key FROM words CROSS JOIN messages m ON m.key = words.rowid"
         f" WHERE words MATCH ?{where} ORDER BY {order} LIMIT ?"
     )
-    return [key for (key,) in db.execute(sql, (query, *values, limit))]
+    return bundles.fetch_keys(db, sql, (query, *values, limit))
 
 
 @functools.singledispatch

@@ -104,14 +104,14 @@ def _(db: apsw.Connection, entries: Sequence[tuple[int, bytes]]) -> None:
 
 
 @functools.singledispatch
-def remove(db: Database, key: int) -> None:
-    """Take a message out of the index, if it is in it."""
+def remove(db: Database, keys: Sequence[int]) -> None:
+    """Take messages out of the index, those that are in it."""
     raise TypeError(type(db).__name__)
 
 
 @remove.register
-def _(db: apsw.Connection, key: int) -> None:
-    db.execute("DELETE FROM words WHERE rowid = ?", (key,))
+def _(db: apsw.Connection, keys: Sequence[int]) -> None:
+    db.executemany("DELETE FROM words WHERE rowid = ?", [(key,) for key in keys])
 
 
 @functools.singledispatch

@@ -5,13 +5,12 @@ An op that fails with one of our errors has changed nothing yet, so its neighbou
 transaction stand; the one op of several steps, a `Save` of many, undoes itself by a savepoint.
 """
 
-import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from elytron.embed.policy import DECLINED
 from elytron.errors import Conflict, Corrupt, NotFound
-from elytron.ledger import rows, space, surveys, vectors, words
+from elytron.ledger import carrying, rows, space, surveys, vectors, words
 from elytron.ledger.database import Database
 from elytron.ledger.embedded import EMBEDDED
 from elytron.ledger.learned import LEARNED
@@ -95,6 +94,7 @@ class Writes:
         self.messages = 0
         self.granted_bytes: int | None = None
         self.graph_bytes = 0
+        self.half_done = False
         self._version: int | None = None
         self._indexed: int | None = None  # the key up to which there are words
         self._newest = 0  # the key that was saved last on this connection
@@ -117,6 +117,7 @@ class Writes:
             granted = self._execute("SELECT value FROM meta WHERE name = 'granted_bytes'").get
             self.granted_bytes = None if granted is None else int(granted)
             self.graph_bytes = surveys.graph_bytes(self._db)
+            self.half_done = carrying.is_half(self._db, self.source)
             self._indexed = None
         self._version = None  # until this transaction has ended well
         return others_wrote
@@ -186,6 +187,11 @@ class Writes:
 
     def apply(self, op: Op) -> Any:
         """Apply one op and return its result."""
+        if self.half_done and not isinstance(op, carrying.WHILE_HALF):
+            raise carrying.half_done(self.source)
+        return self._apply(op)
+
+    def _apply(self, op: Op) -> Any:
         match op:
             case SaveOne(draft):
                 return self._save(draft)
@@ -373,7 +379,7 @@ class Writes:
         # Noted first: the number has to lie above the key, which may be the newest.
         self.add_change(DELETE, MESSAGE, key)
         self._execute("DELETE FROM messages WHERE key = ?", (key,))
-        self.replace_words(key, None)
+        self.drop_words([key])
         self.drop_vectors([key])
         for table in ("marks", "uses"):
             self._execute(f"DELETE FROM {table} WHERE key = ?", (key,))
@@ -423,11 +429,19 @@ class Writes:
         vectors.drop(self._db, keys)
 
     def replace_words(self, key: int, terms: bytes | None) -> None:
-        if key <= self.whole(self._execute(_FIND_INDEXED).get):  # else its turn is still to come
-            self._stirred_bytes += len(terms or b"") + _PAGE_BYTES // 64
-            words.remove(self._db, key)
-            if terms is not None:
-                words.add(self._db, [(key, terms)])
+        """Index a message anew, or no more."""
+        if self.drop_words([key]) and terms is not None:
+            self._stirred_bytes += len(terms)
+            words.add(self._db, [(key, terms)])
+
+    def drop_words(self, keys: Sequence[int]) -> bool:
+        """Take messages out of the word index; whether any were in it. Others' turn never comes."""
+        indexed = self.whole(self._execute(_FIND_INDEXED).get)
+        held = [key for key in keys if key <= indexed]
+        if held:
+            self._stirred_bytes += len(held) * (_PAGE_BYTES // 64)
+            words.remove(self._db, held)
+        return bool(held)
 
     def _reindex(self, op: Reindex) -> None:
         for key, content, terms in op.entries:
@@ -476,19 +490,3 @@ class Writes:
         else:
             self._db.executemany(_ADD_CHANGE, added[-self._change_max :])
         return seq
-
-
-def set_up(db: Database, *, name: str, languages: str) -> None:
-    """The first rows of a new ledger."""
-    created_us = time.time_ns() // 1000
-    for key, value in (("agent", name), ("languages", languages), ("created_us", created_us)):
-        db.execute("INSERT INTO meta VALUES(?, ?)", (key, str(value)))
-    db.execute("INSERT INTO indexed VALUES(0)")
-
-
-def identity(db: Database, source: object) -> tuple[str, str]:
-    """(agent, languages) as the ledger itself has them."""
-    found = dict(rows.fetch(db, "SELECT name, value FROM meta"))
-    if "agent" not in found or "languages" not in found:
-        raise Corrupt(f"{source} does not say whose it is; the file was left as it is")
-    return found["agent"], found["languages"]

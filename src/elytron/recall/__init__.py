@@ -14,7 +14,7 @@ from elytron.concepts.known import KnownNames
 from elytron.config import Config
 from elytron.ledger import knowledge, reads, vectors
 from elytron.ledger.database import Database
-from elytron.ledger.sqlite import Ledger
+from elytron.ledger.ledgers import Ledger
 from elytron.recall import archived, candidates, rank, reach
 from elytron.recall.looking import Looking, identity
 from elytron.recall.nearest import Nearest
@@ -50,9 +50,9 @@ def answer(
     question = replace(question, terms=(*question.terms, *dates))
     with ledger.reading(snapshot=True) as db:
         sources = _sources(
-            db, question, config, analyzer, nearest, known, looking=looking, source=ledger.path
+            db, question, config, analyzer, nearest, known, looking=looking, source=ledger.source
         )
-        found = candidates.find(db, question, config=config, source=ledger.path, sources=sources)
+        found = candidates.find(db, question, config=config, source=ledger.source, sources=sources)
         gone: dict[int, Message] = {}
         if archive is not None and question.accept is not None and question.terms:
             found, gone = archived.join(
@@ -61,15 +61,15 @@ def answer(
         if found is None:
             return []
         best, texts = _best(
-            db, found, gone, limit=question.limit, config=config, source=ledger.path
+            db, found, gone, limit=question.limit, config=config, source=ledger.source
         )
         if _different(texts) < question.limit <= len(best) and not gone:
             # Equal texts took the places of the candidates: there may be others behind them.
             wider = replace(question, limit=question.limit + _WIDER_TIMES * config.candidates_max)
-            found = candidates.find(db, wider, config=config, source=ledger.path, sources=sources)
+            found = candidates.find(db, wider, config=config, source=ledger.source, sources=sources)
             assert found is not None, "what was found is there still"
             best, texts = _best(
-                db, found, gone, limit=question.limit, config=config, source=ledger.path
+                db, found, gone, limit=question.limit, config=config, source=ledger.source
             )
     asking = not found.dialogue  # of an assistant one asks for what one tells
     looked = {key: looking.at(text, asking=asking) for key, text in texts.items()}
@@ -91,11 +91,11 @@ def memories(
     """
     with ledger.reading(snapshot=True) as db:
         sources = candidates.Sources(*_by_vectors(db, question, nearest))
-        found = candidates.find(db, question, config=config, source=ledger.path, sources=sources)
+        found = candidates.find(db, question, config=config, source=ledger.source, sources=sources)
         if found is None:
             return []
         keys = [one.key for one in rank.rank(found, limit=question.limit, config=config)]
-        held = knowledge.memories_of(db, keys, ledger.path)
+        held = knowledge.memories_of(db, keys, ledger.source)
     ledger.uses.note(keys)
     return [held[key] for key in keys]
 

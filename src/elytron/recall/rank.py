@@ -78,7 +78,10 @@ def rank(found: Candidates, *, limit: int, config: Config) -> list[Ranked]:
     words = _Words(places, found, config)
     best, share = words.best, config.vector_weight if found.cosines else 0.0
     near = _nearness(places, found.cosines, config) if share else [0.0] * len(places)
-    parts = [1 - share * (place.key in found.cosines or _short(place, config)) for place in places]
+    parts = [1.0] * len(places)
+    if share:
+        cosines = found.cosines
+        parts = [1 - share * (place.key in cosines or _short(place, config)) for place in places]
     base = [
         part * score + share * best * nearness
         for part, score, nearness in zip(parts, words.scores, near, strict=True)
@@ -150,7 +153,7 @@ class _Words:
         self._idf = idf
         self._coverage = config.coverage_weight / max(sum(idf), _TINY)
         self._least = 1 - config.coverage_weight
-        self._sums = {0: 0.0}  # of the idf of words, by the bits that stand for them
+        self._shares: dict[tuple[int, int], float] = {}  # by the bits of words held, and nearby
         self._own: list[list[float] | None] = []  # what each word weighs in each place
         self._held: list[int] = []  # which words each place holds, a bit each
         self._weigh(places, found, idf, config)
@@ -158,19 +161,16 @@ class _Words:
         lists = [[own] if own else [] for own in self._own]
         answers = 1.0 if found.dialogue else config.answer_weight
         beside = [0] * len(places)
-        for n, m, steps in _pairs(places):
+        for there, here, steps in self._neighbours(places):
             worth = config.neighbour_weight if steps == 1 else config.second_neighbour_weight
-            if not worth:
+            own = self._own[there]
+            if not worth or own is None:
                 continue
-            for here, there in ((n, m), (m, n)):
-                own = self._own[there]
-                if own:
-                    # What was asked is what is answered, in few of the same words.
-                    asked = there < here and places[there].asks
-                    times = worth * answers if asked else worth
-                    lists[here].append([times * weight for weight in own])
-                    if steps == 1:
-                        beside[here] |= self._held[there]
+            # What was asked is what is answered, in few of the same words.
+            times = worth * answers if there < here and places[there].asks else worth
+            lists[here].append([times * weight for weight in own])
+            if steps == 1:
+                beside[here] |= self._held[there]
         self.scores = [
             self._score(some, held, near)
             for some, held, near in zip(lists, self._held, beside, strict=True)
@@ -202,21 +202,35 @@ class _Words:
             self._own.append(own if held else None)
             self._held.append(held)
 
+    def _neighbours(self, places: Sequence[Place]) -> Iterator[tuple[int, int, int]]:
+        """(a place that holds words, another, steps) where these are one or two in a session."""
+        last = len(places) - 1
+        for there, own in enumerate(self._own):
+            if own is None:
+                continue
+            place = places[there]
+            session, at = place.session, place.position
+            for here in range(max(0, there - 2), min(last, there + 2) + 1):
+                other = places[here]
+                if here != there and other.session == session:
+                    steps = abs(other.position - at)
+                    if 1 <= steps <= 2:
+                        yield there, here, steps
+
     def _score(self, lists: list[list[float]], held: int, beside: int) -> float:
         """Each word where it weighs most, scaled by the share of the question that is held."""
         if not lists:
             return 0.0
         best = sum(lists[0]) if len(lists) == 1 else sum(map(max, *lists))
-        covered = self._sum(held) + _HELD_NEAR * self._sum(beside & ~held)
-        return best * (self._least + self._coverage * covered)
+        share = self._shares.get((held, beside))
+        if share is None:
+            covered = self._sum(held) + _HELD_NEAR * self._sum(beside & ~held)
+            share = self._shares[held, beside] = self._least + self._coverage * covered
+        return best * share
 
     def _sum(self, bits: int) -> float:
         """The idf of these words together."""
-        known = self._sums.get(bits)
-        if known is None:
-            known = sum([weight for n, weight in enumerate(self._idf) if bits >> n & 1])
-            self._sums[bits] = known
-        return known
+        return sum([weight for n, weight in enumerate(self._idf) if bits >> n & 1])
 
     def split(self, n: int) -> tuple[float, float]:
         """Of the score of a place, what its own words make, and what its neighbours add."""
@@ -230,17 +244,6 @@ class _Words:
         """The words that a place holds itself."""
         held = self._held[n]
         return tuple([name for m, name in enumerate(self._names) if held >> m & 1 and name])
-
-
-def _pairs(places: Sequence[Place]) -> Iterator[tuple[int, int, int]]:
-    """(one, later one, steps) of places that are one or two apart in their session."""
-    spots = [(place.session, place.position) for place in places]
-    for steps_on in (1, 2):
-        for n, ((session, at), (other, further)) in enumerate(
-            zip(spots, spots[steps_on:], strict=False)
-        ):
-            if session == other and 1 <= further - at <= 2:
-                yield n, n + steps_on, further - at
 
 
 def _nearness(places: Sequence[Place], cosines: Mapping[int, float], config: Config) -> list[float]:

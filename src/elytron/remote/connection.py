@@ -295,6 +295,8 @@ def error_of(told: Mapping[str, Any]) -> ElytronError:
             permanent=bool(told.get("permanent")),
             wait_s=float(wait_s) if isinstance(wait_s, int | float) else None,
         )
+    if kind is Unavailable:
+        return Unavailable(message, retryable=told.get("retryable") is True)
     return kind(message)
 
 

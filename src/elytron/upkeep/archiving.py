@@ -23,7 +23,7 @@ from elytron.ledger.moves import TAKEN_OVER
 from elytron.reports import Cleanup, Leaving
 from elytron.upkeep import reclaiming
 from elytron.upkeep.desk import Desk
-from elytron.upkeep.retention import Bounds, Fact, Leave, Plan, plan
+from elytron.upkeep.retention import Bounds, Fact, Leave, Plan, is_quiet, plan
 
 _log = logging.getLogger("elytron.upkeep")
 _PAGE = 500  # messages in memory at once
@@ -45,6 +45,10 @@ def plan_for(desk: Desk, bounds: Bounds, *, stay: frozenset[str] = frozenset()) 
     Args:
         stay: ids of messages that must not, since they are being written again.
     """
+    now_us = desk.clock.now_us()
+    held, eldest_us = desk.read(surveys.eldest)
+    if is_quiet(held, eldest_us, now_us=now_us, bounds=bounds):
+        return Plan((), held, 0, 0, 0)
     facts = [Fact._make(worth) for worth in desk.read(surveys.worths)]
     recent = desk.uses.last()
     if recent:
@@ -55,7 +59,7 @@ def plan_for(desk: Desk, bounds: Bounds, *, stay: frozenset[str] = frozenset()) 
     if stay:
         kept = desk.read(lambda db: surveys.keys_of(db, stay))
         facts = [fact._replace(pinned=True) if fact.key in kept else fact for fact in facts]
-    return plan(facts, now_us=desk.clock.now_us(), bounds=bounds)
+    return plan(facts, now_us=now_us, bounds=bounds)
 
 
 def described(desk: Desk, found: Plan, *, dry_run: bool) -> Cleanup:
@@ -181,7 +185,7 @@ def _leaving(
     for keys in _pages(sizes):
         whole, damaged = _read(desk, keys)
         for key in damaged:
-            _log.warning("%s: message row %d is damaged and stays", desk.ledger.path, key)
+            _log.warning("%s: message row %d is damaged and stays", desk.ledger.source, key)
         for stored in whole:
             if stored.message.pinned:  # since the plan was made
                 continue
@@ -211,7 +215,7 @@ def _pages(sizes: Mapping[int, int]) -> Iterator[list[int]]:
 
 
 def _read(desk: Desk, keys: Sequence[int]) -> tuple[list[surveys.Stored], list[int]]:
-    return desk.read(lambda db: surveys.stored(db, keys, desk.ledger.path))
+    return desk.read(lambda db: surveys.stored(db, keys, desk.ledger.source))
 
 
 def _kept_free(desk: Desk) -> int:
@@ -282,7 +286,7 @@ def heal(desk: Desk) -> int:
     all is left as it is while a damaged log lies beside the ledger: messages may have left in it.
     """
     if frames.aside(desk.ledger.path):
-        _log.info("%s: what moved is put right after `elytron check --repair`", desk.ledger.path)
+        _log.info("%s: what moved is put right after `elytron check --repair`", desk.ledger.source)
         return 0
     # What there is first, who is alive then: else what a run that begins in between has made is
     # taken for a dead one's, and that run is refused.

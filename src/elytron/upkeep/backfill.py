@@ -14,8 +14,8 @@ from elytron.embed import policy
 from elytron.errors import EmbedderUnavailable
 from elytron.ledger import surveys, vector_reads, vectors
 from elytron.ledger.embedded import Added
+from elytron.ledger.ledgers import Ledger
 from elytron.ledger.schema import MEMORY, MESSAGE
-from elytron.ledger.sqlite import Ledger
 from elytron.ledger.vector_reads import Wanted
 from elytron.reports import Embedded
 from elytron.upkeep.embedding import Embedding
@@ -91,7 +91,7 @@ def _pages(ledger: Ledger) -> Iterator[list[Wanted]]:
         while True:
             with ledger.reading(snapshot=True) as db:
                 keys = vector_reads.before(db, kind=kind, key=key, limit=_PAGE)
-                found = vector_reads.wanted(db, [(kind, one) for one in keys], ledger.path)
+                found = vector_reads.wanted(db, [(kind, one) for one in keys], ledger.source)
             if not keys:
                 break
             yield found[::-1]

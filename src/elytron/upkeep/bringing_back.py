@@ -22,6 +22,7 @@ from elytron.config import Config
 from elytron.errors import Busy, Conflict, Corrupt, DiskFull, ElytronError, NotFound, Unavailable
 from elytron.ledger import files, rows, schema, swapping
 from elytron.ledger.files import sync_folder
+from elytron.ledger.folder import FolderLedgers
 from elytron.ledger.lock import FileLock
 from elytron.reports import AgentRestored, BackupRestored, Finding, NotRestored
 from elytron.text import Analyzer
@@ -87,7 +88,7 @@ def bring_back(
 
 @contextlib.contextmanager
 def _upkeep(store: Path, config: Config) -> Iterator[Housekeeping]:
-    upkeep = Housekeeping(store, config, Analyzer(config.languages))
+    upkeep = Housekeeping(FolderLedgers(store, config), config, Analyzer(config.languages))
     try:
         yield upkeep
     finally:

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from elytron.archive import Archived, manifest
 from elytron.errors import Busy, Corrupt, ElytronError
-from elytron.ledger import frames, ops, rows, surveys, vector_reads, word_reads
+from elytron.ledger import frames, ops, rows, space, surveys, vector_reads, word_reads
 from elytron.ledger.connection import PAGE_BYTES, STORAGE_ERRORS
 from elytron.ledger.database import Database
 from elytron.ledger.embedded import REMOVED_PAGES, DropVectors, MendVectors
@@ -87,16 +87,15 @@ def _repaired(finding: Finding, repair: bool, work: Callable[[], object]) -> Fin
 def _file(desk: Desk) -> Iterator[Finding]:
     """What SQLite itself finds wrong."""
     try:
-        lines = desk.read(lambda db: rows.fetch(db, "PRAGMA integrity_check(20)"))
+        lines = desk.read(space.faults)
     except Busy:
         raise
     except ElytronError as error:
         yield Finding(FILE, str(error), repairable=isinstance(error, Corrupt))
         return
     # Those of the file come last.
-    for (line,) in sorted(lines, key=lambda line: "words" not in line[0]):
-        if line != "ok":
-            yield Finding("words" if "words" in line else FILE, line, repairable=True)
+    for line in sorted(lines, key=lambda line: "words" not in line):
+        yield Finding("words" if "words" in line else FILE, line, repairable=True)
 
 
 def _logs(desk: Desk) -> Iterator[Finding]:
@@ -405,7 +404,7 @@ def reindex(desk: Desk) -> None:
 
     def page(after: int) -> list[tuple[int, Message]]:
         while keys := desk.read(partial(surveys.keys, sql=_KEYS_AFTER, values=(after, _PAGE))):
-            whole, broken = desk.read(partial(surveys.stored, keys=keys, source=desk.ledger.path))
+            whole, broken = desk.read(partial(surveys.stored, keys=keys, source=desk.ledger.source))
             damaged.extend(broken)
             if whole:
                 return [(stored.key, stored.message) for stored in whole]

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from elytron.errors import ElytronError, OverBudget
 from elytron.ledger import rows
 from elytron.ledger.database import Database
-from elytron.ledger.sqlite import Ledger
+from elytron.ledger.ledgers import Ledger
 from elytron.reports import Finding
 from elytron.upkeep.graphs import Graphs
 

@@ -77,7 +77,7 @@ def copy(desk: Desk, backup: BackupFiles) -> Copy:
     try:
         with files.translate_os_errors(folder):
             held = _both(desk, backup, path)
-            facts = facts_of(path, agent=desk.name, source=desk.ledger.path)
+            facts = facts_of(path, agent=desk.name, source=desk.ledger.source)
             ledger = sealed(path)
             archive = write_file(folder / new_name("archive", ".json"), manifest.serialised(held))
             sync_folder(folder / SEGMENTS)
@@ -108,7 +108,7 @@ def _empty_wal(desk: Desk) -> None:
     try:
         desk.ledger.empty_wal(time.monotonic())
     except Busy as error:
-        _log.debug("%s is copied with its WAL: %s", desk.ledger.path, error)
+        _log.debug("%s is copied with its WAL: %s", desk.ledger.source, error)
 
 
 def _both(desk: Desk, backup: BackupFiles, path: Path) -> Manifest:
@@ -152,6 +152,7 @@ def _ledger(desk: Desk, path: Path, held: Manifest) -> bool:
     limit_s = desk.config.read_timeout_s
     deadline = time.monotonic() + limit_s
     with desk.ledger.reading(snapshot=True) as db:
+        assert isinstance(db, apsw.Connection), "only files are backed up"
         db.execute("SELECT count(*) FROM meta").fetchall()  # here the snapshot begins
         if _archive_of(desk) != held:
             return False
@@ -168,7 +169,7 @@ def _ledger(desk: Desk, path: Path, held: Manifest) -> bool:
                     copying.step(_STEP_PAGES)
                     if time.monotonic() > deadline:
                         raise Busy(
-                            f"copying {desk.ledger.path} took longer than {limit_s:g} s, while"
+                            f"copying {desk.ledger.source} took longer than {limit_s:g} s, while"
                             " which its WAL cannot be cut; its last backup stays: back up when"
                             " the disk is less busy, or raise `read_timeout_s`"
                         )

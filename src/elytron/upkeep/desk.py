@@ -18,9 +18,9 @@ from elytron.ledger.connection import PAGE_BYTES
 from elytron.ledger.database import Database
 from elytron.ledger.embedded import removed_bytes
 from elytron.ledger.learned import Forgotten, SweepLearned
+from elytron.ledger.ledgers import Ledger
 from elytron.ledger.moves import Taken
 from elytron.ledger.schema import PROPOSED
-from elytron.ledger.sqlite import Ledger
 from elytron.ledger.uses import Uses
 from elytron.text import Analyzer
 from elytron.upkeep.clock import Clock

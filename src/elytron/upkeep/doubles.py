@@ -107,7 +107,7 @@ def _held_of(desk: Desk, entry: Entry, suspects: set[int]) -> int:
     count = 0
     for start in range(0, len(ids), _PAGE):
         keys = desk.read(partial(surveys.keys_of, ids=ids[start : start + _PAGE]))
-        whole, damaged = desk.read(partial(surveys.stored, keys=keys, source=desk.ledger.path))
+        whole, damaged = desk.read(partial(surveys.stored, keys=keys, source=desk.ledger.source))
         if damaged:
             return 0
         count += len(whole)

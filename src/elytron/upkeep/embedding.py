@@ -34,8 +34,8 @@ from elytron.ledger.embedded import (
     ReduceVectors,
     SetProjection,
 )
+from elytron.ledger.ledgers import Ledger
 from elytron.ledger.schema import NO_VECTOR_GIVEN, NO_VECTOR_ROOM
-from elytron.ledger.sqlite import Ledger
 from elytron.ledger.texts import newest as newest_of
 from elytron.ledger.vector_reads import StoredVector, Wanted
 from elytron.recall.nearest import load_projection
@@ -140,7 +140,7 @@ class Embedding:
             if page is None:
                 found: list[Wanted] = []
             else:
-                found = vector_reads.wanted(db, page.found, self._ledger.path)
+                found = vector_reads.wanted(db, page.found, self._ledger.source)
         if page is None:
             return self.reduce_step()
         wanted = [one for one in found if not one.held and self._is_queued(one)]
@@ -413,7 +413,7 @@ class Embedding:
             if not state.projection:
                 rows = self._to_fit(db, state)
             else:
-                stored = vector_reads.projection(db, state.projection, self._ledger.path)
+                stored = vector_reads.projection(db, state.projection, self._ledger.source)
                 rows_max = max(1, self._limit_bytes // 2 // (5 * PAGE_BYTES))
                 rows = vector_reads.unreduced(db, stored, limit=rows_max)
         if not rows:
@@ -435,7 +435,7 @@ class Embedding:
 
         if data_bytes(state.dim, dims) > self._limit_bytes // 2:
             self._unfit = True
-            _log.info("%s: `wal_limit_mb` is too small to reduce vectors", self._ledger.path)
+            _log.info("%s: `wal_limit_mb` is too small to reduce vectors", self._ledger.source)
             return []
         return vector_reads.whole(db, dim=state.dim, limit=fit_count(state.dim))
 
@@ -450,7 +450,7 @@ class Embedding:
             fitted = fit(np.stack([_floats(row) for row in rows]), dims=dims, version=version)
         except (np.linalg.LinAlgError, ValueError) as error:
             self._unfit = True
-            _log.warning("%s: vectors are not reduced: %s", self._ledger.path, error)
+            _log.warning("%s: vectors are not reduced: %s", self._ledger.source, error)
             return False
         data = fitted.to_data()
         op = SetProjection(self._calls.name, version, dim, fitted.dims, len(rows), data)
@@ -459,7 +459,7 @@ class Embedding:
     def _projecting(self, version: int) -> "Projection":
         if self._projection is None or self._projection.version != version:
             with self._ledger.reading() as db:
-                self._projection = load_projection(db, version, self._ledger.path)
+                self._projection = load_projection(db, version, self._ledger.source)
         return self._projection
 
 

@@ -214,7 +214,7 @@ def _erase(
         before.concepts + sum([one.concepts for one in learned]),
         before.sessions + counted["sessions"] - left["sessions"],
         before.users + counted["users"] - left["users"],
-        (*remaining, _BACKUPS),
+        (*remaining, *desk.ledger.remains, _BACKUPS),
     )
 
 

@@ -18,6 +18,7 @@ from typing import IO, Any
 
 from elytron.archive import read_all
 from elytron.ledger import files, ops, rows, swapping
+from elytron.ledger.carried import TABLES
 from elytron.ledger.database import Database
 from elytron.upkeep.desk import Desk
 
@@ -54,14 +55,15 @@ class Expelling:
         """Write the row of a session or user anew; returns its name."""
         self._keep(table, [key])
         what = _NAMES[table]
-        first = f"SELECT min(arrived_us) FROM messages WHERE {what} = ? AND typeof(arrived_us) = ?"
-        begun = self._desk.read(lambda db: db.execute(first, (key, "integer")).get)
+        times = f"SELECT arrived_us FROM messages WHERE {what} = ?"
+        found = self._desk.read(lambda db: rows.fetch(db, times, (key,)))
+        begun = min([at for (at,) in found if type(at) is int], default=0)
         name = f"lost-{what}-{key}"
         if table == "sessions" and self._desk.archive.exists():
             name = self._archived_name(key) or name
         if self._desk.read(lambda db: _has(db, table, name, key)):
             name = f"lost-{what}-{key}"
-        named: str = self._desk.commit(ops.PutName(table, _COLUMNS[table], key, name, begun or 0))
+        named: str = self._desk.commit(ops.PutName(table, _COLUMNS[table], key, name, begun))
         return named
 
     def _archived_name(self, key: int) -> str | None:
@@ -114,9 +116,9 @@ class Expelling:
 
 
 def _rows(db: Database, table: str, where: str, key: int) -> list[dict[str, Any]]:
-    columns = [column for _, column, *_ in rows.fetch(db, f"PRAGMA table_info({table})")]
-    found = rows.fetch(db, f"SELECT * FROM {table} WHERE {where}", (key,))
-    return [dict(zip(columns, map(_plain, row), strict=True)) for row in found]
+    spec = TABLES[table]
+    found = rows.fetch(db, f"SELECT {spec.listed} FROM {table} WHERE {where}", (key,))
+    return [dict(zip(spec.columns, map(_plain, row), strict=True)) for row in found]
 
 
 def _plain(value: Any) -> Any:

@@ -30,8 +30,8 @@ from elytron.ledger.learned import (
     Mention,
     NewConcept,
 )
+from elytron.ledger.ledgers import Ledger
 from elytron.ledger.schema import EXTRACTED, MESSAGE
-from elytron.ledger.sqlite import Ledger
 from elytron.ledger.texts import Text
 
 READER = "extracts"
@@ -140,7 +140,7 @@ class Extracting:
                 # One that was edited since is told of again: a call saved.
                 if kind != MESSAGE or texts.edited(db, key, after=seq):
                     continue
-                found = texts.texts(db, [(kind, key)], self._ledger.path)
+                found = texts.texts(db, [(kind, key)], self._ledger.source)
                 if found and found[0].role in _SPEAKERS and found[0].content.strip():
                     return seq, found[0]
             if len(changed.found) < _PAGE:

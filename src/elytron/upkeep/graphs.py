@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING
 from elytron.config import Config
 from elytron.errors import Closed, ElytronError
 from elytron.ledger import files, surveys
+from elytron.ledger.ledgers import Ledger
 from elytron.ledger.rows import to_datetime
-from elytron.ledger.sqlite import Ledger
 from elytron.records import GraphUsage
 from elytron.reports import WorkerUsage
 

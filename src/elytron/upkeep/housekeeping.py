@@ -8,16 +8,13 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 from elytron.archive import Archive
 from elytron.config import Config
 from elytron.errors import Busy
 from elytron.ledger import files
-from elytron.ledger.opening import name_within
-from elytron.ledger.pool import Slots
+from elytron.ledger.ledgers import Ledgers
 from elytron.ledger.room import NoRoom
-from elytron.ledger.sqlite import Ledger
 from elytron.ledger.uses import Uses
 from elytron.reports import Alarm
 from elytron.text import Analyzer
@@ -33,7 +30,6 @@ from elytron.upkeep.sharing import Sharing
 
 _log = logging.getLogger("elytron.upkeep")
 _ARCHIVE = "archive"
-_READERS_MAX = 4  # chores read with connections of their own
 _NEAR_AGAIN_S = 5.0  # how often the janitor is told of one agent at most
 _NEAR_MAX = 10_000  # agents of which it is remembered when that was
 
@@ -43,22 +39,20 @@ class Housekeeping:
 
     def __init__(
         self,
-        store: Path,
+        ledgers: Ledgers,
         config: Config,
         analyzer: Analyzer,
         *,
-        vfs: str | None = None,
         clock: Clock | None = None,
     ) -> None:
+        store = ledgers.folder
         self.clock = clock or Clock()
         self.reserve = Reserve(store, size_bytes=config.reserve_bytes)
         self.alarms = Alarms(config)
         self.graphs = Graphs(store, config, allow=self._allow_graph)
-        self._store = store
+        self._ledgers = ledgers
         self._config = config
         self._analyzer = analyzer
-        self._vfs = vfs
-        self._slots = Slots(in_use_max=_READERS_MAX, spare_max=0)
         self._mutex = threading.Lock()
         self._turns: weakref.WeakValueDictionary[str, _Turn] = weakref.WeakValueDictionary()
         self._archives: weakref.WeakValueDictionary[str, Archive] = weakref.WeakValueDictionary()
@@ -77,7 +71,7 @@ class Housekeeping:
             store,
             config,
             clock=self.clock,
-            names=lambda: files.agent_names(store, name_within),
+            names=ledgers.names,
             look_after=self.look_after,
         )
 
@@ -156,18 +150,10 @@ class Housekeeping:
 
     @contextlib.contextmanager
     def _desk(self, name: str) -> Iterator[Desk | None]:
-        if not files.may_hold_ledger(files.agent_folder(self._store, name)):
+        if not self._ledgers.may_hold(name):
             yield None
             return
-        ledger = Ledger(
-            self._store,
-            name,
-            self._config,
-            slots=self._slots,
-            vfs=self._vfs,
-            upkeep=True,
-            uses=self.uses_of(name),
-        )
+        ledger = self._ledgers.new(name, uses=self.uses_of(name), upkeep=True)
         if not ledger.open(create=False):
             yield None
             return
@@ -189,7 +175,7 @@ class Housekeeping:
         with self._mutex:
             archive = self._archives.get(name)
             if archive is None:
-                folder = files.agent_folder(self._store, name) / _ARCHIVE
+                folder = files.agent_folder(self._ledgers.folder, name) / _ARCHIVE
                 archive = Archive(folder, timeout_s=self._config.save_timeout_s)
                 self._archives[name] = archive
             return archive

@@ -30,8 +30,8 @@ from elytron.ledger.learned import (
     Mention,
     NewConcept,
 )
+from elytron.ledger.ledgers import Ledger
 from elytron.ledger.schema import PROPOSED
-from elytron.ledger.sqlite import Ledger
 from elytron.ledger.texts import Text
 from elytron.text import Analyzer
 from elytron.upkeep import looking_back
@@ -105,7 +105,7 @@ class Linking:
         if result.unmade:
             _log.info(
                 "%s: %s concepts were not made: `max_concepts` is %s",
-                self._ledger.path, result.unmade, self._config.max_concepts,
+                self._ledger.source, result.unmade, self._config.max_concepts,
             )  # fmt: skip
         return True
 
@@ -150,10 +150,10 @@ class Linking:
         page = self._following.page(db, most=most)
         if page is None:
             return None
-        return _Page(page.before, page.after, texts.texts(db, page.found, self._ledger.path))
+        return _Page(page.before, page.after, texts.texts(db, page.found, self._ledger.source))
 
     def _linked(self, db: Database, page: _Page, names_max: int) -> Link:
-        known = self._known.at(db, self._ledger.path)
+        known = self._known.at(db, self._ledger.source)
         heard, concepts, named = self._proposed(db, page.texts, names_max)
         return Link(
             READER,
@@ -243,12 +243,12 @@ class Linking:
         waiting = looking_back.waiting(db, most=min(_CONCEPTS_MAX, self._limit_bytes >> 8))
         if not waiting:
             return None
-        known = self._known.at(db, self._ledger.path)
+        known = self._known.at(db, self._ledger.source)
         most, names_max = _TEXTS_MAX, _NAMES_MAX
         while True:
             wanted, floor = looking_back.search(db, known, self._analyzer, waiting, most)
             wanted, floor = self._fitting(db, wanted, floor)
-            found = texts.texts(db, wanted, self._ledger.path)
+            found = texts.texts(db, wanted, self._ledger.source)
             op = Link(
                 READER,
                 None,

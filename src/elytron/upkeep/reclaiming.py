@@ -41,7 +41,7 @@ def reclaim(desk: Desk, *, full: bool = False, merge: bool = False) -> Reclaimed
             NoRoom
         ) as error:  # it writes before it frees; the rest can be given back all the same
             put_off = f"merging the word index: {error}"
-            _log.info("merging the words of %s is put off: %s", desk.ledger.path, error)
+            _log.info("merging the words of %s is put off: %s", desk.ledger.source, error)
     vacuum(desk)
     pages = desk.pages(unused=True)
     worth_it = (
@@ -56,7 +56,7 @@ def reclaim(desk: Desk, *, full: bool = False, merge: bool = False) -> Reclaimed
             if full:
                 raise
             put_off = put_off or str(error)
-            _log.info("rebuilding %s is put off: %s", desk.ledger.path, error)
+            _log.info("rebuilding %s is put off: %s", desk.ledger.source, error)
     if not empty_wal(desk):
         put_off = put_off or READER
     after = sum(desk.ledger.file_sizes())

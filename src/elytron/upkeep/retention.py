@@ -63,7 +63,7 @@ class Bounds:
     new_messages: int = 0
     rules: tuple[RetentionRule, ...] = ()
     oldest_half_above: int | None = None
-    at_once: float = 0.05
+    at_once: float = 0.1
 
 
 class Leave(NamedTuple):
@@ -162,6 +162,26 @@ def plan(facts: Iterable[Fact], *, now_us: int, bounds: Bounds) -> Plan:
         freed_bytes=freed_bytes,
         short_bytes=max(0, bounds.excess_bytes - freed_bytes),
         short_messages=0 if bounds.max_messages is None else max(0, wanted - bounds.max_messages),
+    )
+
+
+def is_quiet(held: int, eldest_us: int, *, now_us: int, bounds: Bounds) -> bool:
+    """
+    Whether nothing has to leave, by the number of messages and the age of the eldest alone.
+
+    So a clean-up that finds nothing to do, as most, does not look at each of them.
+    """
+    ages = [bounds.archive_after_us]
+    ages += [
+        None if rule.archive_after_days is None else round(rule.archive_after_days * _DAY_US)
+        for rule in bounds.rules
+    ]
+    is_old = any(age_us is not None and now_us - eldest_us > age_us for age_us in ages)
+    most = bounds.max_messages
+    too_many = most is not None and held + bounds.new_messages > most
+    half = bounds.oldest_half_above
+    return not (
+        is_old or too_many or bounds.excess_bytes > 0 or (half is not None and held >= half)
     )
 
 

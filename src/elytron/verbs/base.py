@@ -127,4 +127,4 @@ class Verbs:
             if agent is None:
                 return default
             with agent.ledger.reading(snapshot=True) as db:
-                return query(db, agent.ledger.path)
+                return query(db, agent.ledger.source)

@@ -152,7 +152,7 @@ class Learning(Reading):
                     agent.ledger, asked, config=self._config, nearest=agent.nearest
                 )
             with agent.ledger.reading(snapshot=True) as db:
-                source = agent.ledger.path
+                source = agent.ledger.source
                 held = knowledge.memory_terms(db, sought, limit=MEMORIES_MAX, source=source)
                 keys = rank_memories(held, terms, limit=limit, config=self._config)
                 found = knowledge.memories_of(db, keys, source)

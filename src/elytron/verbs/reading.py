@@ -247,7 +247,7 @@ class Reading(Verbs):
                     file=file,
                     wal=wal,
                     archive=agent.archive.usage(),
-                    source=agent.ledger.path,
+                    source=agent.ledger.source,
                     agent=self.name,
                     limit_bytes=limit,
                     max_messages=self._config.max_messages_per_agent,
@@ -267,7 +267,7 @@ class Reading(Verbs):
         reasons = policy.counted(vector_reads.reasons(db))
         reduced_to = None
         if held is not None and held.projection:
-            reduced_to = vector_reads.projection(db, held.projection, agent.ledger.path).dims
+            reduced_to = vector_reads.projection(db, held.projection, agent.ledger.source).dims
         counts = CallCounts()
         if self._agents.embeddings is not None:
             counts = self._agents.embeddings.calls.counts

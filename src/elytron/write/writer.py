@@ -21,6 +21,7 @@ from functools import partial
 from typing import Any, Protocol
 
 from elytron.errors import Busy, ElytronError, OutcomeUnknown
+from elytron.ledger import bundles
 from elytron.ledger.embedded import EMBEDDED
 from elytron.ledger.ops import Op
 from elytron.ledger.room import NoRoom
@@ -352,6 +353,7 @@ class Writer:
 
     def _commit_batch(self) -> None:
         """Commit what waits, up to a batch, and tell each of its outcome."""
+        bundles.begin()
         try:
             if self._last_batch > 1:
                 self._gather()
@@ -373,6 +375,7 @@ class Writer:
             raise
         finally:
             self._batch = []
+            bundles.end()
         self._on_written()
         if self._ledger.checkpoint_due():
             self._ledger.checkpoint()

@@ -196,7 +196,7 @@ class _Overview:
                 if name in self._costs:
                     row.show(self._costs[name])
             if not self._names:
-                _nothing(str(self._shown.dashboard.store.path))
+                _nothing(self._shown.dashboard.store.shown)
             elif not matching:
                 empty("No agent's name has that in it.", "Type less, or something else.")
         self._render_pager(len(matching))

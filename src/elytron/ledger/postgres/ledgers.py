@@ -1,0 +1,127 @@
+"""Ledgers on PostgreSQL: those of one store, which is a schema on a server."""
+
+import contextlib
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from elytron.config import Config
+from elytron.errors import Unavailable
+from elytron.ledger import files
+from elytron.ledger.postgres import dispatched as dispatched  # which registers itself
+from elytron.ledger.postgres import faults, migrating
+from elytron.ledger.postgres.dsn import Dsn
+from elytron.ledger.postgres.ledger import Lending, PostgresLedger
+from elytron.ledger.postgres.link import Link
+from elytron.ledger.postgres.links import Links
+from elytron.ledger.uses import Uses
+
+_FILES = "postgresql.json"  # in the store's folder: which one it is
+_OPEN_TIMES = 25  # as many agents open: each holds no descriptor
+_CLAIM = "UPDATE store SET files_id = %(id)s::text WHERE files_id = ''"
+_OWNER = "SELECT files_id FROM store"
+
+
+class PostgresLedgers:
+    """The ledgers in one schema, and the folder of their archives, graphs and locks."""
+
+    def __init__(self, dsn: Dsn, config: Config) -> None:
+        self.folder = Path(config.files_path)
+        self.shown = dsn.shown
+        self.open_max = _OPEN_TIMES * config.max_open_agents
+        self._config = config
+        size = config.postgres_connections // 2
+        readers, writers = (
+            Links(dsn, config.postgres_schema, size=size, timeout_s=timeout_s)
+            for timeout_s in (config.read_timeout_s, config.save_timeout_s)
+        )
+        self._lending = Lending(readers, writers, shown=dsn.shown, look=self._look)
+        self._mutex = threading.Lock()
+        self._there = self._ours = False
+
+    def new(
+        self,
+        name: str,
+        *,
+        uses: Uses,
+        upkeep: bool = False,
+        carrying: bool = False,
+        on_near: Callable[[], None] = lambda: None,
+    ) -> PostgresLedger:
+        return PostgresLedger(
+            self._lending,
+            name,
+            self._config,
+            folder=files.agent_folder(self.folder, name),
+            uses=uses,
+            upkeep=upkeep,
+            carrying=carrying,
+            on_near=on_near,
+        )
+
+    def may_hold(self, name: str) -> bool:  # noqa: ARG002 - opening it asks as much
+        return True
+
+    def names(self) -> list[str]:
+        if not self._look(create=False):
+            return []
+        with self._lent() as link:
+            return sorted([name for (name,) in link.native("SELECT name FROM names")])
+
+    def make(self) -> None:
+        self._look(create=True)
+
+    def close(self) -> None:
+        self._lending.close()
+
+    def _look(self, *, create: bool) -> bool:
+        """
+        See that there is a schema of this version, made if *create*; and, before anything is
+        written, that the folder is the store's.
+
+        Raises:
+            Unavailable: the server cannot be reached, its schema is another version's, or the
+                store's archives are in another folder.
+        """
+        if self._ours or (self._there and not create):
+            return True
+        with self._mutex, self._lent() as link:
+            if not create and not migrating.version(link, self._config.postgres_schema):
+                return False
+            migrating.bring_up(link, self._config.postgres_schema)
+            self._there = True
+            if create:
+                files.make_store(self.folder)
+                self._claim(link)
+                self._ours = True
+        return True
+
+    def _claim(self, link: Link) -> None:
+        """Have the store keep its archives in our folder, if it has none yet."""
+        path = self.folder / _FILES
+        held = files.read_json(path)
+        ours = str(held["id"]) if held is not None and "id" in held else uuid.uuid4().hex
+        if held is None:
+            files.write_json(path, {"id": ours})
+        link.native(_CLAIM, {"id": ours})
+        ((theirs,),) = link.native(_OWNER)
+        if theirs != ours:
+            raise Unavailable(
+                f"{self.shown} keeps its archives in another folder than {self.folder}: name that"
+                " one with `files_path`, on every machine that opens this store; nothing was"
+                " written"
+            )
+
+    @contextlib.contextmanager
+    def _lent(self) -> Iterator[Link]:
+        """A link that is about no agent; what it meets is raised as ours."""
+        deadline = time.monotonic() + self._config.save_timeout_s
+        link = self._lending.writers.borrow(None, deadline)
+        try:
+            yield link
+        except faults.STORAGE_ERRORS as error:
+            raise faults.translate(error, self.shown, committing=link.committing) from error
+        finally:
+            self._lending.writers.give_back(link)
