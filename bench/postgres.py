@@ -176,7 +176,7 @@ def measure_churn(one: Server, files: Path) -> None:
     """The oldest half is archived, the room given to what comes."""
     place = Place(one, "churn", files)
     found = []
-    settings = {"emergency_messages": CHURN_MESSAGES, "change_max": 1000}
+    settings = {"emergency_messages": CHURN_MESSAGES, "change_max": 1000, "save_timeout_s": 600}
     with place.open(**settings) as store:
         agents = [store.agent(f"churned {number}") for number in range(CHURNED)]
         for agent in agents:

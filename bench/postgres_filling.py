@@ -15,7 +15,8 @@ from elytron.ledger.postgres.schema import AGENT_TABLES
 from messages import varied
 from postgres_servers import Place
 
-ROOMY = {"max_db_size_mb": 1000, "max_messages_per_agent": 10**6}  # no limit is met here
+# No limit is met here, and no deadline.
+ROOMY = {"max_db_size_mb": 1000, "max_messages_per_agent": 10**6, "save_timeout_s": 600}
 _NAMED = """
 CREATE TEMP TABLE copied(agent_id uuid, name text);
 """

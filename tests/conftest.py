@@ -98,8 +98,8 @@ def tmp_path(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Tests of the contract are run on each kind of store that they are about."""
     marked = {marker.name for marker in metafunc.definition.iter_markers()}
-    if "contract" in marked and "where" in metafunc.fixturenames:
-        left_out = {"served"} if "here" in marked else set()
+    if marked & {"contract", "ledgers"} and "where" in metafunc.fixturenames:
+        left_out = {"served"} if marked & {"ledgers", "here"} else set()
         left_out |= {"postgres"} if "files" in marked else set()
         metafunc.parametrize("where", [kind for kind in WHERE if kind not in left_out])
 

@@ -89,6 +89,7 @@ class _Path:
         for one, act in ((self._client, self._up), (self._server, self._down)):
             stack.enter_context(one)
             one.settimeout(_WAIT_MAX_S)
+            one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # else each message waits
             selector.register(one, selectors.EVENT_READ, act)
 
     def _up(self) -> None:

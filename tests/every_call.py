@@ -40,6 +40,7 @@ PLENTY = Config(**SMALL)
 _WAY_OUT = re.compile(
     r"retry|try again|free some|choose|raise `|save again|open it again|close the store|restore"
     r"|repair|elytron \w+|repeat|use a new id|delete|shorten|upgrade|ask for less|look at"
+    r"|name the primary|let (its owner|the owner|one that may)|grant the role"
 )
 _NOTHING = re.compile(r"nothing was (written|changed|done|removed)|nothing left|nothing came")
 State = dict[tuple[str, ...], Any]

@@ -12,8 +12,8 @@ from elytron.config_sources import load
 from elytron.store import Store
 from ledgers import held
 
-# In a file and on a server: they look at what a store of this process has inside.
-pytestmark = [pytest.mark.contract, pytest.mark.here]
+# In a file and on a server.
+pytestmark = pytest.mark.ledgers
 
 
 @pytest.fixture

@@ -12,7 +12,8 @@ from unittest import mock
 import pytest
 
 from elytron import Agent, Conflict, InvalidArgument, Store, importers
-from elytron.ledger import ops, schema
+from elytron.ledger import ops, schema, surveys
+from elytron.upkeep import archiving
 from elytron.upkeep.desk import Desk
 from moved import (
     ALL,
@@ -26,8 +27,8 @@ from moved import (
     visible,
 )
 
-# In a file and on a server: they look at what a store of this process has inside.
-pytestmark = [pytest.mark.contract, pytest.mark.here]
+# In a file and on a server.
+pytestmark = pytest.mark.ledgers
 
 OpenStore = Callable[..., Store]
 
@@ -124,6 +125,19 @@ def test_the_word_index_stays_exact(
     check_words()
 
 
+def test_a_clean_up_that_finds_nothing_looks_at_no_message(
+    bob: Agent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """How many there are and how old the eldest is tells that nothing has to leave."""
+    looks: list[object] = []
+    plain = surveys.worths
+    monkeypatch.setattr(surveys, "worths", lambda db: looks.append(db) or plain(db))
+    bob.enforce_limits()
+    assert not looks
+    bob.archive(**ALL)
+    assert looks
+
+
 def test_nothing_that_is_pinned_leaves(bob: Agent) -> None:
     bob.pin("m3")
     bob.save("user", "Pinned from the start", id="born", pinned=True)
@@ -158,6 +172,7 @@ def test_progress_is_told_up_to_the_total(bob: Agent) -> None:
     assert told == sorted(told)
 
 
+@pytest.mark.files  # the archive's, which are the same
 def test_twenty_trims_make_a_few_small_segments(open_store: OpenStore) -> None:
     bob = open_store(reserve_mb=0).agent("bob")
     saved: dict[str, str] = {}
@@ -170,6 +185,7 @@ def test_twenty_trims_make_a_few_small_segments(open_store: OpenStore) -> None:
     check_once(bob, saved)
 
 
+@pytest.mark.files  # the archive's, which are the same
 def test_the_oldest_segment_is_dropped_at_the_archives_limit_and_that_is_told(
     open_store: OpenStore, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -191,6 +207,7 @@ def test_the_oldest_segment_is_dropped_at_the_archives_limit_and_that_is_told(
     assert bob.check().ok
 
 
+@pytest.mark.files  # the archive's, which are the same
 def test_the_archive_never_takes_more_than_its_limit_not_even_for_a_moment(
     open_store: OpenStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -245,6 +262,23 @@ def test_a_write_at_the_limit_of_messages_archives_the_least_valuable(
         assert bob.save(**draft).new
         assert bob.usage().messages <= 20
     check_once(bob, contents(50))
+
+
+def test_a_tenth_leaves_at_once_so_that_nine_in_ten_writes_make_no_room(
+    open_store: OpenStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs: list[int] = []
+    plain = archiving.archive
+
+    def archive(*arguments: Any, **named: Any) -> int:
+        runs.append(plain(*arguments, **named))
+        return runs[-1]
+
+    monkeypatch.setattr(archiving, "archive", archive)
+    bob = open_store(reserve_mb=0, max_messages_per_agent=100, keep_messages=0).agent("bob")
+    for draft in talk(150):
+        bob.save(**draft)
+    assert [count for count in runs if count] == [10] * 5
 
 
 # -- while it is under way

@@ -7,8 +7,8 @@ import pytest
 from elytron.ledger import reads
 from elytron.ledger.schema import DELETE, EDIT, MESSAGE, SAVE
 
-# In a file and on a server: they look at what a store of this process has inside.
-pytestmark = [pytest.mark.contract, pytest.mark.here]
+# In a file and on a server.
+pytestmark = pytest.mark.ledgers
 
 
 def follow(agent, place, known, *, page):

@@ -22,8 +22,8 @@ from elytron.ledger.learned import (
 )
 from ledgers import changes_of, row_of, state, write
 
-# In a file and on a server: they look at what a store of this process has inside.
-pytestmark = [pytest.mark.contract, pytest.mark.here]
+# In a file and on a server.
+pytestmark = pytest.mark.ledgers
 
 NOW = datetime.now(UTC)
 QUIET = {"link_concepts": False, "propose_concepts": False}  # nothing is linked but by the test

@@ -23,8 +23,8 @@ from embedders import (
 )
 from limits import in_threads
 
-# In a file and on a server: they look at what a store of this process has inside.
-pytestmark = [pytest.mark.contract, pytest.mark.here]
+# In a file and on a server.
+pytestmark = pytest.mark.ledgers
 
 TEXTS = [f"This is a message number {number}." for number in range(9)]
 
@@ -127,6 +127,7 @@ def test_an_agent_whose_embedder_hangs_keeps_no_other_from_its_place(open_store,
         check_vectors(agent, dim=DIM)
 
 
+@pytest.mark.files  # of those on a server more than one stay open
 def test_what_was_asked_for_an_agent_that_was_put_to_rest_meanwhile_is_still_written(open_store):
     store = open_store(embedder=Hashing(), max_open_agents=1)
     bob = by_hand(store.agent("bob"))

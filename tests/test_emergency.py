@@ -13,8 +13,8 @@ from elytron import DiskFull
 from ledgers import held, names
 from limits import everything
 
-# In a file and on a server: they look at what a store of this process has inside.
-pytestmark = [pytest.mark.contract, pytest.mark.here]
+# In a file and on a server.
+pytestmark = pytest.mark.ledgers
 
 MB = 1 << 20
 

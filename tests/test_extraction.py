@@ -18,8 +18,8 @@ from elytron.upkeep import extracting
 from elytron.upkeep.extracting import Extracting
 from links import mentions, origins, query
 
-# In a file and on a server: they look at what a store of this process has inside.
-pytestmark = [pytest.mark.contract, pytest.mark.here]
+# In a file and on a server.
+pytestmark = pytest.mark.ledgers
 
 WAIT_S = 20
 NAIVE = datetime(2020, 1, 1, tzinfo=UTC).replace(tzinfo=None)

@@ -21,9 +21,6 @@ from elytron.graph.files import GraphFolder
 from elytron.ledger import files
 from projecting import DEADLINE_S, Graph, clients, fill, graph_folder, projecting, same, why_built
 
-# In a file and on a server: they look at what a store of this process has inside.
-pytestmark = [pytest.mark.contract, pytest.mark.here]
-
 OpenStore = Callable[..., elytron.Store]
 MESSAGES = "MATCH (m:Message) RETURN count(*)"
 START = datetime(2024, 5, 8, tzinfo=UTC)
@@ -40,6 +37,7 @@ def client(start_client: Callable[[str], GraphClient]) -> GraphClient:
     return start_client("ladybug")
 
 
+@pytest.mark.ledgers
 def test_a_question_is_answered_with_all_that_was_saved_before_it(
     bob: elytron.Agent, client: GraphClient
 ):
@@ -83,6 +81,7 @@ def test_an_agent_that_holds_nothing_any_more_has_an_empty_graph(
         assert graph.rows(MESSAGES) == [(0,)]
 
 
+@pytest.mark.ledgers
 def test_more_changes_than_are_kept_build_the_graph_anew(
     open_store: OpenStore, client: GraphClient
 ):
@@ -160,6 +159,7 @@ def test_a_graph_of_a_past_that_the_ledger_lost_is_built_anew(
     )
 
 
+@pytest.mark.ledgers
 def test_a_graph_is_still_known_when_its_ledger_is_opened_again(
     open_store: OpenStore, client: GraphClient
 ):
@@ -204,6 +204,7 @@ def test_another_version_of_the_projection_builds_anew(
     assert why_built(store) == "it was of another ledger, engine or version"
 
 
+@pytest.mark.ledgers
 def test_saving_goes_on_while_a_graph_is_built(bob: elytron.Agent, client: GraphClient):
     fill(bob, 300)
     bob.remember("Alice likes tea", about=["Alice", "tea"], session="s1")
@@ -315,6 +316,7 @@ def test_a_damaged_graph_is_built_anew_and_the_damage_told(
     assert why_built(store).startswith("the file was damaged: ")
 
 
+@pytest.mark.ledgers
 def test_a_damaged_row_of_the_ledger_is_told_and_nothing_is_changed(
     open_store: OpenStore, client: GraphClient, look: Callable[..., list[Any]]
 ):
@@ -381,6 +383,7 @@ def test_a_graph_that_may_not_grow_is_refused_and_leaves_nothing(
         assert bob.usage().messages == 50
 
 
+@pytest.mark.ledgers
 def test_more_links_than_a_transaction_may_have_build_the_graph_anew(
     store: elytron.Store, client: GraphClient, monkeypatch: pytest.MonkeyPatch
 ):
@@ -395,7 +398,6 @@ def test_more_links_than_a_transaction_may_have_build_the_graph_anew(
     assert why_built(store) == "more than 5 links changed at once"
 
 
-@pytest.mark.files  # the other process is told of a folder
 def test_two_processes_that_save_and_ask_are_both_answered(
     store: elytron.Store, client: GraphClient, start_script: Callable[..., Any]
 ):

@@ -16,8 +16,8 @@ from elytron.graph.client import GraphClient, Rows, Statement
 from elytron.graph.questions import Nearby, Way
 from projecting import Graph, clients, projecting
 
-# In a file and on a server: they look at what a store of this process has inside.
-pytestmark = [pytest.mark.contract, pytest.mark.here]
+# In a file and on a server.
+pytestmark = pytest.mark.ledgers
 
 OpenStore = Callable[..., elytron.Store]
 START = datetime(2024, 5, 8, tzinfo=UTC)
@@ -73,6 +73,7 @@ def depths(start: str, edges: dict[str, set[str]]) -> dict[str, int]:
     return found
 
 
+@pytest.mark.files  # the graph's, which are the same
 @pytest.mark.parametrize(("engine", "agents"), [("ladybug", 3), ("kuzu", 1)])
 def test_questions_are_answered_as_plain_search_over_the_ledger_answers_them(
     engine: str, agents: int, open_store: OpenStore, start_client: Callable[[str], GraphClient]

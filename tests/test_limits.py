@@ -15,9 +15,6 @@ from elytron.store import Store
 from ledgers import held
 from limits import check_order, everything, in_threads, watched
 
-# In a file and on a server: they look at what a store of this process has inside.
-pytestmark = [pytest.mark.contract, pytest.mark.here]
-
 MAX = 100
 
 
@@ -38,7 +35,7 @@ def test_saves_never_hold_more_than_the_limit(folder, open_store, threads, each)
         ids = in_threads(threads, lambda number: save_one_by_one(bob, f"s{number}", each))
     assert max(samples.held) == MAX, "and the limit itself can be held"
     trimmed = min(samples.held[samples.held.index(MAX) :])
-    assert trimmed >= MAX - max(5, threads), "no more leave than 5 %, or a batch"
+    assert trimmed >= MAX - 10 - threads, "10 % leave, once a batch does not fit any more"
     check_order(bob, {f"s{number}": some for number, some in enumerate(ids)})
     usage = bob.usage()
     assert usage.messages + usage.archived == threads * each
@@ -46,18 +43,19 @@ def test_saves_never_hold_more_than_the_limit(folder, open_store, threads, each)
 
 
 def test_exactly_the_limit_is_held_without_any_leaving(folder, open_store):
-    bob = open_store(max_messages_per_agent=MAX).agent("bob")
+    bob = open_store(max_messages_per_agent=MAX, keep_messages=50).agent("bob")
     save_one_by_one(bob, "s", MAX)
     assert (bob.usage().messages, bob.usage().archived) == (MAX, 0)
     assert not (folder / "reserve").parent.joinpath("agents", "bob", "archive").exists()
     bob.save("user", "One more")
     usage = bob.usage()
-    assert (usage.messages, usage.archived) == (MAX - 4, 5), "5 % leave at once"
-    for _ in range(4):
+    assert (usage.messages, usage.archived) == (MAX - 9, 10), "10 % leave at once"
+    for _ in range(9):
         bob.save("user", "And more")
-    assert bob.usage().archived == 5
+    assert bob.usage().archived == 10
 
 
+@pytest.mark.ledgers
 def test_the_oldest_leave_first_and_the_rest_answers(open_store):
     bob = open_store(max_messages_per_agent=MAX).agent("bob")
     ids = save_one_by_one(bob, "s", MAX + 20)
@@ -72,6 +70,7 @@ def many(start: int, end: int) -> list[dict[str, str]]:
     return [{"role": "user", "content": text(n), "id": f"m{n}"} for n in range(start, end)]
 
 
+@pytest.mark.ledgers
 @pytest.mark.parametrize("sizes", [(60, 60, 60), (100, 1, 99, 100), (7,) * 40])
 def test_save_many_never_holds_more_than_the_limit(folder, open_store, sizes):
     bob = open_store(max_messages_per_agent=MAX, keep_messages=0).agent("bob")
@@ -94,6 +93,7 @@ def test_submitted_saves_never_hold_more_than_the_limit(folder, open_store):
     check_order(bob, {"default": [f"m{n}" for n in range(500)]})
 
 
+@pytest.mark.ledgers
 def test_a_batch_of_submitted_saves_larger_than_the_room_is_settled_one_by_one(open_store, where):
     """All wait for one commit while it is held up, then come as one batch."""
     count = 300 if where == "here" else 20
@@ -106,6 +106,7 @@ def test_a_batch_of_submitted_saves_larger_than_the_room_is_settled_one_by_one(o
     check_order(bob, {"default": ["first", *(f"m{n}" for n in range(count))]})
 
 
+@pytest.mark.ledgers
 @pytest.mark.parametrize("maximum", [MAX, 700])
 def test_an_import_never_holds_more_than_the_limit(folder, open_store, maximum):
     """An import commits 500 at once, which may be more than the limit itself."""
@@ -118,6 +119,7 @@ def test_an_import_never_holds_more_than_the_limit(folder, open_store, maximum):
     assert bob.import_(many(0, 1200)).already_held == 1200, "what is archived is not doubled"
 
 
+@pytest.mark.ledgers
 def test_the_async_face_never_holds_more_than_the_limit(folder, address):
     path, place = address
 
@@ -148,6 +150,7 @@ print("done")
 """
 
 
+@pytest.mark.ledgers
 def test_two_processes_together_never_hold_more_than_the_limit(
     folder, address, open_store, start_script
 ):

@@ -21,8 +21,8 @@ from faulty_disk import NAME, FaultyDisk
 from ledgers import query as closed_query
 from links import heard, mentions, origins, query, steps
 
-# In a file and on a server: they look at what a store of this process has inside.
-pytestmark = [pytest.mark.contract, pytest.mark.here]
+# In a file and on a server.
+pytestmark = pytest.mark.ledgers
 
 
 @pytest.fixture
@@ -73,6 +73,7 @@ def test_older_messages_are_found_even_where_the_word_index_cannot_help(bob, nam
     assert mentions(bob) == {"it": {name}}
 
 
+@pytest.mark.files  # nothing else is asked of a server than by others, but very often
 @pytest.mark.parametrize("name", ["Lyon", "The Who"])
 @pytest.mark.parametrize(
     ("module", "bound", "value"),
@@ -220,6 +221,7 @@ def test_a_step_is_bounded_and_the_next_goes_on(bob, monkeypatch):
     assert sum(map(len, mentions(bob).values())) == 503
 
 
+@pytest.mark.files
 def test_an_op_never_is_larger_than_half_the_log(open_store):
     """Messages that name a hundred concepts each, in a memory with the smallest log."""
     bob = open_store(propose_concepts=False, wal_limit_mb=0.25).agent("bob")
@@ -257,6 +259,7 @@ def test_nothing_is_written_while_nothing_happens(bob):
     assert query(bob, "SELECT max(seq) FROM changes") == before
 
 
+@pytest.mark.files  # nothing else is asked of a server than by others, but very often
 def test_who_fell_behind_the_changes_looks_at_all_texts_again(open_store, small_steps):
     """Edits whose changes are forgotten before they are looked at are not lost."""
     bob = open_store(propose_concepts=False, change_max=100).agent("bob")

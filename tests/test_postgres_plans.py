@@ -199,6 +199,23 @@ def test_each_statement_reads_one_agents_rows_by_an_index(store, asked, verb, pl
     assert not wrong
 
 
+def test_a_message_beside_another_is_looked_up_behind_the_wall_too(store, asked):
+    """
+    What a function computes from given values is nothing to look up by there, if it might leak.
+
+    Method: with no other join allowed, whether the index is asked for a place in a session. So
+    few rows as here would be read whole otherwise.
+    """
+    link = store.link(store.user, BOB)
+    (beside,) = [one for one in asked["recall"] if "jsonb_array_elements" in one.sql]
+    link.execute("BEGIN")
+    link.native("SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off")
+    link.native("SET LOCAL enable_material = off; SET LOCAL enable_bitmapscan = off")
+    by = [node.get("Index Cond", "") for node in nodes(planned(link, beside))]
+    assert any("session" in condition and "position" in condition for condition in by), by
+    link.execute("ROLLBACK")
+
+
 def test_a_statement_that_reads_more_is_noticed(store):
     link = store.link(store.user, BOB)
     for sql in ("SELECT count(*) FROM messages WHERE role = 'user'",

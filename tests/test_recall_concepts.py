@@ -6,8 +6,8 @@ import pytest
 
 from elytron.recall import reach
 
-# In a file and on a server: they look at what a store of this process has inside.
-pytestmark = [pytest.mark.contract, pytest.mark.here]
+# In a file and on a server.
+pytestmark = pytest.mark.ledgers
 
 
 def ids(hits):

@@ -5,8 +5,8 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-# In a file and on a server: they look at what a store of this process has inside.
-pytestmark = [pytest.mark.contract, pytest.mark.here]
+# In a file and on a server.
+pytestmark = pytest.mark.ledgers
 
 MAY = datetime(2023, 5, 9, 12, 0, tzinfo=UTC)  # a Tuesday
 

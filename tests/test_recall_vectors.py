@@ -13,8 +13,8 @@ import elytron
 import ledgers
 from elytron.ledger import vectors
 
-# In a file and on a server: they look at what a store of this process has inside.
-pytestmark = [pytest.mark.contract, pytest.mark.here]
+# In a file and on a server.
+pytestmark = pytest.mark.ledgers
 
 np = pytest.importorskip("numpy")
 

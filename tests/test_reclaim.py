@@ -12,9 +12,6 @@ from elytron import DiskFull
 from ledgers import check_index, contents, held
 from limits import check_order, sampled, sizes, watched
 
-# In a file and on a server: they look at what a store of this process has inside.
-pytestmark = [pytest.mark.contract, pytest.mark.here]
-
 SETTINGS = {"reserve_mb": 0, "wal_limit_mb": 1, "keep_messages": 0}
 
 

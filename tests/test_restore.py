@@ -28,13 +28,13 @@ from moved import (
     visible,
 )
 
-# In a file and on a server: they look at what a store of this process has inside.
-pytestmark = [pytest.mark.contract, pytest.mark.here]
+# In a file and on a server.
+pytestmark = pytest.mark.ledgers
 
 OpenStore = Callable[..., Store]
 ROWS = """
 SELECT m.key, m.id, s.id, m.position, u.id, m.responds_to, m.role, m.at_us, m.offset_min,
-    m.embedding, m.metadata, m.content, hex(m.terms), k.importance, k.pinned
+    m.embedding, m.metadata, m.content, m.terms, k.importance, k.pinned
 FROM messages m JOIN sessions s ON s.key = m.session LEFT JOIN users u ON u.key = m.user
     LEFT JOIN marks k ON k.key = m.key
 ORDER BY m.key
@@ -286,6 +286,7 @@ def test_a_message_that_is_saved_while_restoring_is_under_way_is_not_lost(bob: A
 # -- damage, and no room
 
 
+@pytest.mark.files  # the archive's, which are the same
 def test_a_damaged_segment_is_named_and_the_rest_comes_back(store: Store) -> None:
     bob = store.agent("bob")
     for start in (0, 1000, 2000):  # too large to be merged

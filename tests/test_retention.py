@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from elytron.config import RetentionRule
 from elytron.reports import AGE, BYTES, COUNT, EMERGENCY
-from elytron.upkeep.retention import Bounds, Fact, Leave, Plan, plan
+from elytron.upkeep.retention import Bounds, Fact, Leave, Plan, is_quiet, plan
 
 DAY_US = 86_400_000_000
 YEAR_US = 365 * DAY_US
@@ -168,6 +168,31 @@ def test_the_plan_is_the_one_that_taking_one_at_a_time_makes(facts, now_us, b):
 
 
 @given(facts_lists, times, bounds_given)
+def test_where_number_and_age_say_so_nothing_has_to_leave(facts, now_us, b):
+    eldest_us = min([f.at_us for f in facts], default=0)
+    if is_quiet(len(facts), eldest_us, now_us=now_us, bounds=b):
+        assert plan(facts, now_us=now_us, bounds=b) == Plan((), len(facts), 0, 0, 0)
+
+
+@pytest.mark.parametrize(
+    "loud",
+    [
+        {"archive_after_us": 3 * DAY_US},
+        {"rules": (RetentionRule(role="nobody", archive_after_days=3),)},
+        {"max_messages": 7},
+        {"max_messages": 9, "new_messages": 2},
+        {"excess_bytes": 1},
+        {"oldest_half_above": 8},
+    ],
+)
+def test_each_bound_that_may_be_passed_is_looked_at(loud):
+    calm = {"archive_after_us": 5 * DAY_US, "max_messages": 9, "oldest_half_above": 9}
+    eldest_us = NOW_US - 4 * DAY_US
+    assert is_quiet(8, eldest_us, now_us=NOW_US, bounds=bounds(**calm))
+    assert not is_quiet(8, eldest_us, now_us=NOW_US, bounds=bounds(**(calm | loud)))
+
+
+@given(facts_lists, times, bounds_given)
 def test_nothing_pinned_leaves_and_nothing_leaves_twice(facts, now_us, b):
     planned = plan(facts, now_us=now_us, bounds=b)
     gone = [message.key for message in planned.leaving]
@@ -307,7 +332,7 @@ def test_enough_leave_at_once_that_the_next_write_need_not_ask_again():
     assert len(keys(facts, max_messages=99, keep=100, at_once=0.05)) == 1
     assert len(keys(facts, excess_bytes=1, at_once=0.05)) == 5
     assert len(keys(facts[:99], excess_bytes=1, keep=99, at_once=0.05)) == 5
-    assert Bounds(None, 0, None).at_once == 0.05
+    assert Bounds(None, 0, None).at_once == 0.1
 
 
 def test_what_is_pinned_leaves_the_plan_short_by_what_it_holds():

@@ -5,12 +5,21 @@ Every message has the number, the limit and the way out, and never the text of a
 The faces map `code` to an exit code or a status in tables of their own.
 """
 
+import copy
+from typing import Self
+
 
 class ElytronError(Exception):
     """Base of everything that Elytron raises on purpose."""
 
     code = "error"
     retryable = False
+
+    def saying(self, message: str) -> Self:
+        """The same error in other words: with what else it knows, as whether to try again."""
+        other = copy.copy(self)
+        other.args = (message,)
+        return other
 
 
 class InvalidArgument(ElytronError):

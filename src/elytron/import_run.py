@@ -72,7 +72,7 @@ class ImportRun:
         try:
             refused = self._save(pending)
         except ElytronError as error:
-            raise type(error)(f"{error}. {self._so_far()}") from error
+            raise error.saying(f"{error}. {self._so_far()}") from error
         for line, reason in refused:
             self._refuse(line, reason)
         if self._on_progress is not None:

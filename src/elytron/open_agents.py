@@ -243,10 +243,7 @@ class OpenAgents:
     def _resting_place(self) -> OpenAgent | None:
         """Remove the least recently used idle agent, if all places or all memory is taken."""
         used_bytes = apsw.memory_used() + self.vector_bytes
-        if (
-            len(self._entries) < self.ledgers.open_max
-            and used_bytes < self.config.max_ram_bytes
-        ):
+        if len(self._entries) < self.ledgers.open_max and used_bytes < self.config.max_ram_bytes:
             return None
         for name, entry in self._entries.items():
             if entry.ready and not entry.uses:

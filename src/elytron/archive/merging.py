@@ -3,9 +3,9 @@ Merging: which neighbours among small segments become one.
 
 Pure. A segment is tiny (under 100 messages and 100 KB of lines), small (under 1000 and 1 MB) or
 large. Neighbours wait until there are eight of a kind and are then joined at once, so that what is
-archived little by little is not written again with each addition: with n messages an addition, each
-is written again about 14 / n times while its segment is tiny, and twice while it is small. To join
-each addition with the one before it took six times as long, at the limits of a store under load.
+archived little by little is not written again with each addition: of n messages at a time each is
+written again some 14 / n times while its segment is tiny, and once or twice while it is small.
+Joined with the one before as they came, those that leave by fifties were written again five times.
 """
 
 from collections.abc import Collection, Iterator, Sequence

@@ -13,7 +13,7 @@ import click
 from elytron.errors import Corrupt, ElytronError
 from elytron.faces import documents
 from elytron.faces.options import DEFAULT_STORE, Place, common
-from elytron.store import folder_to_restore, names_of
+from elytron.store import as_path, folder_to_restore, names_of
 from elytron.upkeep.bringing_back import bring_back
 
 
@@ -54,7 +54,7 @@ def restore(
     """The command `restore --from`."""
     with _bar("restoring", silent=place.as_json) as on_progress:
         report = bring_back(
-            source,
+            as_path(source, what="a backup"),
             folder_to_restore(place.path or DEFAULT_STORE),
             place.settled(),
             wanted=names_of(agents),

@@ -114,7 +114,7 @@ def migrate(
             try:
                 run.take(line)
             except ElytronError as error:
-                raise type(error)(f"{error}. {run.so_far()}") from error
+                raise error.saying(f"{error}. {run.so_far()}") from error
     run.finish()
     if run.wrote:
         migrated.write(store.path, name, mark)

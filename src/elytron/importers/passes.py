@@ -190,7 +190,7 @@ class Passes:
         try:
             report = self._store.agent(name).import_(messages, skip_bad=True)
         except ElytronError as error:
-            raise type(error)(f"{self._source.path}: {error}. {self._so_far()}") from error
+            raise error.saying(f"{self._source.path}: {error}. {self._so_far()}") from error
         tally = self._tally(name)
         tally.imported += report.imported
         tally.held += report.already_held
@@ -207,7 +207,7 @@ class Passes:
         except (InvalidArgument, Conflict) as error:
             self._count_bad(tally, bad(piece.line, piece.place, str(error)))
         except ElytronError as error:
-            raise type(error)(f"{self._source.path}: {error}. {self._so_far()}") from error
+            raise error.saying(f"{self._source.path}: {error}. {self._so_far()}") from error
         else:
             tally.imported += counts and new
             tally.held += counts and not new

@@ -124,9 +124,10 @@ def message(db: Database, id: str, source: object) -> Message | None:
 
 
 def messages(db: Database, keys: Iterable[int], source: object) -> dict[int, Message]:
-    found = rows.fetch(
+    found = bundles.fetch(
         db,
         f"{rows.SELECT_MESSAGES} WHERE m.key IN (SELECT value FROM carray(?))",
+        rows.MESSAGE_COLUMNS,
         (Integers(keys),),
     )
     return dict(messages_of(db, found, source))
@@ -161,7 +162,8 @@ def _ids(db: Database, select: str, keys: set[int], source: object) -> dict[int,
     named = {}
     if keys:
         sql = f"{select} WHERE key IN (SELECT value FROM carray(?))"
-        for *values, checksum in rows.fetch(db, sql, (Integers(keys),)):
+        columns = "i" * (1 + select.count(","))
+        for *values, checksum in bundles.fetch(db, sql, columns, (Integers(keys),)):
             if rows.checksum(tuple(values)) != checksum:
                 raise Corrupt(
                     f"{source}: the row of session or user {values[0]} is damaged (its checksum"

@@ -38,6 +38,7 @@ SELECT_MESSAGES = (
     f"SELECT {STORED}, k.importance, k.pinned, k.checksum"
     " FROM messages m LEFT JOIN marks k ON k.key = m.key"
 )
+MESSAGE_COLUMNS = "i" * 17  # as `bundles.fetch` has to know them
 _JOINED = ["\x1f".join(["%s"] * count) for count in range(20)]  # twice as fast as `str.join`
 SESSION, USER = 2, 4  # places in a row of `STORED`
 _CONTENT, _CHECKSUM = 12, 13

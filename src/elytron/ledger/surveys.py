@@ -82,21 +82,29 @@ def stored(db: Database, keys: Iterable[int], source: object) -> tuple[list[Stor
     (messages, damaged): these messages in the order of their keys, and the keys of those whose
     rows are not what was written.
     """
-    found = rows.fetch(
+    found = bundles.fetch(
         db,
         f"{rows.SELECT_MESSAGES} WHERE m.key IN (SELECT value FROM carray(?)) ORDER BY m.key",
+        rows.MESSAGE_COLUMNS,
         (Integers(keys),),
     )
-    whole, damaged = [], []
+    try:
+        return _stored(db, found, source), []
+    except Corrupt:  # one by one, to see which
+        whole, damaged = list[Stored](), list[int]()
     for row in found:
         try:
-            ((key, message),) = messages_of(db, [row], source)
+            whole += _stored(db, [row], source)
         except Corrupt:
             damaged.append(row[0])
-            continue
-        told = version(row[13], row[16])
-        whole.append(Stored(key, row[2], row[5], row[9], row[10], told, message))
     return whole, damaged
+
+
+def _stored(db: Database, found: list[Any], source: object) -> list[Stored]:
+    return [
+        Stored(key, row[2], row[5], row[9], row[10], version(row[13], row[16]), message)
+        for row, (key, message) in zip(found, messages_of(db, found, source), strict=True)
+    ]
 
 
 def holds(db: Database, *, id: str, key: int) -> bool:

@@ -13,6 +13,7 @@ from elytron.errors import Conflict, Corrupt, NotFound
 from elytron.ledger import carrying, rows, space, surveys, vectors, words
 from elytron.ledger.database import Database
 from elytron.ledger.embedded import EMBEDDED
+from elytron.ledger.integers import Integers
 from elytron.ledger.learned import LEARNED
 from elytron.ledger.learning import Learning
 from elytron.ledger.moves import Moves
@@ -49,7 +50,9 @@ SELECT (SELECT key FROM messages WHERE id = ?1), (SELECT key FROM sessions WHERE
     (SELECT key FROM users WHERE id = ?3), (SELECT ifnull(max(seq), 0) FROM changes),
     (SELECT position FROM tails WHERE session = (SELECT key FROM sessions WHERE id = ?2))
 """
+_KEYS = "(SELECT value FROM carray(?))"
 _FIND_INDEXED = "SELECT key FROM indexed"
+_FIND_UNINDEXED = "SELECT key, terms FROM messages WHERE key > ? ORDER BY key LIMIT ?"
 _FIND_NEWEST = "SELECT key, session, position, role, user FROM messages ORDER BY key DESC LIMIT 1"
 _FIND_LAST = (
     "SELECT key, session, position, role, user FROM messages WHERE session = ?"
@@ -59,6 +62,7 @@ _PAGE_BYTES = 4096
 # Each page of the index is merged about once a level, of which there are four or five.
 _MERGE_TIMES = 15
 _MERGE_MIN_PAGES = 8
+_INDEXED_MAX = 4096  # messages in one step; a server's answer is read whole
 _TERMS_MAX_BYTES = 4096  # of the messages of others that are indexed along
 _NOBODY = (0, None, -1, None, None)
 _ADD_MESSAGE = "INSERT INTO messages VALUES(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
@@ -158,9 +162,7 @@ class Writes:
         """
         indexed = self.whole(self._execute(_FIND_INDEXED).get)
         newest, terms_bytes, more = indexed, 0, False
-        cursor = self._db.execute(
-            "SELECT key, terms FROM messages WHERE key > ? ORDER BY key", (indexed,)
-        )
+        cursor = self._db.execute(_FIND_UNINDEXED, (indexed, _INDEXED_MAX))
         taken = list[tuple[int, bytes]]()
         for key, terms in cursor:
             if type(terms) is not bytes or key <= newest:
@@ -172,6 +174,7 @@ class Writes:
             terms_bytes += len(terms)
             newest = key
         cursor.close(True)
+        more = more or len(taken) == _INDEXED_MAX
         words.add(self._db, taken)
         self._execute("UPDATE indexed SET key = ?", (newest,))
         self._indexed = None  # asked again, should this be undone
@@ -243,7 +246,7 @@ class Writes:
             return self._saved_before(draft)
         newest = execute(_FIND_NEWEST).get or _NOBODY
         if session is None or (user is None and draft.user is not None):
-            session, user, changed = self._add_parents(draft, session, user)
+            session, user, changed = self.add_parents(draft, session, user)
         # Mostly the newest message of all; to seek the session's last one costs ten times more.
         last = newest if newest[1] == session else execute(_FIND_LAST, (session,)).get or _NOBODY
         last_key, _, last_position, last_role, last_user = last
@@ -298,7 +301,7 @@ class Writes:
             )
         return Receipt(draft.id, False, held[10])
 
-    def _add_parents(
+    def add_parents(
         self, draft: Draft, session: int | None, user: int | None
     ) -> tuple[int, int | None, int]:
         """(session, user, last change), with those made that are missing."""
@@ -338,7 +341,7 @@ class Writes:
         key = self._execute("SELECT key FROM messages WHERE id = ?", (op.id,)).get
         if key is None:
             return False
-        self._drop_message(key)
+        self._drop_messages([key])
         return True
 
     def _note_gone(self, kind: int, id: str) -> None:
@@ -352,7 +355,7 @@ class Writes:
         session = self._execute("SELECT key FROM sessions WHERE id = ?", (op.session,)).get
         if session is None:
             return 0, False
-        removed, room_bytes = 0, op.size_bytes
+        leaving, room_bytes = list[int](), op.size_bytes
         for key, text_bytes in rows.fetch(
             self._db,
             "SELECT key, octet_length(content) + ifnull(octet_length(metadata), 0)"
@@ -360,32 +363,36 @@ class Writes:
             (session, 1 + op.size_bytes // DELETED_BYTES),
         ):
             room_bytes -= DELETED_BYTES + self.whole(text_bytes)
-            if removed and room_bytes < 0:
-                return removed, True
-            self._drop_message(key)
-            removed += 1
+            if leaving and room_bytes < 0:
+                self._drop_messages(leaving)
+                return len(leaving), True
+            leaving.append(key)
+        self._drop_messages(leaving)
         learned = "SELECT EXISTS (SELECT 1 FROM memories WHERE session = ?)"
         if not self._execute(learned, (session,)).get:  # else it goes with the last of these
             self._execute("DELETE FROM sessions WHERE key = ?", (session,))
             self.add_change(DELETE, SESSION, session)
-        return removed, False
+        return len(leaving), False
 
-    def _drop_message(self, key: int) -> None:
-        # What was read in it alone is deleted with it; an archived one keeps its facts.
-        facts = rows.fetch(self._db, "SELECT key FROM relations WHERE learned_from = ?", (key,))
+    def _drop_messages(self, leaving: Sequence[int]) -> None:
+        if not leaving:
+            return
+        keys = (Integers(leaving),)
+        # What was read in them alone is deleted with them; an archived one keeps its facts.
+        learned = f"learned_from IN {_KEYS}"
+        facts = rows.fetch(self._db, f"SELECT key FROM relations WHERE {learned}", keys)
         if facts:
             self.add_changes(DELETE, RELATION, [fact for (fact,) in facts])
-            self._execute("DELETE FROM relations WHERE learned_from = ?", (key,))
-        # Noted first: the number has to lie above the key, which may be the newest.
-        self.add_change(DELETE, MESSAGE, key)
-        self._execute("DELETE FROM messages WHERE key = ?", (key,))
-        self.drop_words([key])
-        self.drop_vectors([key])
-        for table in ("marks", "uses"):
-            self._execute(f"DELETE FROM {table} WHERE key = ?", (key,))
-        self._execute("DELETE FROM mentions WHERE source = ?", (key,))
-        self._execute("DELETE FROM heard WHERE key = ?", (key,))  # maybe its words alone
-        self.messages -= 1
+            self._execute(f"DELETE FROM relations WHERE {learned}", keys)
+        # Noted first: the numbers have to lie above the keys, which may be the newest.
+        self.add_changes(DELETE, MESSAGE, leaving)
+        self._execute(f"DELETE FROM messages WHERE key IN {_KEYS}", keys)
+        self.drop_words(leaving)
+        self.drop_vectors(leaving)
+        for table in ("marks", "uses", "heard"):  # what was heard may be its words alone
+            self._execute(f"DELETE FROM {table} WHERE key IN {_KEYS}", keys)
+        self._execute(f"DELETE FROM mentions WHERE source IN {_KEYS}", keys)
+        self.messages -= len(leaving)
 
     def _mark(self, op: Mark) -> None:
         found = self._execute(

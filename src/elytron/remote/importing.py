@@ -79,7 +79,7 @@ class Import:
         except ElytronError as error:
             if not (self._imported or self._held):
                 raise
-            raise type(error)(f"{error}. Before these: {self._so_far()}") from error
+            raise error.saying(f"{error}. Before these: {self._so_far()}") from error
         self._imported += report.imported
         self._held += report.already_held
         for bad in report.bad:

@@ -130,7 +130,7 @@ class Desk:
         at_once = max(1, min(64, self.config.wal_limit_bytes // 4 // ops.TIDIED_BYTES // 2))
         names = self.read(lambda db: surveys.counts(db, ("sessions", "users")))
         for _ in range(1 + sum(names.values())):  # in a damaged file a row may refuse to go
-            if not self.commit(ops.Tidy(at_once)):
+            if self.commit(ops.Tidy(at_once)) < at_once:
                 return
 
     def sweep(self, origins: tuple[int, ...], *, unlooked: bool = False) -> Forgotten:

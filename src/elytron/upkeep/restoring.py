@@ -126,7 +126,7 @@ class _Back:
                 if self._on_progress is not None:
                     self._on_progress(self.restored)
         except ElytronError as error:
-            raise type(error)(f"{error}. {self.restored} messages came back before") from error
+            raise error.saying(f"{error}. {self.restored} messages came back before") from error
         finally:
             ids = [archived.message.id for archived in found]
             settle(desk, (entry.name,), notes=(entry.name,), ids=ids)

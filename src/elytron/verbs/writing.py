@@ -257,7 +257,7 @@ class Writing(Reading):
                 step, left = self._write(ops.DeleteSession(session, self._config.commit_bytes))
             except ElytronError as error:
                 told = of_step(error) if removed else str(error)
-                raise type(error)(f"{told}. {removed} messages of it are gone") from error
+                raise error.saying(f"{told}. {removed} messages of it are gone") from error
             removed += step
         return removed
 

@@ -69,6 +69,12 @@ def _set_up(wire: Wire, deadline: float) -> Wire:
             raise psycopg.NotSupportedError(
                 f"the server is PostgreSQL {version}; it has to be {OLDEST_SERVER} or newer"
             )
+        encoding = (wire.pgconn.parameter_status(b"server_encoding") or b"UTF8").decode()
+        if encoding != "UTF8":
+            raise psycopg.NotSupportedError(
+                f"the database's encoding is {encoding}, which cannot hold every text; it has to be"
+                " UTF8"
+            )
         wire.deadline = deadline
         wire.trip(wire.commands([Request(_DURABLE), Request(_NOTICE_LEFT)]))
         wire.deadline = math.inf

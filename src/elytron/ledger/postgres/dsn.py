@@ -22,6 +22,8 @@ _OPTIONS = (
     "-c jit=off",  # a plan that was misjudged would be compiled for longer than it runs
     f"-c idle_in_transaction_session_timeout={_IDLE_TRANSACTION_MAX_S}s",
     "-c DateStyle=ISO",
+    # Who had to wait for another writer sees what that wrote.
+    "-c default_transaction_isolation=read\\ committed",
     "-c standard_conforming_strings=on",
 )
 
@@ -70,7 +72,7 @@ def parse(text: str) -> Dsn:
     try:
         found = conninfo_to_dict(text)
         float(found.get("connect_timeout") or 0)
-        _check_password_ended(found)
+        _check_password_ended(text, found)
     except (ProgrammingError, ValueError):
         raise InvalidArgument(
             "this is no DSN that PostgreSQL's library understands; it has the form"
@@ -80,12 +82,14 @@ def parse(text: str) -> Dsn:
     return Dsn(text, _shown({key: str(value) for key, value in found.items()}))
 
 
-def _check_password_ended(found: Mapping[str, Any]) -> None:
+def _check_password_ended(text: str, found: Mapping[str, Any]) -> None:
     """
     Raises:
         ValueError: a password with an @ or a / as it is, so that a part of it would be shown.
     """
-    if "@" in (found.get("host") or "")[1:]:  # the first may be that of an abstract socket
+    database = text.partition("://")[2].partition("?")[0].partition("/")[2]
+    # The first of the host may be that of an abstract socket.
+    if "@" in (found.get("host") or "")[1:] or "@" in database:
         raise ValueError
     for port in (found.get("port") or "").split(","):
         int(port or 0)

@@ -2,18 +2,20 @@
 Known: what a process remembers of an agent's rows, so that a save has nothing to ask.
 
 It holds as long as the agent's row has the version that this process saw last: each commit of
-anybody makes it greater.
+anybody gives it another one, by chance. Were they counted, a server that lost its last commits, as
+a standby may that was behind, would come to the same number by other ways.
 """
 
+import secrets
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from elytron.ledger.postgres.link import Link
 from elytron.records import Draft
 
-_NAMES_MAX = 256  # sessions, and users, that are remembered of an agent
+_NAMES_MAX = 1024  # sessions, and users, that are remembered of an agent
 
 _SESSIONS = """
 SELECT s.id, s.key, m.key, m.position, m.role, m."user", t.position
@@ -28,6 +30,11 @@ WHERE s.agent_id = %(agent)s::uuid AND s.id = ANY(%(ids)s::text[])
 _USERS = """
 SELECT id, key FROM users WHERE agent_id = %(agent)s::uuid AND id = ANY(%(ids)s::text[])
 """
+
+
+def new_version() -> int:
+    """One that no row had before."""
+    return secrets.randbits(63)
 
 
 class Last(NamedTuple):
@@ -62,8 +69,19 @@ class Known:
             ]
         )
 
-    def learn(self, db: Link, drafts: Iterable[Draft]) -> None:
+    def is_short_for(self, drafts: Sequence[Draft]) -> bool:
+        """Whether they are of more sessions, or users, than are remembered."""
+        sessions = {draft.session for draft in drafts}
+        users = {draft.user for draft in drafts}
+        return max(len(sessions), len(users)) > _NAMES_MAX // 2
+
+    def learn(self, db: Link, drafts: Sequence[Draft]) -> None:
         """Ask for sessions and users that are not known; in a transaction that has the lock."""
+        for draft in drafts:  # so that what is learned now does not drive them out
+            if draft.session in self.sessions:
+                self.sessions.move_to_end(draft.session)
+            if draft.user is not None and draft.user in self.users:
+                self.users.move_to_end(draft.user)
         sessions = {draft.session for draft in drafts} - self.sessions.keys()
         users = {draft.user for draft in drafts if draft.user is not None} - self.users.keys()
         if sessions:
@@ -74,9 +92,7 @@ class Known:
                 self.put(name, Last(session, key, place, role, user))
         if users:
             for name, key in db.native(_USERS, {"ids": sorted(users)}):
-                self.users[name] = key
-                if len(self.users) > _NAMES_MAX:
-                    self.users.popitem(last=False)
+                self.put_user(name, key)
 
     def put(self, session: str, last: Last) -> None:
         """Note what is last in a session now."""
@@ -84,6 +100,12 @@ class Known:
         self.sessions.move_to_end(session)
         if len(self.sessions) > _NAMES_MAX:
             self.sessions.popitem(last=False)
+
+    def put_user(self, user: str, key: int) -> None:
+        """Note the key of a user."""
+        self.users[user] = key
+        if len(self.users) > _NAMES_MAX:
+            self.users.popitem(last=False)
 
     def forget_names(self) -> None:
         """After what may have removed a session, a user, or the last message of one."""

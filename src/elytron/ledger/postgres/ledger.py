@@ -29,11 +29,15 @@ from elytron.ledger.postgres.known import Known
 from elytron.ledger.postgres.link import Link
 from elytron.ledger.postgres.links import Links
 from elytron.ledger.postgres.writing import LinkWrites
-from elytron.ledger.room import Room
+from elytron.ledger.room import NoRoom, Room
 from elytron.ledger.schema import UNINDEXED_MAX
 from elytron.ledger.uses import Counts, Uses
+from elytron.records import Draft
 
 _log = logging.getLogger("elytron.ledger")
+_AWAY_S = 10.0  # after a failure at closing the next are closed without a word to the server
+_LATE_S = 0.3  # that the server has for what comes late
+_AT_ONCE_MAX = 10_000  # messages that are saved together, in statements of 32
 _NEAR = 0.95  # of its bytes, where whoever looks after it is told
 # After these nothing is different of sessions, users and their last messages.
 _HARMLESS = (IndexWords, MergeWords, NoteUses, AllowGraph, Reindex, *LEARNED, *EMBEDDED)
@@ -94,9 +98,11 @@ class PostgresLedger:
             Corrupt: they are another's.
             Unavailable, Busy: as they say.
         """
-        if not self._links.look(create=create):
+        config = self._config
+        timeout_s = config.save_timeout_s if create else config.read_timeout_s
+        deadline = time.monotonic() + timeout_s
+        if not self._links.look(create=create, deadline=deadline):
             return False
-        deadline = time.monotonic() + self._config.save_timeout_s
         with self._lent(self._links.writers if create else self._links.readers, deadline) as link:
             found = writing.find(link)
             if found is None and create:
@@ -109,16 +115,22 @@ class PostgresLedger:
         if not self._carrying and carrying.is_half_said(found.carried, self.source):
             raise carrying.half_done(self.source)
         self.languages = found.languages
-        files.make_folders(self.folder)
+        with files.translate_os_errors(self.folder):
+            files.make_folders(self.folder)
         return True
 
     def close(self) -> None:
-        """Write what is counted of uses, if that takes no waiting; they are no promise."""
-        while self._wrote and self.uses.any:
+        """
+        Write what is counted of uses, if that takes no waiting; they are no promise.
+
+        Not if the server has just failed another who closes: of a thousand agents each would wait.
+        """
+        while self._wrote and self.uses.any and time.monotonic() >= self._links.away_until:
             deadline = time.monotonic() + min(1.0, self._config.save_timeout_s)
             outcome = self.commit([NoteUses(self.uses.take())], deadline)[0]
             if isinstance(outcome, ElytronError):
                 _log.info("uses counted in %s were not written: %s", self.source, outcome)
+                self._links.away_until = time.monotonic() + _AWAY_S
                 break
 
     # -- writing
@@ -131,11 +143,13 @@ class PostgresLedger:
             ops: in order. If the transaction fails as a whole, the ops are tried one by one,
                 so each succeeds or fails by itself.
             deadline: on the monotonic clock, for the server and for other writers of the agent.
+                What was queued in time is not refused because its turn came late.
 
         Returns:
             For each op its result, or the `ElytronError` that it met. A `NoRoom` is for all
             of them: whoever can makes room, and tries again.
         """
+        deadline = max(deadline, time.monotonic() + _LATE_S)
         saves = saving.drafts_of(ops) is not None
         if saves and self._index_due:
             self._index(deadline)
@@ -153,8 +167,12 @@ class PostgresLedger:
     def _commit(self, link: Link, ops: Sequence[Op], deadline: float) -> list[Any]:
         drafts = saving.drafts_of(ops)
         known = self._known
-        if drafts is not None and known is not None and known.covers(drafts):
-            self._check_room(known, ops, messages=len(drafts), more_bytes=saving.weight(drafts))
+        if (
+            drafts is not None
+            and known is not None
+            and known.covers(drafts)
+            and self._fits(known, ops, drafts)
+        ):
             link.committing = True
             try:
                 if saving.save(link, known, drafts):
@@ -182,7 +200,7 @@ class PostgresLedger:
             held = writes.lock(deadline)
             if known is not None and known.version == held.version:
                 held.sessions, held.users = known.sessions, known.users
-            saved = self._save(link, held, ops)
+            saved = self._save(link, writes, held, ops)
             results = saving.receipts(ops) if saved else [self._apply(writes, op) for op in ops]
             if self.uses.due and not any([isinstance(op, NoteUses) for op in ops]):
                 uses = self.uses.take()
@@ -207,17 +225,28 @@ class PostgresLedger:
             self._settled(held, ops)
         return results
 
-    def _save(self, link: Link, held: Known, ops: Sequence[Op]) -> bool:
-        """Save plain messages within the transaction, once what has to be known is asked for."""
-        drafts = saving.drafts_of(ops)
-        if drafts is None:
+    def _save(self, link: Link, writes: LinkWrites, held: Known, ops: Sequence[Op]) -> bool:
+        """
+        Save plain messages within the transaction, once what has to be known is asked for, and the
+        sessions and users are made that are new. False if they are not plain after all.
+        """
+        drafts = saving.drafts_of(ops, most=_AT_ONCE_MAX)
+        if drafts is None or writes.half_done:
             return False
         held.learn(link, drafts)
-        if not held.covers(drafts) or saving.any_held(link, drafts):
+        if held.is_short_for(drafts) or saving.any_held(link, drafts):
             return False
         more_bytes = saving.weight(drafts)
         self._check_room(held, ops, messages=len(drafts), more_bytes=more_bytes)
-        return saving.save(link, held, drafts)
+        writes.add_names(held, drafts)
+        for start in range(0, len(drafts), saving.AT_ONCE_MAX):
+            done = saving.save(link, held, drafts[start : start + saving.AT_ONCE_MAX])
+            assert done, "nobody else writes while the agent is locked"
+        if link.weighed_bytes:  # of new sessions and users
+            self._check_room(held, ops, messages=0, more_bytes=link.weighed_bytes)
+            writes.messages = held.messages
+            writes.note(held)
+        return True
 
     @staticmethod
     def _apply(writes: LinkWrites, op: Op) -> Any:
@@ -245,6 +274,14 @@ class PostgresLedger:
         for op in ops:
             if isinstance(op, Reindex) and op.languages is not None:
                 self.languages = op.languages
+
+    def _fits(self, known: Known, ops: Sequence[Op], drafts: Sequence[Draft]) -> bool:
+        """Whether they fit by what is known. If not, they may be held, or another made room."""
+        try:
+            self._check_room(known, ops, messages=len(drafts), more_bytes=saving.weight(drafts))
+        except NoRoom:
+            return False
+        return True
 
     def _check_room(
         self, held: Known, ops: Sequence[Op], *, messages: int, more_bytes: int
@@ -380,6 +417,7 @@ class Lending:
         self.writers = writers
         self.shown = shown
         self.look = look
+        self.away_until = 0.0  # on the monotonic clock
 
     @staticmethod
     def agent_id(name: str) -> uuid.UUID:

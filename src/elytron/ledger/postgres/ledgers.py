@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from elytron.config import Config
-from elytron.errors import Unavailable
+from elytron.errors import Busy, Unavailable
 from elytron.ledger import files
+from elytron.ledger.lock import FileLock
 from elytron.ledger.postgres import dispatched as dispatched  # which registers itself
 from elytron.ledger.postgres import faults, migrating
 from elytron.ledger.postgres.dsn import Dsn
@@ -19,6 +20,7 @@ from elytron.ledger.postgres.links import Links
 from elytron.ledger.uses import Uses
 
 _FILES = "postgresql.json"  # in the store's folder: which one it is
+_FILES_LOCK = "postgresql.lock"  # while that is written
 _OPEN_TIMES = 25  # as many agents open: each holds no descriptor
 _CLAIM = "UPDATE store SET files_id = %(id)s::text WHERE files_id = ''"
 _OWNER = "SELECT files_id FROM store"
@@ -65,49 +67,75 @@ class PostgresLedgers:
         return True
 
     def names(self) -> list[str]:
-        if not self._look(create=False):
+        deadline = time.monotonic() + self._config.save_timeout_s
+        if not self._look(create=False, deadline=deadline):
             return []
-        with self._lent() as link:
+        with self._lent(deadline) as link:
             return sorted([name for (name,) in link.native("SELECT name FROM names")])
 
     def make(self) -> None:
-        self._look(create=True)
+        self._look(create=True, deadline=time.monotonic() + self._config.save_timeout_s)
 
     def close(self) -> None:
         self._lending.close()
 
-    def _look(self, *, create: bool) -> bool:
+    def _look(self, *, create: bool, deadline: float) -> bool:
         """
-        See that there is a schema of this version, made if *create*; and, before anything is
-        written, that the folder is the store's.
+        See that there is a schema of this version, made if *create*, and that the folder is the
+        store's: in another one archived messages would be missing without a word.
 
         Raises:
             Unavailable: the server cannot be reached, its schema is another version's, or the
                 store's archives are in another folder.
+            Busy: another thread was at it until *deadline*.
         """
         if self._ours or (self._there and not create):
             return True
-        with self._mutex, self._lent() as link:
+        with self._in_turn(deadline), self._lent(deadline) as link:
             if not create and not migrating.version(link, self._config.postgres_schema):
                 return False
             migrating.bring_up(link, self._config.postgres_schema)
-            self._there = True
+            ours = ""
             if create:
                 files.make_store(self.folder)
-                self._claim(link)
-                self._ours = True
+                ours = self._make_id(deadline)
+                link.native(_CLAIM, {"id": ours})
+            self._check_folder(link, ours or self._read_id())
+            self._there, self._ours = True, self._ours or create
         return True
 
-    def _claim(self, link: Link) -> None:
-        """Have the store keep its archives in our folder, if it has none yet."""
-        path = self.folder / _FILES
-        held = files.read_json(path)
-        ours = str(held["id"]) if held is not None and "id" in held else uuid.uuid4().hex
-        if held is None:
-            files.write_json(path, {"id": ours})
-        link.native(_CLAIM, {"id": ours})
+    @contextlib.contextmanager
+    def _in_turn(self, deadline: float) -> Iterator[None]:
+        if not self._mutex.acquire(timeout=max(0.0, deadline - time.monotonic())):
+            raise Busy(f"{self.shown} is being opened by another thread; retry later")
+        try:
+            yield
+        finally:
+            self._mutex.release()
+
+    def _make_id(self, deadline: float) -> str:
+        """What the folder is known by, the same for all that ask for it at once."""
+        with (
+            files.translate_os_errors(self.folder),
+            contextlib.closing(FileLock(self.folder / _FILES_LOCK)) as lock,
+        ):
+            lock.acquire(deadline, self._config.save_timeout_s)
+            if not self._read_id():
+                files.write_json(self.folder / _FILES, {"id": uuid.uuid4().hex})
+            return self._read_id()
+
+    def _read_id(self) -> str:
+        """The same, if the folder has one; else nothing."""
+        held = files.read_json(self.folder / _FILES)
+        return "" if held is None else str(held.get("id", ""))
+
+    def _check_folder(self, link: Link, ours: str) -> None:
+        """
+        Raises:
+            Unavailable: the store's archives are in another folder.
+        """
         ((theirs,),) = link.native(_OWNER)
-        if theirs != ours:
+        if theirs not in ("", ours):
             raise Unavailable(
                 f"{self.shown} keeps its archives in another folder than {self.folder}: name that"
                 " one with `files_path`, on every machine that opens this store; nothing was"
@@ -115,9 +143,8 @@ class PostgresLedgers:
             )
 
     @contextlib.contextmanager
-    def _lent(self) -> Iterator[Link]:
+    def _lent(self, deadline: float) -> Iterator[Link]:
         """A link that is about no agent; what it meets is raised as ours."""
-        deadline = time.monotonic() + self._config.save_timeout_s
         link = self._lending.writers.borrow(None, deadline)
         try:
             yield link

@@ -11,7 +11,7 @@ from typing import Any
 
 from elytron.ledger import rows
 from elytron.ledger.ops import Op, Save, SaveOne
-from elytron.ledger.postgres.known import Known, Last
+from elytron.ledger.postgres.known import Known, Last, new_version
 from elytron.ledger.postgres.link import Link
 from elytron.ledger.postgres.tables import SAID_BYTES, TABLES
 from elytron.ledger.postgres.values import escaped
@@ -28,7 +28,7 @@ _TYPES = (
 # it has to say for how long, and this statement, a commit of its own, could then not be told from
 # one that was done.
 _CLAIM = (
-    "WITH mine AS (UPDATE agents SET version = version + 1, messages = messages + {count},"
+    "WITH mine AS (UPDATE agents SET version = %(next)s::bigint, messages = messages + {count},"
     " seq = seq + {count}, bytes = bytes + %(bytes)s::bigint"
     " WHERE agent_id = %(agent)s::uuid AND version = %(version)s::bigint AND EXISTS (SELECT"
     " FROM agents WHERE agent_id = %(agent)s::uuid FOR UPDATE SKIP LOCKED) RETURNING agent_id)"
@@ -60,8 +60,11 @@ def _statement(count: int) -> str:
 _STATEMENTS = {count: _statement(count) for count in range(1, AT_ONCE_MAX + 1)}
 
 
-def drafts_of(ops: Sequence[Op]) -> list[Draft] | None:
-    """The messages of *ops*, if that is all there is to do, and they are few, new and unmarked."""
+def drafts_of(ops: Sequence[Op], *, most: int = AT_ONCE_MAX) -> list[Draft] | None:
+    """
+    The messages of *ops*, if that is all there is to do, and they are at most so many, new and
+    unmarked.
+    """
     drafts = list[Draft]()
     for op in ops:
         if isinstance(op, SaveOne):
@@ -70,7 +73,7 @@ def drafts_of(ops: Sequence[Op]) -> list[Draft] | None:
             drafts.extend(op.drafts)
         else:
             return None
-    if not 0 < len(drafts) <= AT_ONCE_MAX:
+    if not 0 < len(drafts) <= most:
         return None
     if any([draft.pinned or draft.importance is not None for draft in drafts]):
         return None
@@ -104,7 +107,11 @@ def save(db: Link, known: Known, drafts: Sequence[Draft]) -> bool:
     Raises:
         psycopg.errors.UniqueViolation: an id is held already. Nothing was saved.
     """
-    values: dict[str, Any] = {"version": known.version, "bytes": weight(drafts)}
+    values: dict[str, Any] = {
+        "version": known.version,
+        "next": new_version(),
+        "bytes": weight(drafts),
+    }
     sessions = dict[str, Last]()
     key = known.seq
     for number, draft in enumerate(drafts):
@@ -134,7 +141,7 @@ def save(db: Link, known: Known, drafts: Sequence[Draft]) -> bool:
     db.native(_STATEMENTS[len(drafts)], values)
     if db.rowcount != len(drafts):
         return False
-    known.version += 1
+    known.version = values["next"]
     known.messages += len(drafts)
     known.bytes += values["bytes"]
     known.seq = key

@@ -10,19 +10,22 @@ from psycopg import errors as server_errors
 
 from elytron.errors import Busy, Corrupt
 from elytron.ledger import carrying
-from elytron.ledger.postgres.known import Known
+from elytron.ledger.postgres.known import Known, Last, new_version
 from elytron.ledger.postgres.link import Link
 from elytron.ledger.writes import Writes
+from elytron.records import Draft
 
 _FIND = """
 SELECT a.version, a.messages, a.bytes, a.seq,
     (SELECT value FROM meta m WHERE m.agent_id = %(agent)s::uuid AND m.name = 'graph_bytes'),
     (SELECT i.key FROM indexed i WHERE i.agent_id = %(agent)s::uuid),
     (SELECT value FROM meta m WHERE m.agent_id = %(agent)s::uuid AND m.name = 'carried')
-FROM agents a WHERE a.agent_id = %(agent)s::uuid FOR UPDATE OF a
+FROM agents a WHERE a.agent_id = %(agent)s::uuid
 """
+# A statement of its own: of one that had to wait, only the row that it waited for would be new.
+_LOCK = "SELECT FROM agents WHERE agent_id = %(agent)s::uuid FOR UPDATE"
 _NOTE = """
-UPDATE agents SET version = version + 1, messages = %(messages)s::bigint,
+UPDATE agents SET version = %(next)s::bigint, messages = %(messages)s::bigint,
     bytes = greatest(0, bytes + %(more)s::bigint), seq = greatest(
         seq,
         (SELECT max(m.key) FROM messages m WHERE m.agent_id = %(agent)s::uuid),
@@ -77,6 +80,7 @@ class LinkWrites(Writes):
         wait_ms = max(_LOCK_GRACE_MS, int(1000 * (deadline - time.monotonic())) - _LOCK_GRACE_MS)
         self._link.execute("BEGIN")
         self._link.later("SELECT set_config('lock_timeout', %s, true)", (f"{wait_ms}ms",))
+        self._link.later(_LOCK, {})
         self._link.weighed_bytes = 0
         try:
             found = self._link.native(_FIND)
@@ -92,9 +96,28 @@ class LinkWrites(Writes):
         self.graph_bytes = int(graph) if str(graph).isdecimal() else 0
         return Known(version, self.messages, size_bytes, seq, self.graph_bytes, indexed or 0)
 
+    def add_names(self, known: Known, drafts: Iterable[Draft]) -> None:
+        """Make the sessions and users of these messages that are not there yet."""
+        for draft in drafts:
+            held = known.sessions.get(draft.session)
+            session = None if held is None else held.session
+            user = None if draft.user is None else known.users.get(draft.user)
+            if session is not None and (user is not None or draft.user is None):
+                continue
+            session, user, last = self.add_parents(draft, session, user)
+            known.seq = max(known.seq, last)
+            if held is None:
+                known.put(draft.session, Last(session, None, -1, None, None))
+            if draft.user is not None and user is not None:
+                known.put_user(draft.user, user)
+
     def note(self, known: Known) -> None:
         """Note what the ops have changed in the agent's row, and in *known*."""
-        given = {"messages": self.messages, "more": self._link.weighed_bytes}
+        given = {
+            "next": new_version(),
+            "messages": self.messages,
+            "more": self._link.weighed_bytes,
+        }
         ((known.version, known.messages, known.bytes, known.seq),) = self._link.native(_NOTE, given)
         known.graph_bytes = self.graph_bytes
 
