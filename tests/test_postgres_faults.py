@@ -270,7 +270,8 @@ def test_a_server_that_only_reads_is_told(link: Link):
         link.native(ADD, {"key": 1})
     error = translated(link, caught.value)
     assert type(error) is Unavailable
-    assert "standby" in str(error)
+    assert error.retryable
+    assert "is read-only" in str(error)
 
 
 def test_text_that_is_no_unicode_is_the_callers_to_mend(link: Link):
