@@ -59,7 +59,7 @@ def test_make_demo_is_the_demo_of_the_command_line() -> None:
 
 
 def test_the_first_minute_in_python_works_as_printed(tmp_path: Path) -> None:
-    (program,) = blocks(ROOT / "README.md", "python")
+    program, *_ = blocks(ROOT / "README.md", "python")
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", program],
         cwd=tmp_path,

@@ -3,9 +3,12 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 import elytron
 
 
+@pytest.mark.disk  # they fork while some wait for it
 def test_children_forked_in_the_midst_of_saving_end_and_leave_the_parent_whole(
     folder: Path, run_script: Callable[..., str]
 ) -> None:

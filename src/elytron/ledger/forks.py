@@ -8,6 +8,7 @@ waiting for that would hang the child. The store itself refuses every verb there
 """
 
 import os
+import sys
 import weakref
 from typing import TYPE_CHECKING, Protocol
 
@@ -50,5 +51,8 @@ def _let_go() -> None:
 
     for lock in list(_locks):
         lock.close()
+    # Nor does its module ever go, which would close them all.
+    if (apsw := sys.modules.get("apsw")) is not None:
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(apsw))
     for db in list(_connections):
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(db))  # never freed, so never closed

@@ -69,6 +69,7 @@ class Writing(Reading):
 
         One commit with one fsync, shared with whoever is saving at the same moment.
         """
+        self._agents.check_usable()  # first: in a fork a lock of the ids may be held for ever
         draft = self._admit(
             role,
             content,
@@ -128,6 +129,7 @@ class Writing(Reading):
         meets is raised by the future. The future cannot be cancelled. Waits up to
         `save_timeout_s` while the queue is full, then `Busy`.
         """
+        self._agents.check_usable()  # first: in a fork a lock of the ids may be held for ever
         draft = self._admit(
             role,
             content,
