@@ -16,8 +16,8 @@ demo: $(READY) ## Pour a conversation into a memory, ask it, see what it costs
 test: $(READY) ## Run the tests, two at a time
 	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal
 
-test-postgres: $(READY) ## Of these, all that run on PostgreSQL (CITUS_DSN names a server to use)
-	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal -k postgres
+test-postgres: $(READY) ## All that run on PostgreSQL, more than `test` has (CITUS_DSN names a server to use)
+	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal --postgres -k postgres
 
 dist: $(READY) ## Build the wheel and the sdist; a test shows that the sdist makes the same wheel
 	rm -rf dist

@@ -55,6 +55,11 @@ def folder(tmp_path: Path) -> Path:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
+        "--postgres",
+        action="store_true",
+        help="what is marked `ledgers` on PostgreSQL too, as `make test-postgres` has it",
+    )
+    parser.addoption(
         "--proof",
         action="store_true",
         help="as many rounds as the figures of docs/guarantees.md say; minutes to an hour",
@@ -101,6 +106,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if marked & {"contract", "ledgers"} and "where" in metafunc.fixturenames:
         left_out = {"served"} if marked & {"ledgers", "here"} else set()
         left_out |= {"postgres"} if "files" in marked else set()
+        if "ledgers" in marked and not metafunc.config.getoption("--postgres"):
+            left_out |= {"postgres"}
         metafunc.parametrize("where", [kind for kind in WHERE if kind not in left_out])
 
 
