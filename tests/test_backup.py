@@ -15,6 +15,7 @@ import pytest
 import elytron
 from backups import copied, copy_of, fill, home, look, looks, make, restored
 from elytron import Busy, InvalidArgument, NotFound, Unavailable
+from elytron.archive import merging
 from elytron.ledger import files
 from elytron.upkeep import copying, stamps
 from ledgers import contents, query
@@ -210,7 +211,9 @@ def test_a_stamp_that_a_write_in_the_same_tick_would_leave_as_it_is_is_not_trust
         assert stamps.take_settled(tmp_path, tmp_path / "archive")[1] is trusted, mtime_ns
 
 
-def test_only_segments_that_are_new_are_copied_and_those_that_are_gone_leave(settled):
+def test_only_segments_that_are_new_are_copied_and_those_that_are_gone_leave(settled, monkeypatch):
+    monkeypatch.setattr(merging, "AT_ONCE", 2)
+
     def copies() -> dict[str, int]:
         segments = home(settled / "backup") / "segments"
         return {path.name: path.stat().st_ino for path in segments.iterdir()}

@@ -25,6 +25,7 @@ from backups import (
     text_flipped,
 )
 from elytron import Conflict, Corrupt, NotFound
+from elytron.archive import merging
 from elytron.ledger import files
 from ledgers import contents, flip, ledger_path, marker_path, query
 
@@ -190,6 +191,11 @@ def test_a_store_of_this_process_hears_it_too(place):
 
 
 # -- where there is a damaged one
+
+
+@pytest.fixture(autouse=True)
+def segments_are_joined_by_twos(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(merging, "AT_ONCE", 2)
 
 
 def header_gone(store: Path) -> None:

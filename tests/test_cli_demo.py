@@ -5,6 +5,7 @@ import re
 import shlex
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -167,7 +168,8 @@ def test_a_file_system_in_memory_is_not_called_durable():
     if demo.memory_type(place) is None:
         pytest.skip("no file system in memory is mounted here")
     poured = demo.Poured("x", (), 10, 0.5, 20.0)
-    assert "tmpfs, which no power cut survives" in demo.speed(poured, place / "store")
+    store = SimpleNamespace(shown=str(place / "store"), path=place / "store")
+    assert "tmpfs, which no power cut survives" in demo.speed(poured, store)
 
 
 def test_the_rank_of_an_answer_is_that_of_its_first_evidence(folder):

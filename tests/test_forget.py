@@ -275,6 +275,7 @@ sys.stdin.readline()
 """
 
 
+@pytest.mark.files  # it is the log of a file that a reader keeps
 def test_a_reader_elsewhere_is_told_of_and_reclaiming_finishes_what_it_held_up(
     folder, open_store, start_script
 ):

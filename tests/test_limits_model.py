@@ -25,6 +25,7 @@ from hypothesis.stateful import (
 
 import elytron
 from elytron import Agent, Conflict, NotFound, OverBudget, Store
+from elytron.archive import merging
 from ledgers import check_index, ledger_path
 from moved import archived, archived_ids, held_ids, segments
 
@@ -316,7 +317,7 @@ class Limits(RuleBasedStateMachine):
         assert usage.archived == len(archived_ids(self.bob)) == len(self.all) - usage.messages
         assert usage.pinned == len(self.pinned)
         assert usage.archive.dropped == 0
-        assert len(segments(self.bob)) <= 2
+        assert len(segments(self.bob)) < 3 * merging.AT_ONCE
         assert usage.changes <= 100
 
 

@@ -366,7 +366,7 @@ class Writes:
             if leaving and room_bytes < 0:
                 self._drop_messages(leaving)
                 return len(leaving), True
-            leaving.append(key)
+            leaving.append(self.whole(key))
         self._drop_messages(leaving)
         learned = "SELECT EXISTS (SELECT 1 FROM memories WHERE session = ?)"
         if not self._execute(learned, (session,)).get:  # else it goes with the last of these

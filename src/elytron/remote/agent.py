@@ -141,7 +141,9 @@ class RemoteAgent(Agent):
 def _message(line: bytes) -> Message | dict[str, Any]:
     """A line of `messages`: one, or what is told beside them."""
     told = answers.told(line)
-    return _MESSAGE.validate_python(told["message"]) if "message" in told else told
+    if "error" in told or "message" not in told:  # an error has a message of its own
+        return told
+    return _MESSAGE.validate_python(told["message"])
 
 
 def perform(
