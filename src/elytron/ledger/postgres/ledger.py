@@ -37,7 +37,7 @@ from elytron.records import Draft
 _log = logging.getLogger("elytron.ledger")
 _AWAY_S = 10.0  # after a failure at closing the next are closed without a word to the server
 _LATE_S = 0.3  # that the server has for what comes late
-_AT_ONCE_MAX = 10_000  # messages that are saved together, in statements of 32
+_TOGETHER_MAX = 10_000  # messages that are saved together, in statements of 32
 _NEAR = 0.95  # of its bytes, where whoever looks after it is told
 # After these nothing is different of sessions, users and their last messages.
 _HARMLESS = (IndexWords, MergeWords, NoteUses, AllowGraph, Reindex, *LEARNED, *EMBEDDED)
@@ -230,7 +230,7 @@ class PostgresLedger:
         Save plain messages within the transaction, once what has to be known is asked for, and the
         sessions and users are made that are new. False if they are not plain after all.
         """
-        drafts = saving.drafts_of(ops, most=_AT_ONCE_MAX)
+        drafts = saving.drafts_of(ops, most=_TOGETHER_MAX)
         if drafts is None or writes.half_done:
             return False
         held.learn(link, drafts)

@@ -13,13 +13,12 @@ from elytron.ledger import rows
 from elytron.ledger.ops import Op, Save, SaveOne
 from elytron.ledger.postgres.known import Known, Last, new_version
 from elytron.ledger.postgres.link import Link
-from elytron.ledger.postgres.tables import SAID_BYTES, TABLES
+from elytron.ledger.postgres.tables import SAID_BYTES
 from elytron.ledger.postgres.values import escaped
 from elytron.records import Draft, Receipt
 
 AT_ONCE_MAX = 32  # messages in one statement; each count of them is a statement of its own
 
-_COLUMNS = TABLES["messages"].columns
 _TYPES = (
     "bigint", "text", "bigint", "bigint", "bigint", "bigint", "text", "bigint", "bigint", "bigint",
     "text", "text", "text", "bigint", "bytea",
