@@ -182,6 +182,16 @@ def test_the_index_of_words_tells_nothing_of_another_agent(store, mallory):
         words.add(aimed, [(8, TERM)])
 
 
+def test_in_a_transaction_about_several_agents_each_statement_sees_one_agents_rows(store):
+    link = store.link(store.user, MALLORY)
+    sql = "SELECT FROM agents WHERE agent_id = %(whose)s"
+    asked = [(MALLORY, MALLORY), (MALLORY, VICTIM), (VICTIM, VICTIM), (VICTIM, MALLORY)]
+    counts = link.about_each([(about, sql, {"whose": whose}) for about, whose in asked])
+    assert counts == [1, 0, 1, 0]
+    assert len(link.native(sql, {"whose": MALLORY})) == 1
+    assert link.native(sql, {"whose": VICTIM}) == []
+
+
 @pytest.mark.parametrize("table", sorted(AGENT_TABLES - {"names"}))
 def test_nothing_by_hand_reads_or_writes_another_agents_rows(mallory, table):
     own = len(mallory.native(f"SELECT * FROM {table} WHERE agent_id = %(agent)s"))

@@ -27,9 +27,7 @@ from hypothesis.stateful import (
 from cutter import Cutter
 from elytron import Agent, Config, ElytronError, Store
 from elytron.ledger.postgres import ledger, saving
-from elytron.ledger.postgres.known import Known
 from elytron.ledger.postgres.link import Link
-from elytron.records import Draft
 from ledgers import check_server_index
 from postgres_server import Given, Kept, Server
 from second_process import INDEX_AFTER, PAST, AheadClock, Died
@@ -372,8 +370,8 @@ def test_two_stores_on_one_schema_hold_what_a_book_says(
     met = {"done": 0, "refused": 0}
     save = saving.save
 
-    def counted(db: Link, known: Known, drafts: list[Draft]) -> bool:
-        alone, done = db.get_autocommit(), save(db, known, drafts)
+    def counted(db: Link, claim: saving.Claim) -> bool:
+        alone, done = db.get_autocommit(), save(db, claim)
         if alone:
             met["done" if done else "refused"] += 1
         return done

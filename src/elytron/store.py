@@ -6,6 +6,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -30,6 +31,7 @@ from elytron.upkeep import backing_up, bringing_back
 from elytron.upkeep.clock import Clock
 from elytron.upkeep.housekeeping import Housekeeping
 from elytron.write.admission import IdClock
+from elytron.write.writer import grouped
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 
@@ -134,7 +136,7 @@ def ledgers_at(path: str | os.PathLike[str], config: Config, *, vfs: str | None 
     if isinstance(path, str) and path.startswith(DSN_SCHEMES):
         from elytron.ledger.postgres.opening import open_ledgers
 
-        ledgers: Ledgers = open_ledgers(path, config)
+        ledgers: Ledgers = open_ledgers(path, config, group=partial(grouped, config))
     elif isinstance(path, str) and is_address(path):
         raise InvalidArgument(
             "a store is in a folder, or on PostgreSQL, as postgresql://USER@HOST/DATABASE; one that"

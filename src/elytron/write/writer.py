@@ -20,6 +20,7 @@ from concurrent.futures import Future
 from functools import partial
 from typing import Any, Protocol
 
+from elytron.config import Config
 from elytron.errors import Busy, ElytronError, OutcomeUnknown
 from elytron.ledger import bundles
 from elytron.ledger.embedded import EMBEDDED
@@ -35,9 +36,19 @@ _GATHER_YIELDS = 40  # how often a leader lets other threads run before it commi
 class CommitTarget(Protocol):
     """What the writer needs of a ledger."""
 
-    def commit(self, ops: Sequence[Op], deadline: float) -> list[Any]: ...
+    def commit(self, ops: Sequence[Any], deadline: float) -> list[Any]: ...
     def checkpoint_due(self) -> bool: ...
     def checkpoint(self) -> None: ...
+
+
+class Queueable(Protocol):
+    """What is queued: an op, or whatever else the target knows to commit."""
+
+    @property
+    def items(self) -> int: ...
+
+    @property
+    def size_bytes(self) -> int: ...
 
 
 class _Item:
@@ -54,7 +65,7 @@ class _Item:
         "size_bytes",
     )
 
-    def __init__(self, op: Op, deadline: float, future: "Future[Any] | None") -> None:
+    def __init__(self, op: Queueable, deadline: float, future: "Future[Any] | None") -> None:
         self.op = op
         self.deadline = deadline
         self.future = future
@@ -137,6 +148,22 @@ class Quota:
                 self._changed.notify_all()
 
 
+def grouped(config: Config, target: CommitTarget, batch_max: int) -> "Callable[..., Any]":
+    """
+    What many callers call, each with something to commit and a deadline, so that *target* is
+    called with what all of them wait for.
+    """
+    writer = Writer(
+        target,
+        quota=Quota(items_max=config.queue_max, bytes_max=config.queue_max_bytes),
+        batch_max=batch_max,
+        batch_max_bytes=config.commit_bytes,
+        timeout_s=config.save_timeout_s,
+        run_soon=lambda _work: False,  # everybody waits
+    )
+    return writer.call
+
+
 class Writer:
     """Orders the writes of one agent. Safe for many threads."""
 
@@ -180,15 +207,21 @@ class Writer:
     def queued(self) -> int:
         return len(self._queue)
 
-    def call(self, op: Op) -> Any:
+    def call(self, op: Queueable, deadline: float | None = None) -> Any:
         """
         Write *op* and wait until it is durable.
+
+        Args:
+            deadline: until when its turn has to come, on the monotonic clock; `timeout_s` from now
+                if None.
 
         Raises:
             ElytronError: what the ledger said of this op.
             Busy: not begun within `save_timeout_s`; nothing was written.
         """
-        item = _Item(op, time.monotonic() + self._timeout_s, None)
+        if deadline is None:
+            deadline = time.monotonic() + self._timeout_s
+        item = _Item(op, deadline, None)
         try:
             self._quota.take(item, item.deadline)
             self._queue.append(item)
@@ -380,7 +413,7 @@ class Writer:
         if self._ledger.checkpoint_due():
             self._ledger.checkpoint()
 
-    def _commit(self, ops: list[Op], deadline: float) -> list[Any]:
+    def _commit(self, ops: list[Any], deadline: float) -> list[Any]:
         """Commit ops; where a limit is in the way have room made, for all or for each alone."""
         outcomes = self._ledger.commit(ops, deadline)
         short = [outcome for outcome in outcomes if isinstance(outcome, NoRoom)]
@@ -413,7 +446,7 @@ class Writer:
             return self._each(ops, deadline)
         return outcomes
 
-    def _each(self, ops: Sequence[Op], deadline: float) -> list[Any]:
+    def _each(self, ops: Sequence[Any], deadline: float) -> list[Any]:
         return [self._commit([op], deadline)[0] for op in ops]
 
     def _fill_batch(self) -> None:

@@ -81,7 +81,7 @@ def translate(
     """
     if isinstance(error, UnicodeError):
         return InvalidArgument(f"a text cannot be kept in {where}: it is no Unicode")
-    if committing and _leaves_it_open(error):
+    if committing and leaves_it_open(error):
         return OutcomeUnknown(
             f"a commit on {where} was left in doubt ({_said(error)}); the write may or may not be"
             " durable: save again with the same id"
@@ -94,7 +94,7 @@ def translate(
     return _answered(error, code, where)
 
 
-def _leaves_it_open(error: psycopg.Error) -> bool:
+def leaves_it_open(error: psycopg.Error) -> bool:
     """Whether a commit may have been done in spite of *error*."""
     if isinstance(error, TooLate | NotSent):
         return False

@@ -28,6 +28,8 @@ from elytron.ledger.postgres import faults, saving, writing
 from elytron.ledger.postgres.known import Known
 from elytron.ledger.postgres.link import Link
 from elytron.ledger.postgres.links import Links
+from elytron.ledger.postgres.saving import Claim
+from elytron.ledger.postgres.together import AGENTS_MAX, Grouping, Saved, Together
 from elytron.ledger.postgres.writing import LinkWrites
 from elytron.ledger.room import NoRoom, Room
 from elytron.ledger.schema import UNINDEXED_MAX
@@ -154,8 +156,7 @@ class PostgresLedger:
         if saves and self._index_due:
             self._index(deadline)
         try:
-            with self._lent(self._links.writers, deadline) as link:
-                results = self._commit(link, ops, deadline)
+            results = self._commit(ops, deadline)
         except _Apart:
             return [self.commit([op], deadline)[0] for op in ops]
         except ElytronError as error:
@@ -164,7 +165,7 @@ class PostgresLedger:
         self._look_after(ops, deadline)
         return results
 
-    def _commit(self, link: Link, ops: Sequence[Op], deadline: float) -> list[Any]:
+    def _commit(self, ops: Sequence[Op], deadline: float) -> list[Any]:
         drafts = saving.drafts_of(ops)
         known = self._known
         if (
@@ -173,16 +174,15 @@ class PostgresLedger:
             and known.covers(drafts)
             and self._fits(known, ops, drafts)
         ):
-            link.committing = True
-            try:
-                if saving.save(link, known, drafts):
-                    link.committing = False
-                    self._wrote = True
-                    return saving.receipts(ops)
-            except server_errors.UniqueViolation:  # saved before, or so they say; looked at below
+            claim = saving.claim(self._agent, self.source, known, drafts)
+            saved = self._links.save(claim, deadline)
+            if saved is Saved.DONE:
+                self._wrote = True
+                return saving.receipts(ops)
+            if saved is Saved.REFUSED:  # so what is known may be wrong
                 known = None
-            link.committing = False
-        return self._transact(link, ops, known, deadline)
+        with self._lent(self._links.writers, deadline) as link:
+            return self._transact(link, ops, known, deadline)
 
     def _transact(
         self, link: Link, ops: Sequence[Op], known: Known | None, deadline: float
@@ -215,7 +215,7 @@ class PostgresLedger:
             link.execute("COMMIT")
         except BaseException as error:
             self.uses.put_back(uses)
-            self._undo(link)
+            link.undo()
             if isinstance(error, psycopg.Error) and not link.committing and len(ops) > 1:
                 locked = isinstance(error, server_errors.LockNotAvailable)
                 if not locked and not link.closed:
@@ -240,7 +240,8 @@ class PostgresLedger:
         self._check_room(held, ops, messages=len(drafts), more_bytes=more_bytes)
         writes.add_names(held, drafts)
         for start in range(0, len(drafts), saving.AT_ONCE_MAX):
-            done = saving.save(link, held, drafts[start : start + saving.AT_ONCE_MAX])
+            part = drafts[start : start + saving.AT_ONCE_MAX]
+            done = saving.save(link, saving.claim(self._agent, self.source, held, part))
             assert done, "nobody else writes while the agent is locked"
         if link.weighed_bytes:  # of new sessions and users
             self._check_room(held, ops, messages=0, more_bytes=link.weighed_bytes)
@@ -254,16 +255,6 @@ class PostgresLedger:
             return writes.apply(op)
         except ElytronError as error:
             return error
-
-    @staticmethod
-    def _undo(link: Link) -> None:
-        """Give the transaction up; a link that cannot even do that is not lent again."""
-        if link.closed or link.get_autocommit():
-            return
-        try:
-            link.execute("ROLLBACK")
-        except faults.STORAGE_ERRORS:
-            link.close()
 
     def _settled(self, held: Known, ops: Sequence[Op]) -> None:
         """Remember what is known after a commit."""
@@ -369,8 +360,7 @@ class PostgresLedger:
             try:
                 yield link
             finally:
-                if not link.closed and not link.get_autocommit():
-                    self._undo(link)
+                link.undo()
 
     @contextlib.contextmanager
     def _lent(self, links: Links, deadline: float, *, writing: bool = True) -> Iterator[Link]:
@@ -403,21 +393,43 @@ def counted_bytes(db: Link) -> int:
 
 
 class Lending:
-    """What the ledgers of a store share: who they are, and two pools, so that a reader that waits
-    for a writer cannot be what the writer waits for."""
+    """What the ledgers of a store share: who they are, what saves for several of them at once, and
+    two pools, so that a reader that waits for a writer cannot be what the writer waits for."""
 
     def __init__(
-        self, readers: Links, writers: Links, *, shown: str, look: Callable[..., bool]
+        self,
+        readers: Links,
+        writers: Links,
+        *,
+        shown: str,
+        look: Callable[..., bool],
+        group: Grouping,
     ) -> None:
         """
         Args:
             look: sees that the store's schema is there, made if `create`; whether it is.
+            group: makes one call of many callers'.
         """
         self.readers = readers
         self.writers = writers
         self.shown = shown
         self.look = look
+        self.spread = False  # over several databases: no transaction is about several agents then
+        self._together = Together(writers, shown)
+        self._save_grouped = group(self._together, AGENTS_MAX)
         self.away_until = 0.0  # on the monotonic clock
+
+    def save(self, claim: Claim, deadline: float) -> Saved:
+        """
+        Save a claim, together with those of other agents that come at the same moment.
+
+        Raises:
+            OutcomeUnknown, Unavailable, Busy: as they say.
+        """
+        if self.spread:
+            return self._together.alone(claim, deadline)
+        saved: Saved = self._save_grouped(claim, deadline)
+        return saved
 
     @staticmethod
     def agent_id(name: str) -> uuid.UUID:

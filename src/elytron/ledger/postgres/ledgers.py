@@ -17,19 +17,26 @@ from elytron.ledger.postgres.dsn import Dsn
 from elytron.ledger.postgres.ledger import Lending, PostgresLedger
 from elytron.ledger.postgres.link import Link
 from elytron.ledger.postgres.links import Links
+from elytron.ledger.postgres.together import Grouping
 from elytron.ledger.uses import Uses
 
 _FILES = "postgresql.json"  # in the store's folder: which one it is
 _FILES_LOCK = "postgresql.lock"  # while that is written
 _OPEN_TIMES = 25  # as many agents open: each holds no descriptor
 _CLAIM = "UPDATE store SET files_id = %(id)s::text WHERE files_id = ''"
+# Citus: a transaction about agents of several nodes would be committed in two phases.
+_SPREAD = "SELECT EXISTS (SELECT FROM pg_extension WHERE extname = 'citus')"
 _OWNER = "SELECT files_id FROM store"
 
 
 class PostgresLedgers:
     """The ledgers in one schema, and the folder of their archives, graphs and locks."""
 
-    def __init__(self, dsn: Dsn, config: Config) -> None:
+    def __init__(self, dsn: Dsn, config: Config, *, group: Grouping) -> None:
+        """
+        Args:
+            group: makes one call of what many callers ask at once.
+        """
         self.folder = Path(config.files_path)
         self.shown = dsn.shown
         self.open_max = _OPEN_TIMES * config.max_open_agents
@@ -39,7 +46,7 @@ class PostgresLedgers:
             Links(dsn, config.postgres_schema, size=size, timeout_s=timeout_s)
             for timeout_s in (config.read_timeout_s, config.save_timeout_s)
         )
-        self._lending = Lending(readers, writers, shown=dsn.shown, look=self._look)
+        self._lending = Lending(readers, writers, shown=dsn.shown, look=self._look, group=group)
         self._mutex = threading.Lock()
         self._there = self._ours = False
 
@@ -101,6 +108,7 @@ class PostgresLedgers:
                 ours = self._make_id(deadline)
                 link.native(_CLAIM, {"id": ours})
             self._check_folder(link, ours or self._read_id())
+            self._lending.spread = bool(link.native(_SPREAD)[0][0])
             self._there, self._ours = True, self._ours or create
         return True
 

@@ -16,7 +16,7 @@ from psycopg.pq.abc import PGresult
 
 from elytron.ledger import forks
 from elytron.ledger.postgres import connecting, dialect, values
-from elytron.ledger.postgres.faults import NotReplicated
+from elytron.ledger.postgres.faults import STORAGE_ERRORS, NotReplicated
 from elytron.ledger.postgres.wire import Request, Wire
 
 LATER_MAX = 100  # statements that wait for the next one
@@ -28,6 +28,7 @@ _CHANGING = (b"INSERT", b"UPDATE", b"DELETE", b"MERGE")
 _OUTSIDE = (int(pq.TransactionStatus.IDLE), int(pq.TransactionStatus.UNKNOWN))
 _TUPLES = int(pq.ExecStatus.TUPLES_OK)
 _SET_AGENT = "SELECT set_config('app.agent_id', %s, false)"
+_SET_AGENT_WITHIN = "SELECT set_config('app.agent_id', %s, true)"  # until the transaction ends
 # What a server says when somebody ends a commit's waiting for the standby, and then that all is
 # well: a plain warning, or the one of shutting down.
 _NOT_REPLICATED = ("01000", "57P01")
@@ -190,6 +191,31 @@ class Link:
         if len(self._later) >= LATER_MAX:
             self._run([])
 
+    def about_each(
+        self, statements: Iterable[tuple[uuid.UUID, str, Mapping[str, Any]]]
+    ) -> list[int]:
+        """
+        Run a statement of PostgreSQL's own about each of several agents, as one transaction in one
+        round trip.
+
+        Returns:
+            How many rows each touched, once all of it is committed.
+
+        Raises:
+            psycopg.Error: as `committing` says then; what a statement failed with, of which
+                nothing is kept, leaves the transaction to be rolled back.
+        """
+        self._run([])
+        asked = [Request("BEGIN")]
+        for agent, sql, parameters in statements:
+            asked.append(Request(_SET_AGENT_WITHIN, (str(agent),)))
+            asked.append(Request(sql, {"agent": agent, **parameters}))
+        asked.append(Request("COMMIT"))
+        self.committing = True
+        results = self._run(asked, control=True)
+        self._check_committed(results[-1])
+        return [result.command_tuples or 0 for result in results[2:-1:2]]
+
     def bind(self, agent_id: uuid.UUID) -> None:
         """From the next statement on they are about this agent."""
         if self._later and agent_id != self._agent:
@@ -257,6 +283,9 @@ class Link:
             return
         self.committing = True
         (result,) = self._run([Request("COMMIT")], control=True)
+        self._check_committed(result)
+
+    def _check_committed(self, result: PGresult) -> None:
         if result.command_status == b"ROLLBACK":
             raise errors.InFailedSqlTransaction(
                 "a statement of the transaction had failed, so nothing of it was kept"
@@ -275,6 +304,15 @@ class Link:
         self._run([Request(sql)], control=True)
         if undoes_agent:
             self._agent_set = None
+
+    def undo(self) -> None:
+        """Give an open transaction up; a link that cannot even do that closes itself."""
+        if self.closed or self.get_autocommit():
+            return
+        try:
+            self.execute("ROLLBACK")
+        except STORAGE_ERRORS:
+            self.close()
 
     # -- one round trip
 

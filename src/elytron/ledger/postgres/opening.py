@@ -8,13 +8,17 @@ from elytron.errors import InvalidArgument, InvalidSetting
 
 if TYPE_CHECKING:
     from elytron.ledger.postgres.ledgers import PostgresLedgers
+    from elytron.ledger.postgres.together import Grouping
 
 _NEEDED = ("psycopg", "sqlglot")
 
 
-def open_ledgers(text: str, config: Config) -> "PostgresLedgers":
+def open_ledgers(text: str, config: Config, *, group: "Grouping") -> "PostgresLedgers":
     """
     The ledgers on the server that *text* names. It is not asked before the first verb.
+
+    Args:
+        group: see `PostgresLedgers`.
 
     Raises:
         InvalidArgument: no DSN, or the extra `postgres` is not installed.
@@ -32,4 +36,4 @@ def open_ledgers(text: str, config: Config) -> "PostgresLedgers":
     from elytron.ledger.postgres import dsn
     from elytron.ledger.postgres.ledgers import PostgresLedgers
 
-    return PostgresLedgers(dsn.parse(text), config)
+    return PostgresLedgers(dsn.parse(text), config, group=group)

@@ -6,7 +6,9 @@ last, and does nothing else: so one round trip, and one commit, is a save. Every
 plain goes through the ledger's writes, in a transaction.
 """
 
+import uuid
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from elytron.ledger import rows
@@ -97,19 +99,38 @@ def any_held(db: Link, drafts: Sequence[Draft]) -> bool:
     return bool(db.native(_HELD, {"ids": [draft.id for draft in drafts]}))
 
 
-def save(db: Link, known: Known, drafts: Sequence[Draft]) -> bool:
-    """
-    Save messages whose sessions and users are known; False if somebody else has written.
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """The statement that saves plain messages of one agent, and what is known once it is done."""
 
-    *known* is brought up to what is held then.
+    agent: uuid.UUID
+    source: str  # the agent, for messages
+    known: Known
+    items: int  # messages: as many rows are written, or none
+    size_bytes: int  # as an agent's bytes count
+    sql: str
+    values: dict[str, Any]
+    sessions: dict[str, Last]  # what will be last in each
+    seq: int
 
-    Raises:
-        psycopg.errors.UniqueViolation: an id is held already. Nothing was saved.
-    """
+    def note(self) -> None:
+        """It is done: bring `known` up to it."""
+        known = self.known
+        known.version = self.values["next"]
+        known.messages += self.items
+        known.bytes += self.size_bytes
+        known.seq = self.seq
+        for session, last in self.sessions.items():
+            known.put(session, last)
+
+
+def claim(agent: uuid.UUID, source: str, known: Known, drafts: Sequence[Draft]) -> Claim:
+    """How to save messages, at most 32, whose sessions and users are known."""
+    size_bytes = weight(drafts)
     values: dict[str, Any] = {
         "version": known.version,
         "next": new_version(),
-        "bytes": weight(drafts),
+        "bytes": size_bytes,
     }
     sessions = dict[str, Last]()
     key = known.seq
@@ -137,15 +158,21 @@ def save(db: Link, known: Known, drafts: Sequence[Draft]) -> bool:
         sessions[draft.session] = Last(last.session, key, last.position + 1, draft.role, user)
         for place, value in enumerate((*row, rows.checksum(row), draft.terms)):
             values[f"v{number * len(_TYPES) + place}"] = value
-    db.native(_STATEMENTS[len(drafts)], values)
-    if db.rowcount != len(drafts):
+    sql = _STATEMENTS[len(drafts)]
+    return Claim(agent, source, known, len(drafts), size_bytes, sql, values, sessions, key)
+
+
+def save(db: Link, claimed: Claim) -> bool:
+    """
+    Save them, and note it; False if somebody else has written. *db* is bound to the agent.
+
+    Raises:
+        psycopg.errors.UniqueViolation: an id is held already. Nothing was saved.
+    """
+    db.native(claimed.sql, claimed.values)
+    if db.rowcount != claimed.items:
         return False
-    known.version = values["next"]
-    known.messages += len(drafts)
-    known.bytes += values["bytes"]
-    known.seq = key
-    for session, last in sessions.items():
-        known.put(session, last)
+    claimed.note()
     return True
 
 
