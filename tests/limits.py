@@ -13,7 +13,6 @@ import pytest
 
 import elytron
 from elytron.ledger.postgres.ledger import PostgresLedger, counted_bytes
-from elytron.ledger.postgres.link import Link
 from elytron.ledger.sqlite import Ledger
 from ledgers import ledger_path, wal_path
 
@@ -42,10 +41,11 @@ def watched(store: Path, *, agent: str = "bob") -> Iterator[Samples]:
 
     plain_far = PostgresLedger._commit
 
-    def commit(self: PostgresLedger, link: Link, ops: Any, deadline: float) -> list[Any]:
-        results = plain_far(self, link, ops, deadline)
-        samples.held.append(link.execute("SELECT count(*) FROM messages").get)
-        samples.sizes.append((counted_bytes(link), 0))
+    def commit(self: PostgresLedger, ops: Any, deadline: float) -> list[Any]:
+        results = plain_far(self, ops, deadline)
+        with self.reading() as link:
+            samples.held.append(link.execute("SELECT count(*) FROM messages").get)
+            samples.sizes.append((counted_bytes(link), 0))
         return results
 
     with pytest.MonkeyPatch.context() as patch:

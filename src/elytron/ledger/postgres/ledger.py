@@ -152,8 +152,7 @@ class PostgresLedger:
             of them: whoever can makes room, and tries again.
         """
         deadline = max(deadline, time.monotonic() + _LATE_S)
-        saves = saving.drafts_of(ops) is not None
-        if saves and self._index_due:
+        if self._index_due and saving.drafts_of(ops) is not None:
             self._index(deadline)
         try:
             results = self._commit(ops, deadline)
