@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 import elytron
 from elytron import Busy, ElytronError
+from elytron.concepts import proposals
 from elytron.concepts.names import Names
 from elytron.config import Config
 from elytron.ledger import learned
@@ -244,6 +245,24 @@ def test_nor_is_one_that_proposes(open_store):
         made.all()
         assert max(op.size_bytes for op in made.written) <= bob._agents.config.wal_limit_bytes // 2
     assert origins(bob)
+
+
+@pytest.mark.files
+def test_texts_are_seldom_looked_through_again_where_few_fit_into_an_op(open_store, monkeypatch):
+    looked = itertools.count()
+    candidates = proposals.candidates
+
+    def counted(text, **options):
+        next(looked)
+        return candidates(text, **options)
+
+    monkeypatch.setattr(proposals, "candidates", counted)
+    bob = open_store(wal_limit_mb=0.25).agent("bob")
+    for start in (0, 300):
+        bob.save_many([{"role": "user", "content": f"we met Zoé, {start + n}"} for n in range(300)])
+    with steps(bob) as made:
+        made.all()
+    assert 600 <= next(looked) < 2 * 600
 
 
 def test_nothing_is_written_while_nothing_happens(bob):

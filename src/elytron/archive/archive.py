@@ -19,7 +19,7 @@ from elytron.archive.entries import Archived, Dropped, Entry, Manifest, Rewritte
 from elytron.archive.listing import Listing
 from elytron.archive.merging import plan_merge
 from elytron.archive.segments import SegmentWriter, examine, hash_id, read_segment
-from elytron.archive.trailers import Trailers
+from elytron.archive.trailers import Trailers, is_among
 from elytron.errors import Conflict, Corrupt, ElytronError
 from elytron.ledger.files import sync_folder, translate_os_errors
 from elytron.reports import ArchiveUsage
@@ -41,6 +41,7 @@ class Archive(Listing):
         """
         super().__init__(folder, timeout_s=timeout_s)
         self._trailers = Trailers(folder)
+        self._together: tuple[Manifest, array[int] | None] | None = None
 
     def write(self, messages: Iterable[Archived]) -> list[Entry]:
         """
@@ -116,7 +117,7 @@ class Archive(Listing):
         asked = list(dict.fromkeys(ids))
         for _ in range(_ATTEMPTS_MAX):
             found, damaged = self._find(self.manifest(), asked)
-            if self.manifest().names.issuperset(damaged):
+            if not damaged or self.manifest().names.issuperset(damaged):
                 break  # else one was replaced meanwhile, and what it held is elsewhere
         return found, damaged
 
@@ -297,11 +298,17 @@ class Archive(Listing):
 
     def _holding(self, held: Manifest, ids: Iterable[str]) -> Iterator[tuple[Entry, list[str]]]:
         """Each segment that may hold some of the ids, with which."""
-        self._trailers.keep_only(held.names)
+        together = self._together
+        if together is None or together[0] is not held:
+            names = [entry.name for entry in held.entries]
+            self._trailers.keep_only(frozenset(names))
+            together = self._together = held, self._trailers.together(names, held.messages)
         by_hash = defaultdict(list)
         for one in ids:
-            by_hash[hash_id(one)].append(one)
-        for entry in held.entries:
+            hashed_id = hash_id(one)
+            if together[1] is None or is_among(together[1], hashed_id):
+                by_hash[hashed_id].append(one)
+        for entry in held.entries if by_hash else ():
             hashes = self._trailers.may_hold(entry.name, by_hash)
             if hashes:
                 yield entry, [one for hashed_id in hashes for one in by_hash[hashed_id]]

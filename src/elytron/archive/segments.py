@@ -124,7 +124,9 @@ class SegmentWriter:
         self._last_us = max(self._last_us, at_us) if self._hashes else at_us
         self._hashes.append(hash_id(archived.message.id))
         self._text_bytes += len(line)
-        self._write(self._compressed.compress(line))
+        compressed = self._compressed.compress(line)
+        if compressed:  # of most lines nothing comes out yet
+            self._write(compressed)
 
     def finish(self) -> Entry:
         """Write the trailer and rename the file into place. Its folder is still to be synced."""

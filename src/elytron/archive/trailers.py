@@ -2,8 +2,9 @@
 
 import threading
 from array import array
+from bisect import bisect_left
 from collections import OrderedDict
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from elytron.archive.segments import Trailer, read_trailer
@@ -42,6 +43,21 @@ class Trailers:
         except Corrupt:
             return array("I")  # as above
 
+    def together(self, names: Sequence[str], messages: int) -> "array[int] | None":
+        """
+        The hashes of all ids in these segments, rising, by which one look tells that an id is in
+        none; None where that is not known, or so many *messages* would take too much memory.
+        """
+        if messages * array("I").itemsize > CACHE_MAX_BYTES // 4:
+            return None
+        found = array("I")
+        for name in names:
+            try:
+                found.extend(self._trailer(name).hashes)
+            except Corrupt:
+                return None  # it may hold any
+        return array("I", sorted(found))
+
     def keep_only(self, names: Collection[str]) -> None:
         """Drop the trailers of segments that are gone."""
         with self._mutex:
@@ -65,6 +81,12 @@ class Trailers:
 
     def _drop(self, name: str) -> None:
         self._bytes -= _size_bytes(self._held.pop(name))
+
+
+def is_among(hashes: "array[int]", hashed_id: int) -> bool:
+    """Whether a hash is among rising ones."""
+    place = bisect_left(hashes, hashed_id)
+    return place < len(hashes) and hashes[place] == hashed_id
 
 
 def _size_bytes(trailer: Trailer) -> int:

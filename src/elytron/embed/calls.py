@@ -14,7 +14,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, InvalidStateError, wait
+from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -141,7 +141,9 @@ class Calls:
             self._check_rested(kind)
         call = _Call(list(texts), kind)
         self._begin(call)
-        if wait([call.future], timeout=max(0.0, min(timeout_s, patience_s))).not_done:
+        try:
+            call.future.exception(max(0.0, min(timeout_s, patience_s)))
+        except TimeoutError:
             late = self._late(call, timeout_s) if timeout_s <= patience_s else self._not_now()
             call.settle(lambda: call.future.set_exception(late))
         try:

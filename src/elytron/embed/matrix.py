@@ -135,13 +135,14 @@ class _Group:
 
     def _keys(self, places: NDArray[np.intp]) -> list[int]:
         """The keys at these places, counted through all blocks."""
-        ends = np.cumsum([block.count for block in self._blocks])
-        within = np.searchsorted(ends, places, side="right")
-        starts = ends - [block.count for block in self._blocks]
-        return [
-            int(self._blocks[block].keys[place - starts[block]])
-            for block, place in zip(within.tolist(), places.tolist(), strict=True)
-        ]
+        keys = np.empty(len(places), np.int64)
+        start = 0
+        for block in self._blocks:
+            within = (places >= start) & (places < start + block.count)
+            keys[within] = block.keys[places[within] - start]
+            start += block.count
+        found: list[int] = keys.tolist()
+        return found
 
 
 class Matrix:

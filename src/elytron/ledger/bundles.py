@@ -2,9 +2,10 @@
 Bundles: all rows of a query in one step of the database, where other threads are at work.
 
 apsw lets go of Python's lock for each row. Where threads wait for that lock, each row wakes one of
-them, mostly for nothing: with a dozen at work a question that reads 700 rows took half as much CPU
-time again, and twice as long (`bench/soak.py`). So SQLite is asked for one row that has all of
-them, as JSON. Whoever is alone gets them one by one, which is a tenth faster then.
+them, mostly for nothing, and waits for it again: a question reads hundreds of rows, and in
+`bench/soak.py` a dozen threads are at work. So SQLite is asked for one row that has all of them, as
+JSON, and of bytes as one run of hexadecimal. Whoever is alone gets them one by one, which is
+cheaper then: `bench/costs.py` shows both.
 """
 
 import contextlib
@@ -62,18 +63,28 @@ def _(db: apsw.Connection, sql: str, columns: str, values: Sequence[Any] = ()) -
         found = db.execute(_bundled(sql, columns), values).get
     except apsw.SQLError:  # bytes in a damaged row, where JSON has no place for them
         return rows.fetch(db, sql, values)
-    arrays = map(json.loads, (found,) if len(columns) == 1 else found)
+    values_of = iter((found,) if len(columns) == 1 and columns != "b" else found)
     return list(
         zip(
             *[
-                [None if one is None else bytes.fromhex(one) for one in array]
+                _cut(next(values_of), next(values_of))
                 if letter == "b"
-                else array
-                for letter, array in zip(columns, arrays, strict=True)
+                else json.loads(next(values_of))
+                for letter in columns
             ],
             strict=True,
         )
     )
+
+
+def _cut(sizes: str, joined: str | None) -> list[bytes | None]:
+    """The bytes of each row, of all of them in hexadecimal; None where there is no size."""
+    data, start = bytes.fromhex(joined or ""), 0
+    found: list[bytes | None] = []
+    for size in json.loads(sizes):
+        found.append(None if size is None else data[start : start + size])
+        start += size or 0
+    return found
 
 
 @functools.singledispatch
@@ -99,10 +110,11 @@ def within(sql: str) -> str:
 
 @functools.lru_cache(_STATEMENTS_MAX)
 def _bundled(sql: str, columns: str) -> str:
-    """An array for each column: these are read faster than one of rows."""
+    """An array for each column, which are read faster than one of rows; of bytes their sizes."""
     names = [f"c{place}" for place in range(len(columns))]
     arrays = [
-        f"json_group_array(CASE typeof({name}) WHEN 'blob' THEN hex({name}) END)"
+        f"json_group_array(CASE typeof({name}) WHEN 'blob' THEN octet_length({name}) END),"
+        f" group_concat(CASE typeof({name}) WHEN 'blob' THEN hex({name}) END, '')"
         if letter == "b"
         else f"json_group_array({name})"
         for name, letter in zip(names, columns, strict=True)

@@ -1,10 +1,13 @@
 """Reads: each question to a ledger as SQL, on a connection lent by it."""
 
+import functools
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple
+
+import apsw
 
 from elytron.errors import Corrupt
 from elytron.ledger import bundles, rows, space
@@ -47,6 +50,14 @@ _PLACE = (
     " instr(m.content, '?') > 0"
 )
 _PLACE_COLUMNS = "iiiiiibi"
+# With those before and after in the session, which the index of places has; those that are asked
+# for by themselves too, so that one whose place is damaged is seen.
+_AROUND = (
+    f"SELECT {_PLACE} FROM messages m WHERE m.key IN (SELECT value FROM carray(?1) UNION ALL"
+    " SELECT beside.key FROM carray(?1) c CROSS JOIN messages f ON f.key = c.value"
+    " CROSS JOIN messages beside ON beside.session = f.session"
+    " AND beside.position BETWEEN f.position - 1 AND f.position + 1)"
+)
 # The limit, which is none, keeps them a table of its own. PostgreSQL looks nothing up behind
 # row-level security by what it would have to compute on the way.
 _PAIRS = (
@@ -123,14 +134,26 @@ def message(db: Database, id: str, source: object) -> Message | None:
     return next((message for _, message in messages_of(db, found, source)), None)
 
 
-def messages(db: Database, keys: Iterable[int], source: object) -> dict[int, Message]:
+def held(db: Database, keys: Iterable[int], source: object) -> dict[int, rows.Held]:
+    """
+    These messages as their rows have them, verified: `message` of those that are wanted whole.
+
+    Raises:
+        Corrupt: one of the rows is not what was written.
+    """
     found = bundles.fetch(
         db,
         f"{rows.SELECT_MESSAGES} WHERE m.key IN (SELECT value FROM carray(?))",
         rows.MESSAGE_COLUMNS,
         (Integers(keys),),
     )
-    return dict(messages_of(db, found, source))
+    sessions, users = _verified_ids(db, found, source)
+    return {row[0]: rows.Held(row, sessions, users) for row in found}
+
+
+def messages(db: Database, keys: Iterable[int], source: object) -> dict[int, Message]:
+    """As `held`, each whole."""
+    return {key: one.message() for key, one in held(db, keys, source).items()}
 
 
 def messages_of(
@@ -143,13 +166,20 @@ def messages_of(
         Corrupt: one of the rows is not what was written.
     """
     found = list(found)
-    for row in found:  # before anything of it is used
+    sessions, users = _verified_ids(db, found, source)
+    for row in found:
+        yield row[0], rows.to_message(row, sessions, users)
+
+
+def _verified_ids(
+    db: Database, found: list[tuple[Any, ...]], source: object
+) -> tuple[dict[int, str], dict[int, str]]:
+    """The ids of the sessions and users of rows, by key; the rows are verified before."""
+    for row in found:
         rows.verify(row, source)
         rows.verify_mark(row, source)
     sessions = _ids(db, _SESSIONS, {row[rows.SESSION] for row in found}, source)
-    users = _ids(db, _USERS, {row[rows.USER] for row in found} - {None}, source)
-    for row in found:
-        yield row[0], rows.to_message(row, sessions, users)
+    return sessions, _ids(db, _USERS, {row[rows.USER] for row in found} - {None}, source)
 
 
 def session_ids(db: Database, keys: set[int], source: object) -> dict[int, str]:
@@ -219,11 +249,19 @@ def _to_places(found: list[tuple[Any, ...]], source: object) -> list[Place]:
     They are not verified, for that takes the whole row, and only lend their scores: a wrong one
     costs an order, and is found out when the message is read. But they must be what they say.
     """
-    for key, session, position, _, _, text_bytes, terms, _ in found:
-        numbers = type(session) is type(position) is type(text_bytes) is int
-        if not numbers or type(terms) is not bytes:
+    if found:
+        _, sessions, positions, _, _, sizes, terms, _ = zip(*found, strict=True)
+        kinds = {*map(type, sessions), *map(type, positions), *map(type, sizes)}
+        if kinds != {int} or {*map(type, terms)} != {bytes}:
+            key = next(row[0] for row in found if not _is_place(row))
             raise Corrupt(f"{source}: message row {key} is damaged; the file was left as it is")
     return list(map(Place._make, found))
+
+
+def _is_place(row: tuple[Any, ...]) -> bool:
+    _, session, position, _, _, text_bytes, terms, _ = row
+    numbers = type(session) is type(position) is type(text_bytes) is int
+    return numbers and type(terms) is bytes
 
 
 def to_time(at_us: object, source: object) -> datetime:
@@ -248,6 +286,7 @@ def accepted(db: Database, keys: Sequence[int], accept: Filter) -> set[int]:
     return set(bundles.fetch_keys(db, sql, (Integers(keys), *values)))
 
 
+@functools.singledispatch
 def places(db: Database, keys: Sequence[int], source: object) -> list[Place]:
     """
     The places of these messages and of those just before and after them in the session.
@@ -255,8 +294,7 @@ def places(db: Database, keys: Sequence[int], source: object) -> list[Place]:
     Raises:
         Corrupt: a key is none, as a damaged index may give it.
     """
-    if not all(type(key) is int for key in keys):
-        raise Corrupt(f"{source}: its word index is damaged; run `elytron check --repair`")
+    _check_keys(keys, source)
     found = _to_places(
         bundles.fetch(
             db,
@@ -279,6 +317,18 @@ def places(db: Database, keys: Sequence[int], source: object) -> list[Place]:
         source,
     )
     return found
+
+
+@places.register
+def _(db: apsw.Connection, keys: Sequence[int], source: object) -> list[Place]:
+    # Here one statement is cheaper; PostgreSQL would look at every message for it.
+    _check_keys(keys, source)
+    return _to_places(bundles.fetch(db, _AROUND, _PLACE_COLUMNS, (Integers(keys),)), source)
+
+
+def _check_keys(keys: Sequence[int], source: object) -> None:
+    if not all([type(key) is int for key in keys]):
+        raise Corrupt(f"{source}: its word index is damaged; run `elytron check --repair`")
 
 
 def users_named(db: Database, folded_names: Iterable[str]) -> dict[int, str]:

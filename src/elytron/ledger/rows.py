@@ -41,6 +41,7 @@ SELECT_MESSAGES = (
 MESSAGE_COLUMNS = "i" * 17  # as `bundles.fetch` has to know them
 _JOINED = ["\x1f".join(["%s"] * count) for count in range(20)]  # twice as fast as `str.join`
 SESSION, USER = 2, 4  # places in a row of `STORED`
+_ROLE, _AT_US, _OFFSET_MIN = 6, 7, 8
 _CONTENT, _CHECKSUM = 12, 13
 _IMPORTANCE, _PINNED, _MARK_CHECKSUM = 14, 15, 16
 
@@ -121,9 +122,9 @@ def to_message(
     """
     return Message(
         row[1],
-        row[6],
+        row[_ROLE],
         row[_CONTENT],
-        to_datetime(row[7], row[8]),
+        to_datetime(row[_AT_US], row[_OFFSET_MIN]),
         sessions[row[SESSION]],
         None if row[USER] is None else users[row[USER]],
         json.loads(row[11]) if row[11] else {},
@@ -131,6 +132,33 @@ def to_message(
         DEFAULT_IMPORTANCE if row[_IMPORTANCE] is None else row[_IMPORTANCE],
         bool(row[_PINNED]),
     )
+
+
+class Held:
+    """
+    A message as its row has it: what ranking looks at, and `message` to make it a whole one, which
+    few of those that are looked at become.
+    """
+
+    __slots__ = ("_row", "_sessions", "_users", "content", "importance", "pinned", "speaker")
+
+    def __init__(
+        self, row: tuple[Any, ...], sessions: Mapping[int, str], users: Mapping[int, str]
+    ) -> None:
+        """Arguments as of `to_message`."""
+        self._row, self._sessions, self._users = row, sessions, users
+        self.content: str = row[_CONTENT]
+        user, importance = row[USER], row[_IMPORTANCE]
+        self.speaker: str = row[_ROLE] if user is None else users[user]
+        self.importance: float = DEFAULT_IMPORTANCE if importance is None else importance
+        self.pinned = bool(row[_PINNED])
+
+    @property
+    def at(self) -> datetime:
+        return to_datetime(self._row[_AT_US], self._row[_OFFSET_MIN])
+
+    def message(self) -> Message:
+        return to_message(self._row, self._sessions, self._users)
 
 
 def varints(block: bytes) -> list[int]:

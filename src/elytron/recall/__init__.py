@@ -15,9 +15,10 @@ from elytron.config import Config
 from elytron.ledger import knowledge, reads, vectors
 from elytron.ledger.database import Database
 from elytron.ledger.ledgers import Ledger
+from elytron.ledger.rows import Held
 from elytron.recall import archived, candidates, rank, reach
-from elytron.recall.looking import Looking, identity
-from elytron.recall.nearest import Nearest
+from elytron.recall.looking import Looking, Text, identity
+from elytron.recall.nearest import Asked, Nearest
 from elytron.recall.question import Question
 from elytron.records import Hit, Memory, Message
 from elytron.text import Analyzer
@@ -108,10 +109,10 @@ def _best(
     limit: int,
     config: Config,
     source: object,
-) -> tuple[list[rank.Ranked], dict[int, Message | Memory]]:
+) -> tuple[list[rank.Ranked], dict[int, Text]]:
     """The best, so many that *limit* of their texts differ if as many do; and these texts."""
     most = max(rank.LOOKED_AT, limit + _DUPLICATES)
-    read: dict[int, Message | Memory] = {}
+    read: dict[int, Text] = {}
     read.update(gone)
     while True:
         best = rank.rank(found, limit=most, config=config)
@@ -122,7 +123,7 @@ def _best(
         most *= _MORE_TIMES
 
 
-def _different(texts: Mapping[int, Message | Memory]) -> int:
+def _different(texts: Mapping[int, Text]) -> int:
     """How many there are, equal ones once."""
     return len({identity(text) for text in texts.values()})
 
@@ -155,26 +156,30 @@ def _by_vectors(
     held = None if question.vector is None else vectors.state(db)
     if held is None or question.vector is None:
         return None, None
-    return (
-        partial(nearest.keys, db, held, question.vector),
-        partial(nearest.scores, db, question.vector),
-    )
+    asked = Asked(nearest, db, held, question.vector)
+    return asked.keys, asked.scores
 
 
 def _texts(
     db: Database, keys: list[int], found: candidates.Candidates, source: object
-) -> dict[int, Message | Memory]:
+) -> dict[int, Text]:
     """The messages and memories of these keys, verified."""
     of_memories = {place.key for place in found.places if place.session < 0}
-    texts: dict[int, Message | Memory] = {}
-    texts.update(reads.messages(db, [key for key in keys if key not in of_memories], source))
+    texts: dict[int, Text] = {}
+    texts.update(reads.held(db, [key for key in keys if key not in of_memories], source))
     remembered = [key for key in keys if key in of_memories]
     if remembered:
         texts.update(knowledge.memories_of(db, remembered, source))
     return texts
 
 
-def _hit(one: rank.Ranked, text: Message | Memory, *, archived: bool, cosine: float | None) -> Hit:
-    memory = None if isinstance(text, Message) else text
-    message = text if isinstance(text, Message) else text.as_message()
+def _hit(one: rank.Ranked, text: Text, *, archived: bool, cosine: float | None) -> Hit:
+    memory = text if isinstance(text, Memory) else None
+    match text:
+        case Memory():
+            message = text.as_message()
+        case Held():
+            message = text.message()
+        case _:
+            message = text
     return Hit(message, one.score, one.why, one.matched, archived, memory, cosine)

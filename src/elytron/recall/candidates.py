@@ -120,7 +120,7 @@ def find(
     total, length = word_reads.totals(db)
     total += len(newest) + len(memories.held)
     length += sum(len(place.terms) for place in newest) // HASH_BYTES + memories.length
-    near = _near(db, question, memories.held, config, sources)
+    near, sure = _near(db, question, memories.held, config, sources)
     keys, reached = list[int](), Reach({})
     if question.accept is not None:
         reached = sources.reach(total=total) if sources.reach else reached
@@ -129,8 +129,10 @@ def find(
         common = _common(total, config)
         rare = {hashed for hashed in hashes if 0 < indexed[hashed] <= common}
         keys += _by_date(db, sources.dated, rare, newest, question, config)
-        keys += [key for key in near if key not in memories.held]
-    places = reads.places(db, list(dict.fromkeys(keys)), source) if keys else []
+    places = _places(db, keys, near, question, memories.held, source)
+    if not sure and _are_few(near, places, question, memories.held, config):
+        near, _ = _near(db, question, memories.held, config, sources, checked=True)
+        places = _places(db, keys, near, question, memories.held, source)
     accepted = set[int]()
     if question.accept is not None:
         accepted = {place.key for place in places}
@@ -187,15 +189,24 @@ def _near(
     memories: Mapping[int, bytes],
     config: Config,
     sources: Sources,
-) -> list[int]:
-    """The keys of those nearest by their vectors among what may be hits."""
+    *,
+    checked: bool = False,
+) -> tuple[list[int], bool]:
+    """
+    The keys of those nearest by their vectors among what may be hits, and whether that is sure.
+
+    Where all messages may be, it is not, unless they are to be *checked*: some may be gone, or
+    memories that are not sought. That is seen when their places are read.
+    """
     if sources.near is None or sources.cosines is None:
-        return []
-    wanted = max(question.limit, config.vector_candidates_max)
+        return [], True
+    wanted = _wanted_near(question, config)
     few = _few(db, question, memories)
     if few is not None:
         cosines = sources.cosines(few)
-        return nlargest(wanted, cosines, key=lambda key: cosines[key])
+        return nlargest(wanted, cosines, key=lambda key: cosines[key]), True
+    if not checked and question.accept is not None and not question.accept.where()[0]:
+        return sources.near(count=wanted), False
     found: list[int] = []
     for times in _NEAR_TIMES:
         count = min(wanted * times, max(wanted, _NEAR_MAX))
@@ -206,7 +217,42 @@ def _near(
         found = [key for key in near if key in held]
         if len(found) >= wanted or len(near) < count or count >= _NEAR_MAX:
             break
-    return found
+    return found, True
+
+
+def _wanted_near(question: Question, config: Config) -> int:
+    return max(question.limit, config.vector_candidates_max)
+
+
+def _are_few(
+    near: list[int],
+    places: list[reads.Place],
+    question: Question,
+    memories: Mapping[int, bytes],
+    config: Config,
+) -> bool:
+    """Whether more of the nearest have to be looked at, since too few of these may be hits."""
+    wanted = _wanted_near(question, config)
+    if len(near) < wanted:
+        return False  # there are no more
+    there = {place.key for place in places}
+    return sum([key in there or key in memories for key in near]) < wanted
+
+
+def _places(
+    db: Database,
+    keys: list[int],
+    near: list[int],
+    question: Question,
+    memories: Mapping[int, bytes],
+    source: object,
+) -> list[reads.Place]:
+    """The places of what was found, and of what stands beside it."""
+    if question.accept is None:
+        return []
+    found = dict.fromkeys(keys)
+    found.update(dict.fromkeys([key for key in near if key not in memories]))
+    return reads.places(db, list(found), source) if found else []
 
 
 def _few(db: Database, question: Question, memories: Mapping[int, bytes]) -> list[int] | None:

@@ -13,6 +13,7 @@ from elytron.recall.rank import Looked
 from elytron.records import Memory, Message
 from elytron.text import HASH_BYTES, Analyzer, QueryTerm
 
+Text = Message | rows.Held | Memory
 _SENTENCES = re.compile(r"(?<=[.?!\u2026\u3002\uff1f\uff01])\s+")
 _ASKS = ("?", "\uff1f", "\u061f", "\u037e")
 _READ_MAX = 4000  # characters of a text that are looked at
@@ -31,7 +32,7 @@ class Looking:
         self._zone = timezone(question.at.utcoffset() or timedelta())
         self.when = asks_when(question.text)
 
-    def at(self, text: Message | Memory, *, asking: bool) -> Looked:
+    def at(self, text: Text, *, asking: bool) -> Looked:
         """
         What there is to see of a message or memory.
 
@@ -39,14 +40,14 @@ class Looking:
             asking: look for questions in it, too.
         """
         content = text.content[:_READ_MAX]
-        at = text.at if isinstance(text, Message) else text.valid_from or text.created
+        is_memory = isinstance(text, Memory)
         return Looked(
             identity(text),
             text.importance,
             text.pinned,
-            _asking_share(content) if asking and isinstance(text, Message) else 0.0,
+            _asking_share(content) if asking and not is_memory else 0.0,
             self.when and has_time(content),
-            self._dated(content, at) if self._spans else 0.0,
+            self._dated(content, _said_at(text)) if self._spans else 0.0,
         )
 
     def _dated(self, content: str, at: datetime) -> float:
@@ -108,9 +109,13 @@ class Looking:
                 left -= 1
 
 
-def identity(text: Message | Memory) -> tuple[str, str | None]:
+def identity(text: Text) -> tuple[str, str | None]:
     """By what equal ones are told: what is said, and who says it; a memory is said by nobody."""
-    return text.content, text.speaker if isinstance(text, Message) else None
+    return text.content, None if isinstance(text, Memory) else text.speaker
+
+
+def _said_at(text: Text) -> datetime:
+    return text.valid_from or text.created if isinstance(text, Memory) else text.at
 
 
 def _meet(one: Span, other: Span) -> bool:

@@ -6,7 +6,7 @@ in the same snapshot as everything else, so nothing that is gone or changed coun
 """
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from elytron.config import Config
@@ -52,10 +52,14 @@ class Nearest:
         *,
         count: int,
         every: bool = False,
+        scores: Callable[[Sequence[int]], dict[int, float]] | None = None,
     ) -> list[int]:
         """
         The keys of the *count* nearest messages and memories, if there are so many, best first; of
         those that share a vector also the newest, or with *every* all, a thousand at most.
+
+        Args:
+            scores: what compares instead of `scores`.
 
         The first question loads the matrix: about a second for a million.
         """
@@ -67,8 +71,8 @@ class Nearest:
             gone = max(0, min(state.removed - matrix.removed, _GONE_MIN))
             found = matrix.nearest(queries, count=count + gone)
         if len(found) > count:  # by their signs alone, or some of them gone
-            scores = self.scores(db, question, found)
-            found = sorted(scores, key=lambda key: -scores[key])[:count]
+            cosines = scores(found) if scores else self.scores(db, question, found)
+            found = sorted(cosines, key=lambda key: -cosines[key])[:count]
         return list(dict.fromkeys(found + vector_reads.sharing(db, found, every=every)))
 
     def scores(self, db: Database, question: "Floats", keys: Sequence[int]) -> dict[int, float]:
@@ -132,6 +136,34 @@ class Nearest:
             projection = self._projections[version] = load_projection(db, version, self._source)
         reduced: Floats = projection.apply(question[None, :])[0]
         return reduced
+
+
+class Asked:
+    """The vectors of one agent as one question sees them, in one snapshot: each is read once."""
+
+    def __init__(
+        self, nearest: Nearest, db: Database, state: vectors.State, question: "Floats"
+    ) -> None:
+        self._nearest, self._db, self._state, self._question = nearest, db, state, question
+        self._read = set[int]()
+        self._cosines: dict[int, float] = {}
+
+    def keys(self, *, count: int, every: bool = False) -> list[int]:
+        """As `Nearest.keys`."""
+        return self._nearest.keys(
+            self._db, self._state, self._question, count=count, every=every, scores=self.scores
+        )
+
+    def scores(self, keys: Sequence[int]) -> dict[int, float]:
+        """As `Nearest.scores`."""
+        known = {key: self._cosines[key] for key in keys if key in self._cosines}
+        new = [key for key in keys if key not in self._read]
+        if new:
+            found = self._nearest.scores(self._db, self._question, new)
+            self._read.update(new)
+            self._cosines.update(found)
+            known.update(found)
+        return known
 
 
 def _is_sound(scale: object, data: object) -> bool:

@@ -14,9 +14,10 @@ Source: BM25, Robertson and Zaragoza, "The Probabilistic Relevance Framework", 2
 
 import math
 from collections import defaultdict
-from collections.abc import Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from operator import attrgetter
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+from operator import itemgetter
 
 from elytron.config import Config
 from elytron.ledger.reads import Place
@@ -28,18 +29,36 @@ _SESSION_BEST = 3
 _HELD_NEAR = 0.5  # of a word that only a neighbour holds, in what of the question is covered
 _WORD_BYTES = 5.5  # of text, for the length prior
 _TINY = 1e-9
+_SESSION_AND_POSITION = itemgetter(Place._fields.index("session"), Place._fields.index("position"))
+
+_LATE = ("asking", "when", "date", "importance")  # what the second pass sees
 
 Why = dict[str, float]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Ranked:
-    """A message's or memory's key and score, the shares that make it up, the words that matched."""
+    """
+    A message's or memory's key and score, the shares that make it up, the words that matched.
+
+    The last two are made when somebody asks for them: of most that are ranked nobody does.
+    """
 
     key: int
     score: float
-    why: Why
-    matched: tuple[str, ...] = ()
+    explain: Callable[[], tuple[Why, tuple[str, ...]]] = field(compare=False, repr=False)
+
+    @cached_property
+    def _explained(self) -> tuple[Why, tuple[str, ...]]:
+        return self.explain()
+
+    @property
+    def why(self) -> Why:
+        return self._explained[0]
+
+    @property
+    def matched(self) -> tuple[str, ...]:
+        return self._explained[1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,34 +93,29 @@ def rank(found: Candidates, *, limit: int, config: Config) -> list[Ranked]:
     from the question makes some vectors worse than none. Some 3 us a candidate.
     """
     # In this order the neighbours of each stand beside it.
-    places = sorted(found.places, key=attrgetter("session", "position"))
+    places = sorted(found.places, key=_SESSION_AND_POSITION)
     words = _Words(places, found, config)
     best, share = words.best, config.vector_weight if found.cosines else 0.0
-    near = _nearness(places, found.cosines, config) if share else [0.0] * len(places)
-    parts = [1.0] * len(places)
+    near, parts, base = [0.0] * len(places), [1.0] * len(places), words.scores
     if share:
-        cosines = found.cosines
-        parts = [1 - share * (place.key in cosines or _short(place, config)) for place in places]
-    base = [
-        part * score + share * best * nearness
-        for part, score, nearness in zip(parts, words.scores, near, strict=True)
-    ]
+        cosines, short = found.cosines, _shortness(places, config)
+        near = _nearness(places, cosines, short, config.vector_neighbour_weight)
+        parts = [
+            1 - share * (place.key in cosines or held_down)
+            for place, held_down in zip(places, short, strict=True)
+        ]
+        worth = share * best
+        base = [
+            part * score + worth * nearness
+            for part, score, nearness in zip(parts, words.scores, near, strict=True)
+        ]
     lift = _session_lift(places, base, config.session_weight)
-    named = found.speakers[0] if len(found.speakers) == 1 else None
-    dialogue, accepted, reached = found.dialogue, found.accepted, found.reached
-    scored = []
-    for n, place in enumerate(places):
-        if place.key not in accepted:
-            continue
-        plain = base[n] + lift[place.session]
-        if reached:
-            plain += config.concept_weight * reached.get(place.key, 0.0)
-        score = plain * _factor(place, named, dialogue, config)
-        if score > 0:
-            scored.append((score, -place.key, n))
+    scored = _scored(places, base, lift, found, config)
     scored.sort(reverse=True)
-    ranked = []
-    for score, _, n in scored[:limit]:
+    named = _named(found)
+    dialogue, reached = found.dialogue, found.reached
+
+    def explain(n: int) -> tuple[Why, tuple[str, ...]]:
         place = places[n]
         own, around = words.split(n)
         why = {
@@ -112,8 +126,43 @@ def rank(found: Candidates, *, limit: int, config: Config) -> list[Ranked]:
             "concepts": config.concept_weight * reached.get(place.key, 0.0),
         }
         _explain(why, place, named, dialogue, config)
-        ranked.append(Ranked(place.key, score, why, words.matched(n)))
-    return ranked
+        return why, words.matched(n)
+
+    return [Ranked(-key, score, partial(explain, n)) for score, key, n in scored[:limit]]
+
+
+def _scored(
+    places: Sequence[Place],
+    base: Sequence[float],
+    lift: Mapping[int, float],
+    found: Candidates,
+    config: Config,
+) -> list[tuple[float, int, int]]:
+    """(score, key below zero, place) of those accepted that are worth anything, in no order."""
+    named, dialogue = _named(found), found.dialogue
+    accepted, reached = found.accepted, found.reached
+    factors: dict[tuple[int | None, str, bool], float] = {}  # few differ
+    scored = []
+    for n, place in enumerate(places):
+        key, session, _, user, role, _, _, _ = place
+        if key not in accepted:
+            continue
+        plain = base[n] + lift[session]
+        if reached:
+            plain += config.concept_weight * reached.get(key, 0.0)
+        who = (user, role, session < 0)
+        factor = factors.get(who)
+        if factor is None:
+            factor = factors[who] = _factor(place, named, dialogue, config)
+        score = plain * factor
+        if score > 0:
+            scored.append((score, -key, n))
+    return scored
+
+
+def _named(found: Candidates) -> int | None:
+    """The user whom the question names, if it is one."""
+    return found.speakers[0] if len(found.speakers) == 1 else None
 
 
 def _factor(place: Place, named: int | None, dialogue: bool, config: Config) -> float:
@@ -172,7 +221,7 @@ class _Words:
             if steps == 1:
                 beside[here] |= self._held[there]
         self.scores = [
-            self._score(some, held, near)
+            self._score(some, held, near) if some else 0.0
             for some, held, near in zip(lists, self._held, beside, strict=True)
         ]
         self.best = max(self.scores, default=0.0) or 1.0
@@ -182,24 +231,25 @@ class _Words:
     ) -> None:
         k1, b = config.bm25_k1, config.bm25_b
         weighed = [
-            (1 << n, term.hashes, weight * (k1 + 1))
+            (n, term.hashes[0], term.hashes[1:], weight * (k1 + 1))
             for n, ((term, _), weight) in enumerate(zip(found.terms, idf, strict=True))
         ]
         mean = max(found.mean_length, 1.0) * HASH_BYTES
         for place in places:
             terms = place.terms
-            saturation = k1 * (1 - b + b * len(terms) / mean)
-            own, held = [], 0
-            for bit, hashes, weight in weighed:
-                count = terms.count(hashes[0])
-                for other in hashes[1:]:
+            own, held, saturation = None, 0, 0.0
+            for n, first, others, weight in weighed:
+                count = terms.count(first)
+                for other in others:
                     count += terms.count(other)
-                if count:
-                    held |= bit
-                    own.append(weight * count / (count + saturation))
-                else:
-                    own.append(0.0)
-            self._own.append(own if held else None)
+                if not count:
+                    continue
+                if own is None:  # most places hold none
+                    own = [0.0] * len(weighed)
+                    saturation = k1 * (1 - b + b * len(terms) / mean)
+                held |= 1 << n
+                own[n] = weight * count / (count + saturation)
+            self._own.append(own)
             self._held.append(held)
 
     def _neighbours(self, places: Sequence[Place]) -> Iterator[tuple[int, int, int]]:
@@ -208,19 +258,18 @@ class _Words:
         for there, own in enumerate(self._own):
             if own is None:
                 continue
-            place = places[there]
-            session, at = place.session, place.position
+            _, session, at, _, _, _, _, _ = places[there]
             for here in range(max(0, there - 2), min(last, there + 2) + 1):
-                other = places[here]
-                if here != there and other.session == session:
-                    steps = abs(other.position - at)
+                if here == there:
+                    continue
+                _, of, position, _, _, _, _, _ = places[here]
+                if of == session:
+                    steps = abs(position - at)
                     if 1 <= steps <= 2:
                         yield there, here, steps
 
     def _score(self, lists: list[list[float]], held: int, beside: int) -> float:
         """Each word where it weighs most, scaled by the share of the question that is held."""
-        if not lists:
-            return 0.0
         best = sum(lists[0]) if len(lists) == 1 else sum(map(max, *lists))
         share = self._shares.get((held, beside))
         if share is None:
@@ -246,35 +295,46 @@ class _Words:
         return tuple([name for m, name in enumerate(self._names) if held >> m & 1 and name])
 
 
-def _nearness(places: Sequence[Place], cosines: Mapping[int, float], config: Config) -> list[float]:
+def _nearness(
+    places: Sequence[Place], cosines: Mapping[int, float], short: Sequence[float], weight: float
+) -> list[float]:
     """
     How near each place is, above the least of them and of at most one; 0 for what has no vector.
     Short texts are held down: they come near to much by being short.
+
+    Args:
+        short: how short each is.
+        weight: what a neighbour's nearness counts.
     """
     least, most = min(cosines.values()), max(cosines.values())
     if most - least < _TINY:
         least -= 1  # all are as near, or there is one alone
-    alone = [
-        (cosines.get(place.key, least) - least) * (1 - _short(place, config)) for place in places
-    ]
-    weight, last = config.vector_neighbour_weight, len(places) - 1
-    near = list(alone)
+    alone = [0.0] * len(places)
+    near: list[float] = []
+    session = position = None
     for n, place in enumerate(places):
-        if n < last:
-            after = places[n + 1]
-            if after.session == place.session and after.position == place.position + 1:
-                near[n] += weight * alone[n + 1]
-                near[n + 1] += weight * alone[n]
+        cosine = cosines.get(place.key)
+        one = 0.0
+        if cosine is not None:
+            one = alone[n] = (cosine - least) * (1 - short[n])
+        near.append(one)
+        if place.session == session and place.position == position:
+            near[n - 1] += weight * one
+            near[n] += weight * alone[n - 1]
+        session, position = place.session, place.position + 1
     best = max(near, default=0.0) or 1.0
     return [
         one / best if place.key in cosines else 0.0 for place, one in zip(places, near, strict=True)
     ]
 
 
-def _short(place: Place, config: Config) -> float:
-    """How short a text is: from 1 for an empty one to 0."""
+def _shortness(places: Sequence[Place], config: Config) -> list[float]:
+    """How short each text is: from 1 for an empty one to 0."""
     prior = config.length_prior_words * _WORD_BYTES
-    return math.exp(-place.text_bytes / prior) if prior else 0.0
+    if not prior:
+        return [0.0] * len(places)
+    exp = math.exp
+    return [exp(-place.text_bytes / prior) for place in places]
 
 
 def _session_lift(
@@ -315,27 +375,37 @@ def refine(
         ranked: the best of the first pass; those that *looked* does not have are left out.
         when: whether the question asks for a time.
     """
-    again = [_refined(one, looked[one.key], when, config) for one in ranked if one.key in looked]
-    again.sort(key=lambda one: (-one.score, one.key))
+    again = []
+    for one in ranked:
+        if one.key in looked:
+            factors = _late_factors(looked[one.key], when, config)
+            score = one.score
+            for factor in factors:
+                score += score * (factor - 1)
+            again.append((-score, one.key, one, factors))
+    again.sort()
     seen, kept = set[Hashable](), list[Ranked]()
-    for one in again:
-        same = looked[one.key].same
-        if same not in seen:
+    for score, key, one, factors in again:
+        same = looked[key].same
+        if len(kept) < limit and same not in seen:
             seen.add(same)
-            kept.append(one)
-    return kept[:limit]
+            kept.append(Ranked(key, -score, partial(_late_explained, one, factors)))
+    return kept
 
 
-def _refined(one: Ranked, looked: Looked, when: bool, config: Config) -> Ranked:
-    why = dict(one.why)
-    score = one.score
+def _late_factors(looked: Looked, when: bool, config: Config) -> tuple[float, ...]:
+    """What a score is multiplied by for each of `_LATE`."""
     importance = 2 * (looked.importance - 0.5) * config.importance_weight
-    factors = (
-        ("asking", 1 - config.asking_weight * looked.asking),
-        ("when", 1 + config.when_weight if when and looked.timed else 1.0),
-        ("date", 1 + config.date_weight * looked.dated),
-        ("importance", 1 + importance + config.pin_weight * looked.pinned),
+    return (
+        max(0.0, 1 - config.asking_weight * looked.asking),
+        1 + config.when_weight if when and looked.timed else 1.0,
+        max(0.0, 1 + config.date_weight * looked.dated),
+        max(0.0, 1 + importance + config.pin_weight * looked.pinned),
     )
-    for name, factor in factors:
-        score = _scaled(why, name, score, factor != 1.0, max(0.0, factor))
-    return Ranked(one.key, score, why, one.matched)
+
+
+def _late_explained(one: Ranked, factors: tuple[float, ...]) -> tuple[Why, tuple[str, ...]]:
+    why, score = dict(one.why), one.score
+    for name, factor in zip(_LATE, factors, strict=True):
+        score = _scaled(why, name, score, factor != 1.0, factor)
+    return why, one.matched

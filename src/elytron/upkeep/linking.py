@@ -43,6 +43,7 @@ _TEXTS_MAX = 200  # in a step
 _TEXT_BYTES = 1 << 20  # of those that name concepts made later, read at once
 _CONCEPTS_MAX = 2000  # made later, that one step looks for
 _NAMES_MAX = 100  # of one text
+_LITTLE = 3  # a third of what may be written: twice as many texts fit
 _GIVE_WAY = 8  # texts, about a millisecond
 _SPEAKERS = ("user", "assistant")  # what a tool or program says has other capitals
 
@@ -81,10 +82,12 @@ class Linking:
         self._capitals = "german" not in analyzer.names
         self._following = Following(READER)
         self._went_forward = False
+        self._forward_max = self._backward_max = _TEXTS_MAX  # texts that may well fit
 
     def step(self) -> bool:
         """
-        Look at up to 200 texts, or 1 MB of them; returns whether there may be more to do.
+        Look at up to 200 texts, or 1 MB of them, fewer if `wal_limit_mb` is small; returns whether
+        there may be more to do.
 
         Raises:
             OverBudget, Busy, and what else a write may raise: nothing was changed, and the next
@@ -136,13 +139,14 @@ class Linking:
 
     def _forward(self, db: Database) -> Link | None:
         """What to write for the next texts; None if there are none."""
-        most, names_max = _TEXTS_MAX, _NAMES_MAX
+        most, names_max = self._forward_max, _NAMES_MAX
         while True:
             page = self._page(db, most)
             if page is None:
                 return None
             op = self._linked(db, page, names_max)
             if op.size_bytes <= self._limit_bytes or names_max == 0:
+                self._forward_max = self._likely(op, most)
                 return op
             most, names_max = _smaller(len(page.texts), names_max)
 
@@ -244,7 +248,7 @@ class Linking:
         if not waiting:
             return None
         known = self._known.at(db, self._ledger.source)
-        most, names_max = _TEXTS_MAX, _NAMES_MAX
+        most, names_max = self._backward_max, _NAMES_MAX
         while True:
             wanted, floor = looking_back.search(db, known, self._analyzer, waiting, most)
             wanted, floor = self._fitting(db, wanted, floor)
@@ -257,8 +261,17 @@ class Linking:
                 looked=tuple([Looked(key, top, floor) for key, top in waiting if top > floor]),
             )
             if op.size_bytes <= self._limit_bytes or names_max == 0:
+                self._backward_max = self._likely(op, most)
                 return op
             most, names_max = _smaller(len(found), names_max)
+
+    def _likely(self, op: Link, most: int) -> int:
+        """
+        How many texts the next op is begun with, by one that fitted: as many, so that they are
+        seldom looked through only to find that they are too many; more where these took little.
+        """
+        small = len(op.sources) >= most and op.size_bytes <= self._limit_bytes // _LITTLE
+        return min(_TEXTS_MAX, 2 * most) if small else most
 
     def _fitting(
         self, db: Database, wanted: list[tuple[int, int]], floor: int
