@@ -9,15 +9,17 @@ the thousand agents 5,000 messages, which takes a while more and 8 GB.
 """
 
 import argparse
+import contextlib
 import os
 import random
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import psutil
 import psycopg
@@ -25,6 +27,7 @@ import psycopg
 import elytron
 import postgres_filling as filling
 import postgres_saving as saving
+from elytron.ledger.postgres.wire import Command, Wire
 from messages import varied
 from postgres_servers import SETTINGS, Place, Server, connections, processor_s, running
 
@@ -110,6 +113,20 @@ def times_ms(call: Callable[[Any], object], asked: Iterable[Any]) -> list[float]
     return sorted(took)
 
 
+@contextlib.contextmanager
+def counted_trips() -> Iterator[list[int]]:
+    """How many commands went to the server in each round trip."""
+    found: list[int] = []
+    trip = Wire.trip
+
+    def counted(self: Wire, commands: Sequence[Command]) -> Any:
+        found.append(len(commands))
+        return trip(self, commands)
+
+    with mock.patch.object(Wire, "trip", counted):
+        yield found
+
+
 def quantiles(took: Sequence[float]) -> str:
     return f"{took[len(took) // 2]:.2f} ms, p99 {took[len(took) * 99 // 100]:.1f}"
 
@@ -136,12 +153,14 @@ def measure_recall(one: Server, files: Path, each: Each, *, full: bool) -> None:
         first = times_ms(lambda name: store.agent(name).recall("the best of it"), asked)
         told("the first recall of an agent that was at rest, median", quantiles(first))
         server_s, ours_s = processor_s(one), time.process_time()
-        took = times_ms(lambda pair: store.agent(pair[0]).recall(pair[1]), pairs)
+        with counted_trips() as trips:
+            took = times_ms(lambda pair: store.agent(pair[0]).recall(pair[1]), pairs)
         ours_ms = (time.process_time() - ours_s) / QUESTIONS * 1000
         server_ms = (processor_s(one) - server_s) / QUESTIONS * 1000
         each.recall_us = ours_ms * 1000, server_ms * 1000
         told(f"recall, {MESSAGES} messages an agent, median", quantiles(took), "at most 15 ms")
         told("its processor", f"{ours_ms:.1f} ms of ours, {server_ms:.1f} of the server's")
+        told("its round trips, mean", f"{len(trips) / QUESTIONS:.1f}")
         history = [(name, f"s{dice.randrange(MESSAGES // 20)}") for name, _ in pairs]
         took = times_ms(lambda pair: store.agent(pair[0]).history(pair[1], limit=50), history)
         told("`history(limit=50)` of 20 messages, median", quantiles(took))

@@ -267,9 +267,6 @@ def test_each_statement_in_the_modules_is_planned_by_a_server(spoken, link):
     samples = {"i": 1, "f": 0.5, "s": "a", "b": b"a", "a": Integers([1]), "t": ["a"], "n": None}
     for sql, kinds in all_said(spoken):
         samples_of = {f"p{n}": samples[letter] for n, letter in enumerate(kinds, 1)}
-        if "->>" in sql:
-            samples_of["p1"] = "[[1, 2]]"
-            kinds = f"s{kinds[1:]}"
         statement = translate(sql, kinds)
         for text in filter(None, (statement.sql, statement.before)):
             assert link.native(f"EXPLAIN {text}", samples_of), sql
@@ -294,7 +291,6 @@ def test_each_table_in_each_statement_is_restricted_to_the_agent(spoken):
     its agent is.
     """
     for sql, kinds in all_said(spoken):
-        kinds = f"s{kinds[1:]}" if "->>" in sql else kinds
         statement = translate(sql, kinds)
         for text in filter(None, (statement.sql, statement.before)):
             named = [alias or table for table, alias in _REFERENCE.findall(text)]

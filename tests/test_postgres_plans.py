@@ -207,7 +207,7 @@ def test_a_message_beside_another_is_looked_up_behind_the_wall_too(store, asked)
     few rows as here would be read whole otherwise.
     """
     link = store.link(store.user, BOB)
-    (beside,) = [one for one in asked["recall"] if "jsonb_array_elements" in one.sql]
+    (beside,) = [one for one in asked["recall"] if "beside" in one.sql]
     link.execute("BEGIN")
     link.native("SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off")
     link.native("SET LOCAL enable_material = off; SET LOCAL enable_bitmapscan = off")
@@ -260,9 +260,11 @@ def test_a_word_among_a_million_is_looked_up_in_its_share_of_one_agents(store):
     assert sorted(held) == sorted(terms)
     found = words.match(explained, terms, Filter(), limit=100_000)
     assert max(held.values()) <= len(found) <= sum(held.values())
+    looked = words.look(explained, terms, Filter(), limit=100)
+    assert (looked.frequencies, looked.best) == (held, found[:100])
     newest = words.with_words(explained, [terms], up_to=10**9, limit=5)
     assert newest == sorted(found)[:-6:-1]
-    assert len(ran) == 3
+    assert len(ran) == 4
     for plan in ran:
         assert not faults(plan)
         read = [node for node in nodes(plan) if node.get("Relation Name") == "words"]

@@ -158,6 +158,20 @@ def test_what_a_filter_leaves_is_the_same(both, accept):
         assert set(found) == set(expected)
 
 
+@pytest.mark.parametrize("accept", [ANY, Filter(session="s1", role="user"), None])
+def test_all_that_is_asked_of_terms_comes_from_one_look(both, monkeypatch, accept):
+    _, there = both
+    for asked in ([], [b"\0\0\7"], [DAY[2]], *questions(10)):
+        looked = words.look(there, asked, accept, limit=30)
+        assert looked.frequencies == words.document_frequencies(there, asked)
+        assert (looked.messages, looked.terms) == words.totals(there)
+        best = None if accept is None else words.match(there, asked, accept, limit=30)
+        assert looked.best == best
+    # A word that is in too many may not count, so that others would be best.
+    monkeypatch.setattr(words, "_HOLDING_MAX", MESSAGES - 1)
+    assert words.look(there, [DAY[2]], accept, limit=30).best is None
+
+
 @pytest.mark.parametrize(
     "days", [[[DAY[0]]], [[DAY[0], DAY[2]]], [[DAY[0], DAY[1]]], [[DAY[0], DAY[2]], [DAY[1]]]]
 )

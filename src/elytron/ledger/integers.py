@@ -16,6 +16,11 @@ class Integers:
     def __init__(self, values: Iterable[int]) -> None:
         self.values = array.array("q", values)
 
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Integers) and self.values == other.values
+
+    __hash__ = None  # type: ignore[assignment]
+
 
 def bind(_cursor: apsw.Cursor, _place: int, value: object) -> Any:
     """

@@ -1,7 +1,6 @@
 """Reads: each question to a ledger as SQL, on a connection lent by it."""
 
 import functools
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -57,11 +56,6 @@ _AROUND = (
     " SELECT beside.key FROM carray(?1) c CROSS JOIN messages f ON f.key = c.value"
     " CROSS JOIN messages beside ON beside.session = f.session"
     " AND beside.position BETWEEN f.position - 1 AND f.position + 1)"
-)
-# The limit, which is none, keeps them a table of its own. PostgreSQL looks nothing up behind
-# row-level security by what it would have to compute on the way.
-_PAIRS = (
-    f"SELECT j.value ->> 0 AS session, j.value ->> 1 AS position FROM json_each(?) j LIMIT {2**62}"
 )
 
 
@@ -187,13 +181,18 @@ def session_ids(db: Database, keys: set[int], source: object) -> dict[int, str]:
     return _ids(db, _SESSIONS, keys, source)
 
 
+def user_ids(db: Database, keys: set[int], source: object) -> dict[int, str]:
+    """The ids of users by key, verified."""
+    return _ids(db, _USERS, keys, source)
+
+
 def _ids(db: Database, select: str, keys: set[int], source: object) -> dict[int, str]:
     """The ids of sessions or users by key, verified."""
     named = {}
     if keys:
         sql = f"{select} WHERE key IN (SELECT value FROM carray(?))"
         columns = "i" * (1 + select.count(","))
-        for *values, checksum in bundles.fetch(db, sql, columns, (Integers(keys),)):
+        for *values, checksum in bundles.fetch(db, sql, columns, (Integers(sorted(keys)),)):
             if rows.checksum(tuple(values)) != checksum:
                 raise Corrupt(
                     f"{source}: the row of session or user {values[0]} is damaged (its checksum"
@@ -294,34 +293,11 @@ def places(db: Database, keys: Sequence[int], source: object) -> list[Place]:
     Raises:
         Corrupt: a key is none, as a damaged index may give it.
     """
-    _check_keys(keys, source)
-    found = _to_places(
-        bundles.fetch(
-            db,
-            f"SELECT {_PLACE} FROM messages m WHERE m.key IN (SELECT value FROM carray(?))",
-            _PLACE_COLUMNS,
-            (Integers(keys),),
-        ),
-        source,
-    )
-    held = {(place.session, place.position) for place in found}
-    wanted = {(session, at + step) for session, at in held for step in (-1, 1)} - held
-    found += _to_places(
-        bundles.fetch(
-            db,
-            f"SELECT {_PLACE} FROM ({_PAIRS}) p CROSS JOIN messages m"
-            " ON m.session = p.session AND m.position = p.position",
-            _PLACE_COLUMNS,
-            (json.dumps(list(wanted)),),
-        ),
-        source,
-    )
-    return found
+    raise TypeError(type(db).__name__)
 
 
 @places.register
 def _(db: apsw.Connection, keys: Sequence[int], source: object) -> list[Place]:
-    # Here one statement is cheaper; PostgreSQL would look at every message for it.
     _check_keys(keys, source)
     return _to_places(bundles.fetch(db, _AROUND, _PLACE_COLUMNS, (Integers(keys),)), source)
 

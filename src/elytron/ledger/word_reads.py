@@ -8,12 +8,51 @@ FTS5.
 import functools
 import json
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 import apsw
 
 from elytron.ledger import bundles, rows
 from elytron.ledger.database import Database
 from elytron.ledger.reads import Filter
+
+
+class Looked(NamedTuple):
+    """
+    What the index says of some terms.
+
+    Attributes:
+        frequencies: in how many indexed messages each of them stands; none where in none.
+        messages, terms: how many the index holds.
+        best: what `match` finds with all of them, if that was asked on the way.
+    """
+
+    frequencies: dict[bytes, int]
+    messages: int
+    terms: int
+    best: list[int] | None
+
+
+@functools.singledispatch
+def look(db: Database, hashes: Iterable[bytes], accept: Filter | None, *, limit: int) -> Looked:
+    """
+    What ranking has to know of these terms.
+
+    Args:
+        accept, limit: as of `match`, for whoever can answer that too; None if it will not be asked.
+    """
+    raise TypeError(type(db).__name__)
+
+
+@look.register
+def _(
+    db: apsw.Connection,
+    hashes: Iterable[bytes],
+    accept: Filter | None,
+    *,
+    limit: int,
+) -> Looked:
+    return Looked(document_frequencies(db, hashes), *totals(db), None)
 
 
 @functools.singledispatch

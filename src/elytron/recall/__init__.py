@@ -12,7 +12,7 @@ from functools import partial
 from elytron.archive import Archive
 from elytron.concepts.known import KnownNames
 from elytron.config import Config
-from elytron.ledger import knowledge, reads, vectors
+from elytron.ledger import ahead, knowledge, reads, vectors
 from elytron.ledger.database import Database
 from elytron.ledger.ledgers import Ledger
 from elytron.ledger.rows import Held
@@ -141,12 +141,14 @@ def _sources(
 ) -> candidates.Sources:
     """Where candidates come from, as the settings have it."""
     over = None
+    readings: tuple[ahead.Reading, ...] = ()
     if known is not None and config.concept_weight > 0:
+        readings = (partial(known.at, source=source),)
         over = partial(
             reach.reach, db, known, question.text, question.terms, analyzer=analyzer, source=source
         )
     near, cosines = _by_vectors(db, question, nearest)
-    return candidates.Sources(near, cosines, over, looking.days(analyzer))
+    return candidates.Sources(near, cosines, over, looking.days(analyzer), readings)
 
 
 def _by_vectors(
@@ -164,10 +166,19 @@ def _texts(
     db: Database, keys: list[int], found: candidates.Candidates, source: object
 ) -> dict[int, Text]:
     """The messages and memories of these keys, verified."""
-    of_memories = {place.key for place in found.places if place.session < 0}
+    held = {place.key: place for place in found.places}
+    said = [key for key in keys if held[key].session >= 0]
+    sessions = {held[key].session for key in said}
+    users = {user for key in said if (user := held[key].user) is not None}
+    ahead.ask(
+        db,
+        lambda db: reads.held(db, said, source),
+        lambda db: reads.session_ids(db, sessions, source),
+        lambda db: reads.user_ids(db, users, source),
+    )
     texts: dict[int, Text] = {}
-    texts.update(reads.held(db, [key for key in keys if key not in of_memories], source))
-    remembered = [key for key in keys if key in of_memories]
+    texts.update(reads.held(db, said, source))
+    remembered = [key for key in keys if held[key].session < 0]
     if remembered:
         texts.update(knowledge.memories_of(db, remembered, source))
     return texts

@@ -13,7 +13,7 @@ from heapq import nlargest
 from typing import Protocol
 
 from elytron.config import Config
-from elytron.ledger import knowledge, reads, word_reads
+from elytron.ledger import ahead, knowledge, reads, word_reads
 from elytron.ledger.database import Database
 from elytron.recall.question import Question, possible_names
 from elytron.recall.reach import Reach
@@ -51,12 +51,14 @@ class Sources:
         cosines: how near each of some is.
         reach: what concepts lead to, given `total`, the number of messages held.
         dated: groups of hashed terms; a message that has all of a group is of a wanted day.
+        readings: what these will ask, to be asked together with the rest.
     """
 
     near: Finding | None = None
     cosines: Comparing | None = None
     reach: Callable[..., Reach] | None = None
     dated: tuple[tuple[bytes, ...], ...] = ()
+    readings: tuple[ahead.Reading, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,24 +109,26 @@ def find(
     """
     if question.accept is not None and reads.names_nobody(db, question.accept):
         question = replace(question, accept=None)
+    hashes = {hashed for term in question.terms for hashed in term.hashes}
+    names = possible_names(question.text)
+    looked = _looked(db, question, hashes, names, config, source, sources)
     memories = _Memories(db, question, source)
     newest = reads.unindexed(db, source)
-    hashes = {hashed for term in question.terms for hashed in term.hashes}
-    indexed = _frequencies(db, hashes, newest)
+    indexed = _frequencies(looked.frequencies, hashes, newest)
     frequencies = {hashed: indexed[hashed] + len(memories.found[hashed]) for hashed in hashes}
     held = tuple(
         (term, count)
         for term in question.terms
         if (count := sum([frequencies[hashed] for hashed in term.hashes]))
     )
-    total, length = word_reads.totals(db)
-    total += len(newest) + len(memories.held)
-    length += sum(len(place.terms) for place in newest) // HASH_BYTES + memories.length
+    total = looked.messages + len(newest) + len(memories.held)
+    length = looked.terms + memories.length
+    length += sum(len(place.terms) for place in newest) // HASH_BYTES
     near, sure = _near(db, question, memories.held, config, sources)
     keys, reached = list[int](), Reach({})
     if question.accept is not None:
         reached = sources.reach(total=total) if sources.reach else reached
-        keys = _by_words(db, held, indexed, newest, question, total=total, config=config)
+        keys = _by_words(db, held, indexed, newest, question, looked, total=total, config=config)
         keys += reached.messages(db)
         common = _common(total, config)
         rare = {hashed for hashed in hashes if 0 < indexed[hashed] <= common}
@@ -148,19 +152,43 @@ def find(
         terms=held,
         total=total,
         mean_length=length / max(1, total),
-        speakers=tuple(reads.users_named(db, possible_names(question.text))),
+        speakers=tuple(reads.users_named(db, names)),
         reached=reached.scores(db, list(accepted)),
         cosines=sources.cosines([place.key for place in every]) if sources.cosines else {},
     )
+
+
+def _looked(
+    db: Database,
+    question: Question,
+    hashes: set[bytes],
+    names: list[str],
+    config: Config,
+    source: object,
+    sources: Sources,
+) -> word_reads.Looked:
+    """What the index says of the words; with it is asked what else will be asked in any case."""
+    wanted = max(question.limit, config.candidates_max)
+
+    def look(db: Database) -> word_reads.Looked:
+        return word_reads.look(db, hashes, question.accept, limit=wanted)
+
+    ahead.ask(
+        db,
+        look,
+        lambda db: _memory_terms(db, question, source),
+        lambda db: reads.unindexed(db, source),
+        lambda db: reads.users_named(db, names),
+        *sources.readings,
+    )
+    return look(db)
 
 
 class _Memories:
     """The memories that may be hits: key -> hashed terms, the newest first."""
 
     def __init__(self, db: Database, question: Question, source: object) -> None:
-        terms: list[tuple[int, bytes]] = []
-        if question.sought is not None:
-            terms = knowledge.memory_terms(db, question.sought, limit=MEMORIES_MAX, source=source)
+        terms = _memory_terms(db, question, source)
         self.held = dict(terms)
         self.length = sum(map(len, self.held.values())) // HASH_BYTES
         self.found = postings(terms, {h for term in question.terms for h in term.hashes})
@@ -181,6 +209,12 @@ class _Memories:
             reads.Place(key, -key, 0, None, "memory", 2 * len(self.held[key]), self.held[key])
             for key in dict.fromkeys(keys)
         ]
+
+
+def _memory_terms(db: Database, question: Question, source: object) -> list[tuple[int, bytes]]:
+    if question.sought is None:
+        return []
+    return knowledge.memory_terms(db, question.sought, limit=MEMORIES_MAX, source=source)
 
 
 def _near(
@@ -277,6 +311,7 @@ def _by_words(
     frequencies: dict[bytes, int],
     newest: list[reads.Place],
     question: Question,
+    looked: word_reads.Looked,
     *,
     total: int,
     config: Config,
@@ -288,7 +323,10 @@ def _by_words(
         return []
     sought = _hashes(_selective(held, common=_common(total, config)), frequencies)
     wanted = max(question.limit, config.candidates_max)
-    keys = word_reads.match(db, sought, question.accept, limit=wanted)
+    if looked.best is not None and looked.frequencies.keys() <= set(sought):
+        keys = looked.best[:]
+    else:
+        keys = word_reads.match(db, sought, question.accept, limit=wanted)
     if len(keys) < question.limit and len(sought) < sum(map(bool, frequencies.values())):
         # Too few hold the rare words, here or in what the filter leaves: seek the common ones.
         sought = _hashes([term for term, _ in held], frequencies)
@@ -330,9 +368,10 @@ def _hashes(terms: list[QueryTerm], frequencies: dict[bytes, int]) -> list[bytes
     return [hashed for term in terms for hashed in term.hashes if frequencies[hashed]]
 
 
-def _frequencies(db: Database, hashes: set[bytes], newest: list[reads.Place]) -> dict[bytes, int]:
+def _frequencies(
+    indexed: dict[bytes, int], hashes: set[bytes], newest: list[reads.Place]
+) -> dict[bytes, int]:
     """In how many messages each of the terms stands, those not indexed yet among them."""
-    indexed = word_reads.document_frequencies(db, hashes)
     return {
         hashed: indexed.get(hashed, 0) + sum([hashed in place.terms for place in newest])
         for hashed in hashes

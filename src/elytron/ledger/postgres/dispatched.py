@@ -1,13 +1,18 @@
 """Dispatched: what the ledger asks of a connection beyond SQL, for one to PostgreSQL."""
 
+import uuid
 from collections.abc import Iterable, Sequence
 
-from elytron.ledger import space, word_reads, words
+from psycopg.pq.abc import PGresult
+
+from elytron.ledger import ahead, reads, space, word_reads, words
 from elytron.ledger.connection import PAGE_BYTES
+from elytron.ledger.integers import Integers
 from elytron.ledger.postgres import words as own_words
 from elytron.ledger.postgres.ledger import counted_bytes
 from elytron.ledger.postgres.link import Link
 from elytron.ledger.postgres.tables import TABLES
+from elytron.ledger.postgres.wire import Request
 from elytron.ledger.reads import Filter
 
 _PARTS = """
@@ -30,6 +35,63 @@ _WEIGHED = " + ".join(
 _HELD = f"""
 SELECT (SELECT count(*) FROM messages WHERE agent_id = %(agent)s::uuid), ({_WEIGHED})::bigint
 """
+
+
+# A message's place in its session is unique; one is looked up by that, however many rows a plan
+# expects.
+_PLACE = (
+    'm.key, m.session, m.position, m."user", m.role, octet_length(m.content), m.terms,'
+    " strpos(m.content, '?') > 0"
+)
+_PLACES = f"""
+WITH found AS MATERIALIZED (
+    SELECT {_PLACE} FROM messages m
+    WHERE agent_id = %(agent)s::uuid AND key = ANY(%(keys)s::bigint[])
+), beside AS (
+    SELECT session, position + step AS position
+    FROM found CROSS JOIN (VALUES (-1::bigint), (1)) steps(step)
+    EXCEPT SELECT session, position FROM found ORDER BY 1, 2
+)
+SELECT * FROM found UNION ALL SELECT near.* FROM beside CROSS JOIN LATERAL (
+    SELECT {_PLACE} FROM messages m WHERE agent_id = %(agent)s::uuid
+    AND m.session = beside.session AND m.position = beside.position LIMIT 1
+) near
+"""
+
+
+class _Noted(Exception):
+    """A function has come to its first statement."""
+
+    def __init__(self, requests: list[Request]) -> None:
+        self.requests = requests
+
+
+class _Noting(Link):
+    """Stands for a link, and asks nobody."""
+
+    def __init__(self, agent: uuid.UUID | None) -> None:
+        self._agent = agent
+        self._at_hand = []
+
+    def _run(self, requests: list[Request], *, control: bool = False) -> list[PGresult]:  # noqa: ARG002
+        raise _Noted(requests)
+
+
+@ahead.ask.register
+def _(db: Link, *readings: ahead.Reading) -> None:
+    requests: list[Request] = []
+    for read in readings:
+        try:
+            read(_Noting(db.agent))
+        except _Noted as noted:
+            requests += noted.requests
+    db.ahead(requests)
+
+
+@reads.places.register
+def _(db: Link, keys: Sequence[int], source: object) -> list[reads.Place]:  # noqa: ARG001
+    # What the server gives has its types; whether it is what was written is seen when it is read.
+    return list(map(reads.Place._make, db.native(_PLACES, {"keys": Integers(keys)})))
 
 
 @space.pages.register
@@ -98,6 +160,11 @@ def _(db: Link, hashes: Iterable[bytes]) -> dict[bytes, int]:
 @word_reads.vocabulary.register
 def _(db: Link) -> dict[str, int]:
     return own_words.vocabulary(db)
+
+
+@word_reads.look.register
+def _(db: Link, hashes: Iterable[bytes], accept: Filter | None, *, limit: int) -> word_reads.Looked:
+    return own_words.look(db, hashes, accept, limit=limit)
 
 
 @word_reads.match.register

@@ -81,6 +81,8 @@ class Link:
         self._set_within = False  # in this transaction, so that a rollback takes it back
         self._later: list[Request] = []
         self._opening = False  # a BEGIN waits for the next statement
+        self._snapshot = False  # what is read in this transaction does not change
+        self._at_hand: list[tuple[Request, list[tuple[Any, ...]]]] = []
         self._warned = ""
         self._changes = 0
         self._total_changes = 0
@@ -112,7 +114,7 @@ class Link:
         statement = dialect.translate(statements, values.kinds(bound))
         request = Request(statement.sql, self._named(bound))
         if statement.weigh is None:
-            return Cursor(self._rows(self._run([request])[-1]))
+            return Cursor(self._answer(request))
         requests = [request]
         if statement.before is not None:
             requests.insert(0, Request(statement.before, request.values))
@@ -177,7 +179,17 @@ class Link:
             return self._script(sql)
         if isinstance(parameters, Mapping) or not parameters:
             parameters = {"agent": self._agent, **dict(parameters)}
-        return self._rows(self._run([Request(sql, parameters)])[-1])
+        return self._answer(Request(sql, parameters))
+
+    def ahead(self, requests: Sequence[Request]) -> None:
+        """
+        Ask what will be asked in this snapshot, in one round trip: the answers are at hand then.
+
+        Without a snapshot each is asked when it is.
+        """
+        if self._snapshot and requests:
+            results = self._run([*requests])
+            self._at_hand += zip(requests, map(self._rows, results), strict=True)
 
     def later(self, sql: str, parameters: Mapping[str, Any] | Sequence[Any] = (), /) -> None:
         """
@@ -264,6 +276,7 @@ class Link:
         word, _, rest = sql.partition(" ")
         if word == "BEGIN":
             self.committing, self._opening = False, True
+            self._snapshot = "REPEATABLE READ READ ONLY" in rest
             self._weighed_at = {"": self.weighed_bytes}
             sql = "BEGIN" if rest in _SQLITES else sql
         if word in _LATER:
@@ -278,6 +291,7 @@ class Link:
             self._commit()
 
     def _commit(self) -> None:
+        self._snapshot, self._at_hand = False, []
         if self._opening:
             self._later, self._opening = [], False  # nothing was asked in between
             return
@@ -293,6 +307,8 @@ class Link:
         self.committing = False
 
     def _roll_back(self, sql: str, *, to_savepoint: bool) -> None:
+        if not to_savepoint:
+            self._snapshot, self._at_hand = False, []
         if self.closed:
             self._later, self._opening = [], False
             return  # the server undoes what it hears nothing of any more
@@ -315,6 +331,13 @@ class Link:
             self.close()
 
     # -- one round trip
+
+    def _answer(self, request: Request) -> list[tuple[Any, ...]]:
+        """The rows of a statement, which may be at hand."""
+        for asked, rows in self._at_hand:
+            if asked == request:
+                return [*rows]
+        return self._rows(self._run([request])[-1])
 
     def _run(self, requests: list[Request], *, control: bool = False) -> list[PGresult]:
         """Send what waits and *requests*; the results of these."""

@@ -12,7 +12,7 @@ from sqlglot import exp
 from elytron.ledger.postgres.tables import AGENT, TABLES, Table
 
 AGENT_VALUE = "%(agent)s::uuid"
-_ROW_FUNCTIONS = ("unnest", "jsonb_array_elements")  # what may stand in FROM beside tables
+_ROW_FUNCTION = "unnest"  # what may stand in FROM beside tables
 
 
 class Untranslatable(AssertionError):
@@ -73,7 +73,7 @@ def check_scoped(tree: exp.Expr) -> None:
     """
     for table in tree.find_all(exp.Table):
         if not isinstance(table.this, exp.Identifier):
-            if table.this.name not in _ROW_FUNCTIONS:
+            if table.this.name != _ROW_FUNCTION:
                 raise Untranslatable(f"rows of {table.this.name} are not known here")
             continue
         if table.name not in TABLES or table.db or table.catalog:

@@ -58,10 +58,6 @@ def _spelt(node: exp.Expr) -> exp.Expr:
             return exp.EQ(this=node.this, expression=exp.Any(this=exp.Paren(this=array)))
         case exp.Table(this=exp.Anonymous()):
             return _rows_of(node)
-        case exp.JSONExtractScalar():
-            place = node.expression.expressions[-1].this
-            found = exp.func("jsonb_extract_path_text", node.this, exp.Literal.string(place))
-            return exp.cast(found, "bigint")
         case exp.StrPosition():
             return exp.Anonymous(this="strpos", expressions=[node.this, node.args["substr"]])
         case exp.Sum() if not isinstance(node.parent, exp.Cast):
@@ -88,14 +84,9 @@ def _array_of(query: exp.Expr | None) -> exp.Expr | None:
 def _rows_of(table: exp.Table) -> exp.Table:
     """carray(?) and json_each(?) in FROM: rows with one column, which is called value."""
     name, (value,) = table.this.name, table.this.expressions
-    if name in ("carray", "json_each") and value.name.endswith("[]"):
-        call = exp.Anonymous(this="unnest", expressions=[value])
-    elif name == "json_each" and value.name.endswith("::text"):
-        call = exp.Anonymous(
-            this="jsonb_array_elements", expressions=[exp.Var(this=f"{value.name}::jsonb")]
-        )
-    else:
+    if name not in ("carray", "json_each") or not value.name.endswith("[]"):
         raise Untranslatable(f"rows of {name} with such a value are not known here")
+    call = exp.Anonymous(this="unnest", expressions=[value])
     alias = exp.TableAlias(
         this=exp.to_identifier(table.alias or name), columns=[exp.to_identifier("value")]
     )

@@ -9,6 +9,8 @@ characters, and so is the one that marks it.
 
 import re
 import struct
+import sys
+from array import array
 from decimal import Decimal
 from typing import Any
 
@@ -24,6 +26,7 @@ _MARK = "\x10"  # seldom in a text, and allowed in one
 _MARKED = re.compile(f"{_MARK}([d0])")
 _PLAIN = {"d": _MARK, "0": "\0"}
 _TEXT, _INT8, _INT8_ARRAY = 25, 20, 1016
+_EIGHT = int.from_bytes(struct.pack("!i", 8), sys.byteorder)  # as it stands in memory
 _KINDS = {int: "i", bool: "i", float: "f", str: "s", bytes: "b", type(None): "n", list: "t"}
 
 
@@ -87,9 +90,13 @@ class _Array(adapt.Dumper):
         count = len(obj.values)
         if not count:
             return struct.pack("!iii", 0, 0, _INT8)
-        items = [8] * (2 * count)
-        items[1::2] = obj.values
-        return struct.pack(f"!iiiii{'iq' * count}", 1, 0, _INT8, count, 1, *items)
+        numbers = obj.values[:]
+        if sys.byteorder == "little":
+            numbers.byteswap()
+        halves = array("i", numbers.tobytes())
+        items = array("i", [_EIGHT]) * (3 * count)  # of each its size, and its two halves
+        items[1::3], items[2::3] = halves[::2], halves[1::2]
+        return struct.pack("!iiiii", 1, 0, _INT8, count, 1) + items.tobytes()
 
 
 class _BoolLoader(adapt.Loader):

@@ -11,6 +11,7 @@ found whatever its words were.
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from elytron.ledger import word_reads
 from elytron.ledger.integers import Integers
 from elytron.ledger.postgres.link import Link
 from elytron.ledger.reads import Filter
@@ -23,6 +24,8 @@ BUCKETS = 64  # shares of the terms
 _LENGTH_BITS, _TIMES_BITS, _PLACE_BITS = 18, 4, 9
 _PLACE_AT = _LENGTH_BITS + _TIMES_BITS
 _TERM_AT = _PLACE_AT + _PLACE_BITS
+# If a word is in more messages, the best are not sought with it before it is known that it counts.
+_HOLDING_MAX = 1000
 _EACH_MAX = 63  # bits of a bigint that are no sign
 _LENGTH_MAX, _TIMES_MAX = (1 << _LENGTH_BITS) - 1, (1 << _TIMES_BITS) - 1
 
@@ -34,30 +37,46 @@ _FROM_BLOCKS = (
     "FROM unnest(%(blocks)s::bigint[], %(masks)s::bytea[]) leaving(in_block, mask)"
     f" WHERE {_OF_BLOCKS} AND block = in_block"
 )
-# All blocks are named, since the key begins with them: a bucket is looked up in each.
+# All blocks are named, since the key begins with them: a bucket is looked up in each. An array out
+# of a query is as long as any other for the planner, so that one plan does for all.
 _POSTINGS = (
     f"(SELECT block, unnest(postings) AS posting FROM words WHERE {_MINE}"
     f" AND block = ANY(ARRAY(SELECT block FROM word_blocks WHERE {_MINE}))"
-    " AND bucket = ANY(%(buckets)s::bigint[])) postings"
+    " AND bucket = ANY(ARRAY(SELECT unnest(%(buckets)s::bigint[])))) postings"
 )
+_TERMS = "unnest(ARRAY(SELECT unnest(%(terms)s::bigint[])))"
 _HOLDING = (
     f"SELECT term, count(*) AS holding FROM {_POSTINGS}"
-    f" JOIN unnest(%(terms)s::bigint[]) term ON term = posting >> {_TERM_AT} GROUP BY term"
+    f" JOIN {_TERMS} term ON term = posting >> {_TERM_AT} GROUP BY term"
 )
 # BM25 as FTS5 has it: k1 = 1.2, b = 0.75, and a word in more than half of the messages weighs next
-# to nothing.
+# to nothing. The postings are gone through once, and those of other terms left there.
 _TIMES = f"((posting >> {_LENGTH_BITS}) & {_TIMES_MAX})"
 _SCORED = (
-    "WITH weights AS (SELECT term{bits}, 0.9 * messages / terms AS slope, 2.2 * greatest("
-    "ln((greatest(messages - holding, 0) + 0.5) / (holding + 0.5)), 0.000001)::float8 AS weight"
-    f" FROM ({_HOLDING}) found{{given}} CROSS JOIN (SELECT sum(cardinality(messages))::float8"
-    f" AS messages, sum(terms)::float8 AS terms FROM word_blocks WHERE {_MINE}) held),"
+    f"WITH found AS MATERIALIZED (SELECT term{{bits}}, block, posting FROM {_POSTINGS}"
+    f" JOIN {{given}} ON term = posting >> {_TERM_AT}),"
+    " holdings AS (SELECT term, count(*) AS holding FROM found GROUP BY term),"
+    " held AS (SELECT coalesce(sum(cardinality(messages)), 0)::bigint AS messages,"
+    f" coalesce(sum(terms), 0)::bigint AS terms FROM word_blocks WHERE {_MINE}),"
+    " weights AS (SELECT term, 0.9 * messages::float8 / terms AS slope, 2.2 * greatest("
+    "ln((greatest(messages::float8 - holding, 0) + 0.5) / (holding + 0.5)), 0.000001)::float8"
+    " AS weight FROM holdings CROSS JOIN held),"
     f" scored AS (SELECT {_KEY} AS key{{has}},"
     f" sum(weight * {_TIMES} / ({_TIMES} + 0.3::float8 + slope * (posting & {_LENGTH_MAX})))"
-    f" AS score FROM {_POSTINGS} JOIN weights ON term = posting >> {_TERM_AT} GROUP BY 1)"
-    " SELECT scored.key FROM scored{messages} WHERE true"
+    " AS score FROM found JOIN weights USING (term) GROUP BY 1)"
 )
-_GIVEN = " JOIN unnest(%(terms)s::bigint[], %(bits)s::bigint[]) given(term, bits) USING (term)"
+_BEST = " SELECT scored.key FROM scored{messages} WHERE true"
+_ONLY_TERMS = {"bits": "", "given": f"{_TERMS} term", "has": ""}
+_FIRST_OF = "{where} ORDER BY score DESC, scored.key LIMIT %(limit)s::bigint"
+# One row: all that is asked of a question's words. The best only if no word is in too many.
+_LOOKED = (
+    _SCORED.format(**_ONLY_TERMS)
+    + " SELECT messages, terms, ARRAY(SELECT term FROM holdings ORDER BY term),"
+    " ARRAY(SELECT holding FROM holdings ORDER BY term),"
+    " CASE WHEN (SELECT coalesce(max(holding), 0) FROM holdings) <= %(holding_max)s::bigint"
+    f" THEN ARRAY({_BEST}{_FIRST_OF}) END FROM held"
+)
+_TERMS_AND_BITS = "unnest(%(terms)s::bigint[], %(bits)s::bigint[]) given(term, bits)"
 _HAS_ALL_OF_ONE = " AND EXISTS (SELECT FROM unnest(%(ways)s::bigint[]) way WHERE way & has = way)"
 _ADD_MESSAGES = (
     "INSERT INTO word_blocks (agent_id, block, messages, terms)"
@@ -116,13 +135,26 @@ def vocabulary(db: Link) -> dict[str, int]:
     return {hashed.hex(): count for hashed, count in _by_hash(db.native(sql)).items()}
 
 
+def look(
+    db: Link, hashes: Iterable[bytes], accept: Filter | None, *, limit: int
+) -> word_reads.Looked:
+    """All that is asked of these terms, in one statement."""
+    most = -1 if accept is None else _HOLDING_MAX
+    values = {**_sought(hashes), "limit": limit, "holding_max": most}
+    join, where = _accepted(accept or Filter(), values)
+    ((messages, length, terms, holding, best),) = db.native(
+        _LOOKED.format(messages=join, where=where), values
+    )
+    frequencies = _by_hash(zip(terms, holding, strict=True))
+    return word_reads.Looked(frequencies, messages, length, best)
+
+
 def match(db: Link, hashes: Iterable[bytes], accept: Filter, *, limit: int) -> list[int]:
     """The keys of the *limit* indexed messages that BM25 ranks first among those accepted."""
     values = {**_sought(hashes), "limit": limit}
     join, where = _accepted(accept, values)
     sql = (
-        _SCORED.format(bits="", given="", has="", messages=join)
-        + f"{where} ORDER BY score DESC, scored.key LIMIT %(limit)s::bigint"
+        _SCORED.format(**_ONLY_TERMS) + _BEST.format(messages=join) + _FIRST_OF.format(where=where)
     )
     return [key for (key,) in db.native(sql, values)]
 
@@ -195,7 +227,8 @@ def _having(
         values["up_to"] = up_to
         where += " AND scored.key <= %(up_to)s::bigint"
     sql = (
-        _SCORED.format(bits=", bits", given=_GIVEN, has=", bit_or(bits) AS has", messages=join)
+        _SCORED.format(bits=", bits", given=_TERMS_AND_BITS, has=", bit_or(bits) AS has")
+        + _BEST.format(messages=join)
         + f"{_HAS_ALL_OF_ONE}{where} ORDER BY {order} LIMIT %(limit)s::bigint"
     )
     return [key for (key,) in db.native(sql, values)]
@@ -214,14 +247,12 @@ def add(db: Link, pairs: Iterable[tuple[int, bytes]]) -> None:
         for term in _split(hashed):
             times[term] = times.get(term, 0) + 1
         length = min(len(hashed) // HASH_BYTES, _LENGTH_MAX)
-        for term, count in times.items():
-            where.append(block * BUCKETS + term % BUCKETS)
-            what.append(
-                term << _TERM_AT
-                | place << _PLACE_AT
-                | min(count, _TIMES_MAX) << _LENGTH_BITS
-                | length
-            )
+        first, same = block * BUCKETS, place << _PLACE_AT | length
+        where += [first + term % BUCKETS for term in times]
+        what += [
+            term << _TERM_AT | min(count, _TIMES_MAX) << _LENGTH_BITS | same
+            for term, count in times.items()
+        ]
         blocks.append(block)
         messages.append(place << _LENGTH_BITS | length)
     if blocks:
