@@ -35,6 +35,14 @@ bob.save("user", "The last", id="last", session="t")
 os.kill(os.getpid(), signal.SIGKILL)
 """
 
+IN_A_SESSION = """
+import os, signal, sys, elytron
+bob = elytron.open(sys.argv[1], reserve_mb=0, auto_cleanup=False).agent("bob")
+for number in range(6):
+    bob.save("user", f"Number {number}", id=f"new-{number}", session="t", user="alice")
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
 
 @pytest.fixture(scope="module")
 def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -221,6 +229,33 @@ def test_what_was_forgotten_since_does_not_come_back(
         (found.part, found.repaired, found.what[-330:-200]) for found in report.findings
     ]
     assert now_held(left).keys().isdisjoint(["old-0", "old-1", "old-2", "old-3", "new-0"])
+
+
+def test_what_comes_back_is_not_put_into_a_session_that_took_its_number_since(
+    folder: Path,
+) -> None:
+    """The session's own row is in the frames that are gone; its number was given away again."""
+    with elytron.open(folder, **SMALL) as store:
+        store.agent("bob").save("user", "Number 0", id="old", session="s")
+    leave(folder, IN_A_SESSION)
+    commits = ends(folder)
+    for frame in range(1, commits[0] + 1):
+        wipe(folder, frame)
+    with elytron.open(folder, **SMALL) as store:
+        store.agent("bob").save("user", "Since", id="since", session="since", user="bruno")
+    told = [finding.what for finding in checked(folder, repair=True).findings]
+    with elytron.open(folder, **SMALL) as store:
+        bob = store.agent("bob")
+        sessions = {message.id: (message.session, message.user) for message in bob.messages()}
+        assert [message.id for message in bob.history(session="since")] == ["since"]
+    assert sessions.pop("since") == ("since", "bruno")
+    assert sessions.pop("old") == ("s", None)
+    assert sessions
+    assert any("names of" in what for what in told), told
+    for session, user in sessions.values():
+        assert session.startswith("lost-session-")
+        assert user is not None
+        assert user.startswith("lost-user-")
 
 
 @pytest.mark.parametrize("damage", [spoil, wipe])

@@ -20,6 +20,7 @@ import contextlib
 import logging
 import os
 import struct
+import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -319,7 +320,8 @@ def set_aside(ledger: Path, log: Path, lost: Lost) -> Path | None:
     """
     Copy a log beside itself, durably; None if so many are kept that this one is not.
 
-    The first are the ones that tell most. One that was copied before is not copied again.
+    The copy has the log's own time: what arrived in the ledger later is not from it. The first are
+    the ones that tell most. One that was copied before is not copied again.
     """
     target = ledger.with_name(f"{ledger.name}-wal{ASIDE}{lost.salt}-{lost.frame}")
     if target.exists():
@@ -332,6 +334,7 @@ def set_aside(ledger: Path, log: Path, lost: Lost) -> Path | None:
             while piece := source.read(1 << 20):
                 copy.write(piece)
             copy.flush()
+            os.utime(copy.fileno(), ns=(time.time_ns(), os.fstat(source.fileno()).st_mtime_ns))
             files.sync_file(copy.fileno())
         part.replace(target)
         files.sync_folder(target.parent)

@@ -71,7 +71,8 @@ class Source:
     Rows only come to those that are here, unless it is surely a later state of the first source, as
     `later` says. Nothing is taken from before number `since`: whether that was deleted in the first
     one is not known any more; and nothing of `forgotten` sessions and users. What it does not name
-    itself has its name in `base`, from which it went on.
+    itself has its name in `base`, from which it went on; but not by the numbers that the first
+    source has given away since, the `diverged` ones: here they are something else.
     """
 
     def __init__(
@@ -86,6 +87,7 @@ class Source:
         forgotten: frozenset[int] = frozenset(),
         later: "Later | None" = None,
         base: "Source | None" = None,
+        diverged: frozenset[int] = frozenset(),
     ) -> None:
         self.image = image
         self.outline = outline
@@ -95,6 +97,7 @@ class Source:
         self.since = since
         self.forgotten = forgotten
         self.later = later
+        self.diverged = diverged
         self._base = base
         self.keys: dict[int, int] = {}  # new by old, of what was taken from here
         self.parents: dict[str, dict[int, int]] = {table: {} for table in NAMED}
@@ -103,7 +106,14 @@ class Source:
     def parent(self, table: str, key: int) -> int | None:
         """The new key of a session, user or concept."""
         found = self.parents[table].get(key)
-        return self._base.parent(table, key) if found is None and self._base else found
+        if found is None and self._base is not None and key not in self.diverged:
+            found = self._base.parent(table, key)
+        return found
+
+    def text(self, key: int | None) -> int | None:
+        """The new key of a message or memory that something here refers to."""
+        found = None if key is None else self.keys.get(key)
+        return key if found is None and key not in self.diverged else found
 
     def is_newer(self, key: object, held_key: object) -> bool:
         """Whether a row is a newer state of one that is held."""
@@ -178,7 +188,7 @@ class Gathering:
         if key != row[0] or self._db.execute(taken, (session, position)).get:
             last = "SELECT ifnull(max(position), -1) FROM messages WHERE session = ?"
             position = self._db.execute(last, (session,)).get + 1
-        answers = source.keys.get(row[5], row[5])
+        answers = source.text(row[5])
         terms = row[14] if type(row[14]) is bytes else b""
         source.keys[row[0]] = key
         values = (key, row[1], session, position, user, answers, *row[6:14], terms)
@@ -208,7 +218,7 @@ class Gathering:
                 return
             self._drop("relations", row[0])
         key = self._free(row[0])
-        learned_from = source.keys.get(row[7], row[7])
+        learned_from = source.text(row[7])
         self._insert(source, "relations", (key, *values, *row[4:7], learned_from, row[8]))
 
     def _is_wanted(self, source: Source, table: str, row: Row) -> bool:
@@ -230,9 +240,10 @@ class Gathering:
         """The session of a row; one whose own row is lost is made again by what else names it."""
         held = source.parent("sessions", key)
         if held is None:
-            name = (
-                source.outline.ids.get(key) or self._session_id(key) or self._lost("session", key)
-            )
+            name = source.outline.ids.get(key)
+            if name is None and key not in source.diverged:
+                name = self._session_id(key)
+            name = name or self._lost("session", key)
             row = (key, name, at_us)
             self._parent(source, "sessions", (*row, rows.checksum(row)))
             held = source.parents["sessions"][key]

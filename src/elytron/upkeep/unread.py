@@ -18,6 +18,7 @@ row of a session or user is taken that is not there any more, unless the archive
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,6 +28,8 @@ from elytron.ledger.pages import Image
 from elytron.upkeep.gathering import Later, Source
 
 _MOVING = "moving"  # the table of those notes
+# Where a row says since when it is there.
+_CREATED_US = {"sessions": 2, "users": 3, "concepts": 7, "messages": 9, "memories": 9}
 
 
 class Archived(NamedTuple):
@@ -55,11 +58,11 @@ def sources(
         archived: what the archive has.
     """
     valid, base = log.valid(), main
-    unread = _Unread(log, main, images, ledger=ledger, archived=archived)
+    unread = _Unread(log, main, images, ledger=ledger, at_us=at_us, archived=archived)
     for run in log.runs(valid):
         if run.goes_on and run.made:
             made = range(run.frames[0], run.made + 1)
-            base = unread.source(made, base=main, later=unread.later(made, at_us=at_us))
+            base = unread.source(made, base=main, later=unread.later(made))
             yield base
         # Of others nothing is known: they may be the rest of what was undone.
         if run.frames[-1] != run.made if run.goes_on else run.made:
@@ -76,9 +79,11 @@ class _Unread:
         images: contextlib.ExitStack,
         *,
         ledger: Path,
+        at_us: int,
         archived: Callable[[], "Archived"],
     ) -> None:
         self._log = log
+        self._at_us = at_us
         self._main = main
         self._images = images
         self._ledger = ledger
@@ -101,16 +106,23 @@ class _Unread:
             forgotten=frozenset(self._main.outline.deleted - self._archived().sessions),
             later=later,
             base=base,
+            diverged=self._diverged,
         )
 
-    def later(self, frames: range, *, at_us: int) -> Later:
+    @cached_property
+    def _diverged(self) -> frozenset[int]:
+        """The numbers that the ledger has given away since SQLite stopped in the log."""
+        found = rescued.rows_of(self._main.image, tuple(_CREATED_US))
+        return frozenset(row[0] for table, row in found if row[_CREATED_US[table]] > self._at_us)
+
+    def later(self, frames: range) -> Later:
         """What else is known of commits that were made behind what SQLite reads."""
         main = self._main.outline
         # All that stood on any page at some moment, since a note may stand there for one commit.
         pages = {number: self._log.page(number) for number in range(1, frames[-1] + 1)}
         seen = rescued.outline(self._image(None, pages))
         moves = main.moving or seen.moving or self._may_be_note(self._log.damaged(frames))
-        return Later(at_us, main.edited, seen, moves=moves)
+        return Later(self._at_us, main.edited, seen, moves=moves)
 
     def _may_be_note(self, damaged: Iterable[int]) -> bool:
         """Whether one of these frames may have held a note of moving."""
