@@ -8,7 +8,8 @@ import psutil
 import pytest
 
 import elytron
-from elytron import Busy, Closed
+from elytron import Busy, Closed, Unavailable
+from elytron.open_agent import OpenAgent
 from ledgers import held, ledger_path, lock_held
 
 MESSAGE = {"role": "user", "content": "Hello", "id": "one"}
@@ -209,6 +210,39 @@ def test_more_agents_in_use_at_once_than_allowed_are_busy(open_store):
         assert store.agent("eve").get("one").content == "Hello"
     assert store.agent("amy").get("one").content == "Hello"
     assert store.agents() == ["amy", "bob", "eve"]
+
+
+def test_who_waits_for_an_agent_that_cannot_be_opened_hears_what_the_first_heard(
+    open_store, folder, monkeypatch
+):
+    """Each would else try for as long as the first, one after the other."""
+    with open_store() as store:
+        store.agent("bob").save("user", "Hello")
+    store = open_store()
+    opened, go_on = list[str](), threading.Event()
+    gone = Unavailable("the disk is away", retryable=True)
+
+    def cannot(self, *, create: bool) -> bool:
+        opened.append(self.ledger.name)
+        assert go_on.wait(30)
+        raise gone
+
+    monkeypatch.setattr(OpenAgent, "open", cannot)
+    with ThreadPoolExecutor(5) as crew:
+        first = crew.submit(store.agent("bob").history)
+        while not opened:
+            go_on.wait(0.01)
+        others = [crew.submit(store.agent("bob").usage) for _ in range(4)]
+        while len(store._agents._changed._waiters) < len(others):
+            go_on.wait(0.01)
+        go_on.set()
+        heard = [future.exception(30) for future in (first, *others)]
+    assert [str(error) for error in heard] == ["the disk is away"] * 5
+    assert all(isinstance(error, Unavailable) and error.retryable for error in heard)
+    assert len({id(error) for error in heard}) == 5, "each has its own traceback"
+    assert opened == ["bob"]
+    monkeypatch.undo()
+    assert len(store.agent("bob").history()) == 1
 
 
 def test_threads_and_descriptors_do_not_grow_with_the_agents(open_store):

@@ -14,7 +14,7 @@ from pathlib import Path
 from elytron.archive import Archive
 from elytron.concepts.known import KnownNames
 from elytron.embed.calls import Calls
-from elytron.errors import Busy
+from elytron.errors import Busy, ElytronError
 from elytron.ledger.ledgers import Ledger
 from elytron.recall.nearest import Nearest
 from elytron.upkeep.background import Background
@@ -153,6 +153,7 @@ class OpenAgent:
         extracting: Extracting | None = None,
         embedding: Embedding | None = None,
     ) -> None:
+        self.failure: ElytronError | None = None  # that opening it met, if it may go better later
         self.ledger = ledger
         self.writer = writer
         self.archive = archive

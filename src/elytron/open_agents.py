@@ -168,6 +168,9 @@ class OpenAgents:
             if create:
                 self._admit(entry)
             opened = entry.open(create=create)
+        except ElytronError as error:
+            entry.failure = error if error.retryable else None
+            raise
         finally:
             with self._changed:
                 if opened:
@@ -191,10 +194,15 @@ class OpenAgents:
     def _take_place(self, name: str, use: Use) -> tuple[OpenAgent, OpenAgent | None]:
         """The agent if another thread opened it; else a place for it, and who must leave it."""
         deadline = time.monotonic() + self.config.save_timeout_s
+        awaited: OpenAgent | None = None
         with self._changed:
             while True:
                 self.check_usable()
                 entry = self._entries.get(name)
+                if awaited is not None and awaited is not entry and awaited.failure is not None:
+                    # It took as long as we may; of a server that hangs we would hear the same.
+                    raise awaited.failure.saying(str(awaited.failure))
+                awaited = entry
                 if entry is not None and entry.ready:
                     entry.begin_use(use)
                     return entry, None
