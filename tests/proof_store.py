@@ -35,7 +35,8 @@ SETTINGS: dict[str, Any] = {
     "graph_timeout_s": 30,
 }
 ABOUT = 2  # its place in what is noted of a memory
-SESSION, USER = 4, 5  # theirs in what is noted of a message
+SESSION, USER, MARK = 4, 5, 8  # theirs in what is noted of a message
+UNMARKED = [0.5, False]
 _FIRST = datetime(2024, 5, 8, 9, 30, tzinfo=UTC)
 _HELD, _ARCHIVED = 90, 40
 _NAMES = "Alice Marseille Pascal Grenoble Hannah Toulouse Martin Lyon".split()
@@ -222,6 +223,12 @@ def _missing(seen: Seen, truth: Seen, new: set[str]) -> set[str]:
             missing |= {verb.removeprefix("recall ")} & set(was) - set(seen[verb])
         else:
             missing |= set(was) - set(seen[verb])
+        if verb == "all":
+            missing |= {
+                f"mark about {ident}"
+                for ident, shown in seen[verb].items()
+                if ident in was and shown[MARK:] == UNMARKED != was[ident][MARK:]
+            }
         if verb == "memories":
             missing |= {
                 f"{ident} about {name}"
@@ -267,9 +274,9 @@ def _less_known(shown: list[Any], was: list[Any]) -> bool:
 def _less_named(shown: list[Any], was: list[Any]) -> bool:
     """
     Whether a message is as it was, but for a session or user whose name is lost: it says so itself,
-    and the session is missing.
+    and the session is missing. Its mark may be, too, and is told as missing then.
     """
-    right = list(was)
+    right = [*was[:MARK], *(shown[MARK:] if shown[MARK:] == UNMARKED else was[MARK:])]
     for place, what in ((SESSION, "session"), (USER, "user")):
         if str(shown[place]).startswith(f"lost-{what}-"):
             right[place] = shown[place]

@@ -35,6 +35,15 @@ bob.save("user", "The last", id="last", session="t")
 os.kill(os.getpid(), signal.SIGKILL)
 """
 
+MARKED = """
+import os, signal, sys, elytron
+bob = elytron.open(sys.argv[1], reserve_mb=0, auto_cleanup=False).agent("bob")
+bob.save("user", "Number 0", id="new-0", session="s")
+bob.pin("old")
+for number in range(1, 4):
+    bob.save("user", f"Number {number}", id=f"new-{number}", session="s")
+os.kill(os.getpid(), signal.SIGKILL)
+"""
 IN_A_SESSION = """
 import os, signal, sys, elytron
 bob = elytron.open(sys.argv[1], reserve_mb=0, auto_cleanup=False).agent("bob")
@@ -229,6 +238,22 @@ def test_what_was_forgotten_since_does_not_come_back(
         (found.part, found.repaired, found.what[-330:-200]) for found in report.findings
     ]
     assert now_held(left).keys().isdisjoint(["old-0", "old-1", "old-2", "old-3", "new-0"])
+
+
+def test_what_a_damaged_frame_alone_had_is_told_as_what_may_be_lost(folder: Path) -> None:
+    """A mark is not missed by anything else: nothing else tells that it was there."""
+    with elytron.open(folder, **SMALL) as store:
+        store.agent("bob").save("user", "Number 0", id="old", session="s")
+    leave(folder, MARKED)
+    commits = ends(folder)
+    for frame in range(commits[0] + 1, commits[1] + 1):
+        wipe(folder, frame)
+    told = [finding.what for finding in checked(folder, repair=True).findings]
+    with elytron.open(folder, **SMALL) as store:
+        shown = {message.id: message.pinned for message in store.agent("bob").messages()}
+    assert shown.pop("old") is False
+    assert shown.keys() >= {"new-1", "new-2"}
+    assert any("marks on them may be lost" in what for what in told), told
 
 
 def test_what_comes_back_is_not_put_into_a_session_that_took_its_number_since(

@@ -157,6 +157,7 @@ class Salvaged:
         nameless: sessions and users whose names are lost: they are `lost-session-N`.
         damaged_pages: of the old file, with something on them that was not what was written:
             messages, memories, concepts, relations or marks.
+        log_pages: the same, of logs behind what was read of them.
         aside: the folder where the damaged files lie.
         held_nothing: whether the old file was whole and nothing was in it.
     """
@@ -170,6 +171,7 @@ class Salvaged:
     lost_ids: tuple[str, ...] = ()
     nameless: int = 0
     damaged_pages: int = 0
+    log_pages: int = 0
     aside: str = ""
     held_nothing: bool = False
 

@@ -115,6 +115,11 @@ def outline(image: Image, *, only: Callable[[int], bool] = lambda _: True) -> Ou
     return found
 
 
+def is_kept(tree: str | None) -> bool:
+    """Whether a tree of this name, or one that is not known, has what cannot be made anew."""
+    return tree is None or tree in _HELD
+
+
 def _note(found: Outline, record: Record) -> bool:
     """Note what a record tells; whether it is what was written, as far as that can be seen."""
     if _note_change(found, record):

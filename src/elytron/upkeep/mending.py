@@ -73,6 +73,12 @@ def _lost(made: Salvaged) -> Iterator[Finding]:
             f"{made.damaged_pages} pages were damaged: messages, memories, concepts or marks on"
             f" them may be lost; {where}",
         )
+    if made.log_pages:
+        yield Finding(
+            LOG,
+            f"{made.log_pages} pages stood damaged in the log: messages, memories, concepts or"
+            f" marks on them may be lost; {where}",
+        )
     if made.nameless:
         yield Finding(
             "sessions", f"the names of {made.nameless} sessions and users are lost; {where}"

@@ -152,6 +152,9 @@ class _Salvage:
     def _logs(self) -> list[Path]:
         return [*frames.aside(self._path), self._path.with_name(f"{self._path.name}-wal")]
 
+    def _read_logs(self) -> Iterator[frames.Log]:
+        return (log for log in map(frames.read, self._logs()) if log.count)
+
     def run(self) -> Salvaged:
         with contextlib.ExitStack() as images:
             main = images.enter_context(self._main())
@@ -280,6 +283,7 @@ class _Salvage:
             lost_ids=tuple(sorted(named)[:_LOST_NAMED_MAX]),
             nameless=gathering.nameless,
             damaged_pages=main.outline.damaged_pages,
+            log_pages=sum([unread.damaged_pages(log, main) for log in self._read_logs()]),
             held_nothing=main.outline.agent is not None
             and not (main.outline.messages or main.outline.damaged_pages),
         )

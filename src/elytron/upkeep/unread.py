@@ -69,6 +69,21 @@ def sources(
             yield unread.source(run.frames, base=base)
 
 
+def damaged_pages(log: Log, main: Source) -> int:
+    """
+    How many pages stand damaged behind the frames of a log that SQLite reads, and in no later frame
+    again, that may have something on them which cannot be made anew.
+    """
+    frames = range(log.valid() + 1, log.count + 1)
+    newest = {log.place(number): number for number in frames if log.is_ours(number)}
+    damaged = set(log.damaged(frames))
+    trees = main.outline.trees
+    return sum(
+        number in damaged and rescued.is_kept(trees.get(main.image.root(place)))
+        for place, number in newest.items()
+    )
+
+
 class _Unread:
     """The frames of one log."""
 
