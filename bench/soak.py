@@ -452,8 +452,10 @@ def main() -> int:
     parser.add_argument("--agents", type=int, default=Plan.agents)
     parser.add_argument("--window-s", type=float, default=Plan.window_s)
     parser.add_argument("--noise-bytes", type=int, default=Plan.noise_bytes)
+    parser.add_argument("--switch-interval-s", type=float, default=sys.getswitchinterval())
     parser.add_argument("--trace", action="store_true", help="where Python's memory grew; slow")
     arguments = parser.parse_args()
+    sys.setswitchinterval(arguments.switch_interval_s)
     given = {
         name: value for name, value in vars(arguments).items() if name in Plan.__dataclass_fields__
     }
