@@ -13,11 +13,11 @@ export PYTHONDONTWRITEBYTECODE :=
 demo: $(READY) ## Pour a conversation into a memory, ask it, see what it costs
 	@$(BIN)/elytron demo
 
-test: $(READY) ## Run the tests, three at a time: on two cores they wait for a third of it
-	$(BIN)/python -m pytest --numprocesses 3 --dist worksteal
+test: $(READY) ## Run the tests, two at a time
+	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal
 
 test-postgres: $(READY) ## All that run on PostgreSQL, more than `test` has (CITUS_DSN names a server to use)
-	$(BIN)/python -m pytest --numprocesses 3 --dist worksteal --postgres -k postgres
+	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal --postgres -k postgres
 
 dist: $(READY) ## Build the wheel and the sdist; a test shows that the sdist makes the same wheel
 	rm -rf dist
@@ -32,7 +32,7 @@ test-dist: dist ## Install the wheel, and run the sdist's tests on it, with src/
 	mkdir $(DIST_VENV)/tree
 	tar -xf dist/*.tar.gz -C $(DIST_VENV)/tree --strip-components 1
 	rm -r $(DIST_VENV)/tree/src
-	cd $(DIST_VENV)/tree && ../bin/python -m pytest --numprocesses 3 --dist worksteal $(DIST_TESTS)
+	cd $(DIST_VENV)/tree && ../bin/python -m pytest --numprocesses 2 --dist worksteal $(DIST_TESTS)
 
 proof: $(READY) ## Kills and damaged files, as many as docs/guarantees.md says; half an hour
 	$(BIN)/python -m pytest --proof -s tests/test_proof_*.py
