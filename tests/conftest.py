@@ -20,7 +20,15 @@ from hypothesis import HealthCheck, settings
 import elytron
 from far import FarStore
 from ledgers import check_index, check_server_index, lock_held, query, query_server, row_locked
-from postgres_server import kept, kept_schema, postgres, replicated, schema  # noqa: F401
+from postgres_server import (  # noqa: F401
+    kept,
+    kept_schema,
+    own_kept,
+    own_postgres,
+    postgres,
+    replicated,
+    schema,
+)
 
 # The same examples each time, so that a run says something about the code and not about luck.
 # `--hypothesis-profile=explore` looks for new ones.

@@ -323,6 +323,16 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         yield one
 
 
+@pytest.fixture(scope="session")
+def own_postgres(postgres: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """The same, but a server of ours in any case: one that may be stopped, and its way cut."""
+    if not isinstance(postgres, Given):
+        yield postgres
+        return
+    with place(tmp_path_factory.mktemp("postgres")) as folder, server(folder / "own") as one:
+        yield one
+
+
 @pytest.fixture
 def schema(postgres: Server) -> Iterator[str]:
     """The name of a schema that is not there yet; dropped after the test."""
@@ -385,6 +395,14 @@ class Kept:
 def kept(postgres: Server) -> Iterator[Kept]:
     """For the next fixture, and for what has to have more than one store."""
     schema = Kept(postgres)
+    yield schema
+    schema.close()
+
+
+@pytest.fixture(scope="session")
+def own_kept(own_postgres: Server) -> Iterator[Kept]:
+    """The same, on a server of ours."""
+    schema = Kept(own_postgres)
     yield schema
     schema.close()
 

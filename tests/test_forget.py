@@ -2,6 +2,7 @@
 
 import os
 import random
+import subprocess
 import threading
 import time
 from pathlib import Path
@@ -27,7 +28,9 @@ def traces(store: Path, marks: set[str], *, agent: str = "bob") -> dict[str, lis
     found = {}
     for path in files.agent_folder(store, agent).rglob("*"):
         if path.is_file():
-            data = path.read_bytes()
+            # By another process: to close a file here takes SQLite's locks from it, and whoever
+            # else has it open takes our log away when he ends, as nobody's.
+            data = subprocess.run(["cat", path], capture_output=True, check=True).stdout
             if path.suffix == ".zst" or ".zst" in path.name:
                 data += unpacked(data)
             if here := sorted(mark for mark in marks if mark.encode() in data):

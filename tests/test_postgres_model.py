@@ -29,7 +29,7 @@ from elytron import Agent, Config, ElytronError, Store
 from elytron.ledger.postgres import ledger, saving
 from elytron.ledger.postgres.link import Link
 from ledgers import check_server_index
-from postgres_server import Given, Kept, Server
+from postgres_server import Kept, Server
 from second_process import INDEX_AFTER, PAST, AheadClock, Died
 from whole_book import ANY, MAX, SETTINGS, Book, Wanted, of_message
 
@@ -349,17 +349,15 @@ def told(verb: str, answer: Any) -> Any:
 
 @pytest.fixture(scope="module")
 def shared(
-    postgres: Server, kept: Kept, tmp_path_factory: pytest.TempPathFactory
+    own_postgres: Server, own_kept: Kept, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Place]:
-    if isinstance(postgres, Given):
-        pytest.skip("it has no port of ours to stand before")
     folder = tmp_path_factory.mktemp("model") / "store"
-    with Cutter(postgres.port) as cutter, pytest.MonkeyPatch.context() as patch:
+    with Cutter(own_postgres.port) as cutter, pytest.MonkeyPatch.context() as patch:
         patch.setattr(ledger, "UNINDEXED_MAX", INDEX_AFTER)
-        place = Place(postgres, kept.ready(), folder, cutter)
+        place = Place(own_postgres, own_kept.ready(), folder, cutter)
         yield place
         place.close()
-    kept.empty()
+    own_kept.empty()
 
 
 @pytest.mark.timeout(600)

@@ -29,7 +29,7 @@ from every_call import (
     state,
 )
 from moved import ALL, talk
-from postgres_server import Given, Kept, Server
+from postgres_server import Kept, Server
 
 # As others are, where nothing but the server is in the way: tried with `--proof`.
 SELDOM = {
@@ -238,15 +238,15 @@ def check_reported(
 
 
 @pytest.fixture(scope="module")
-def way(postgres: Server, kept: Kept, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Way]:
-    if isinstance(postgres, Given):
-        pytest.skip("it has no port of ours to stand before")
-    schema = kept.ready()
-    with Cutter(postgres.port) as cutter:
-        way = Way(postgres, schema, tmp_path_factory.mktemp("way") / "store", cutter)
+def way(
+    own_postgres: Server, own_kept: Kept, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Way]:
+    schema = own_kept.ready()
+    with Cutter(own_postgres.port) as cutter:
+        way = Way(own_postgres, schema, tmp_path_factory.mktemp("way") / "store", cutter)
         yield way
         way.other.close()
-    kept.empty()
+    own_kept.empty()
 
 
 @pytest.mark.parametrize("name", VERBS)

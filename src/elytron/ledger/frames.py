@@ -20,7 +20,6 @@ import contextlib
 import logging
 import os
 import struct
-import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -334,7 +333,8 @@ def set_aside(ledger: Path, log: Path, lost: Lost) -> Path | None:
             while piece := source.read(1 << 20):
                 copy.write(piece)
             copy.flush()
-            os.utime(copy.fileno(), ns=(time.time_ns(), os.fstat(source.fileno()).st_mtime_ns))
+            written = os.fstat(source.fileno())
+            os.utime(copy.fileno(), ns=(written.st_atime_ns, written.st_mtime_ns))
             files.sync_file(copy.fileno())
         part.replace(target)
         files.sync_folder(target.parent)

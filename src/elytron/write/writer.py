@@ -148,7 +148,7 @@ class Quota:
                 self._changed.notify_all()
 
 
-def grouped(config: Config, target: CommitTarget, batch_max: int) -> "Callable[..., Any]":
+def grouped(config: Config, target: CommitTarget, batch_max: int) -> Callable[..., Any]:
     """
     What many callers call, each with something to commit and a deadline, so that *target* is
     called with what all of them wait for.
