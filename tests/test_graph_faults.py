@@ -81,12 +81,19 @@ def settled(client: GraphClient, folder: Path) -> tuple[GraphState, int]:
 
 
 def strike(client: GraphClient, call: Call, number: int, after_s: float) -> None:
-    """Send a signal to the worker, a moment after it was asked."""
+    """
+    Send a signal to the worker, a moment after it was asked; one that kills has killed by the end.
+
+    On a busy machine a worker may answer for a while after it was struck: the next call would be
+    struck twice.
+    """
     eventually(lambda: running_calls(client) or not call.is_alive(), "a call is under way")
     threading.Event().wait(after_s)  # a fault may come at any moment; nothing waits for this
     pid = client.status().pid
     if pid is not None:
         os.kill(pid, number)
+        if number != signal.SIGSTOP:
+            eventually(lambda: client.status().pid != pid, "it is dead")
 
 
 @pytest.mark.parametrize("number", [signal.SIGSEGV, signal.SIGKILL, signal.SIGSTOP])
@@ -100,7 +107,7 @@ def test_a_worker_struck_at_any_moment_costs_an_answer_at_most(tmp_path, number,
     cannot be told from one that is slow, so there the deadline is short.
     """
     dice, folder = random.Random(f"{number} {verb}"), agent(tmp_path)
-    answered = 0
+    failed: list[Exception] = []
     with clients() as make:
         client = make()
         build(client, folder, 10)
@@ -122,17 +129,16 @@ def test_a_worker_struck_at_any_moment_costs_an_answer_at_most(tmp_path, number,
             call = Call(work)
             strike(client, call, number, dice.random() * 0.06)
             outcome = call.outcome()
-            assert not isinstance(outcome, Exception) or isinstance(
-                outcome, DeadlineExceeded | GraphUnavailable | Behind
-            ), repr(outcome)
-            answered += not isinstance(outcome, Exception)
+            if isinstance(outcome, Exception):
+                assert isinstance(outcome, DeadlineExceeded | GraphUnavailable | Behind), outcome
+                failed.append(outcome)
             now, count = settled(client, folder)
             assert now.set_aside is None
             assert count == now.position
             if verb == "apply":
                 assert now.position in (position, position + 2000)
     if verb != "load" and number != signal.SIGSTOP:
-        assert answered == ROUNDS, "asking again is enough"
+        assert not failed, "asking again is enough"
 
 
 def flip(path: Path, offset: int) -> None:
