@@ -66,6 +66,7 @@ class Plan:
     wal_mb: float = 1
     archive_mb: float = 1
     noise_bytes: int = 256  # of each message, which do not compress: the archives fill sooner
+    settle_s: float = 0.0  # before slopes count, should the store be at its limits sooner
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -319,11 +320,14 @@ class Samples:
         return row
 
     def full_at(self) -> int:
-        """From which sample on the store was at its limits; the middle, if that came later."""
+        """From which sample on slopes count; the middle, if that came later."""
         plan = self._load.plan
         full = FULL_SHARE * plan.archive_mb * MB * plan.agents
         held = self["archive_bytes"]
-        first = next((n for n, size in enumerate(held) if size >= full), len(held))
+        looked = enumerate(zip(self["second"], held, strict=True))
+        first = next(
+            (n for n, (at_s, size) in looked if size >= full and at_s >= plan.settle_s), len(held)
+        )
         return min(first + 1, len(held) // 2)
 
 
@@ -452,6 +456,7 @@ def main() -> int:
     parser.add_argument("--agents", type=int, default=Plan.agents)
     parser.add_argument("--window-s", type=float, default=Plan.window_s)
     parser.add_argument("--noise-bytes", type=int, default=Plan.noise_bytes)
+    parser.add_argument("--settle-minutes", type=float, default=0)
     parser.add_argument("--switch-interval-s", type=float, default=sys.getswitchinterval())
     parser.add_argument("--trace", action="store_true", help="where Python's memory grew; slow")
     arguments = parser.parse_args()
@@ -459,7 +464,7 @@ def main() -> int:
     given = {
         name: value for name, value in vars(arguments).items() if name in Plan.__dataclass_fields__
     }
-    plan = Plan(seconds=60 * arguments.minutes, **given)
+    plan = Plan(seconds=60 * arguments.minutes, settle_s=60 * arguments.settle_minutes, **given)
     before = None
     if arguments.trace:
         tracemalloc.start(12)
