@@ -16,7 +16,7 @@ demo: $(READY) ## Pour a conversation into a memory, ask it, see what it costs
 test: $(READY) ## Run the tests, two at a time
 	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal
 
-test-postgres: $(READY) ## All that run on PostgreSQL, more than `test` has (CITUS_DSN names a server to use)
+test-postgres: $(READY) ## All that run on PostgreSQL, more than `test` has (CITUS_DSN names a server, POSTGRES_PROGRAMS a version's bin)
 	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal --postgres -k postgres
 
 dist: $(READY) ## Build the wheel and the sdist; a test shows that the sdist makes the same wheel

