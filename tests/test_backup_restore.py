@@ -130,6 +130,19 @@ def test_replaced_what_was_there_is_set_aside_whole(place):
     assert looks(place / "new")["bob"] == before
 
 
+def test_what_is_set_aside_is_told_in_bytes_and_counts_in_the_whole_store(place):
+    with elytron.open(place / "store") as store:
+        assert store.agent("bob").usage().bytes.aside == 0
+    aside = Path(str(restore(place, replace=True).aside))
+    on_disk = sum(path.stat().st_size for path in aside.rglob("*") if path.is_file())
+    with elytron.open(place / "store") as store:
+        found = store.usage()
+        assert found.agents[0].bytes.aside == on_disk > 0
+        assert found.total_bytes >= found.agents[0].bytes.total + on_disk
+        shutil.rmtree(aside)
+        assert store.agent("bob").usage().bytes.aside == 0
+
+
 def test_an_empty_backup_never_takes_the_place_of_messages(place):
     with elytron.open(place / "empty") as store:
         store.agent("bob").save("user", "gone at once")

@@ -321,9 +321,9 @@ def test_a_small_terminal_keeps_the_fullest_and_says_how_many_it_hides(tmp_path)
 
 def test_what_is_known_of_a_store_adds_up_where_an_agent_cannot_be_read():
     usages: costs.Costs = [
-        usage_of(bytes=LedgerBytes(file=5, wal=6, archive=7)),
+        usage_of(bytes=LedgerBytes(file=5, wal=6, archive=7, aside=8)),
         Unreadable("damaged", Corrupt("it is")),
     ]
-    assert StoreCosts(usages, None).total_bytes == 18
+    assert StoreCosts(usages, None).total_bytes == 26
     whole = StoreUsage("d", (), 99, 0, 0, 0, 0, 0, 0)
     assert StoreCosts([], whole).total_bytes == 99

@@ -1,6 +1,8 @@
 """Memory that nobody uses goes back to the system."""
 
 import ctypes
+import re
+import subprocess
 import sys
 import threading
 
@@ -55,3 +57,43 @@ def test_what_a_thread_used_and_freed_is_the_systems_again():
     assert trimmer.trim()
     assert process.memory_info().rss < before - 40 * MB
     assert len(kept) == 100
+
+
+ARENAS = """
+import ctypes, sys, tempfile, threading
+from elytron.upkeep.memory import bound_arenas
+
+print(bound_arenas())
+begun = threading.Barrier(16)
+
+def use():
+    begun.wait()
+    kept = [bytes(1000) for _ in range(1000)]
+    begun.wait()
+
+threads = [threading.Thread(target=use) for _ in range(16)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+libc = ctypes.CDLL(None)
+libc.fopen.restype = ctypes.c_void_p
+file = ctypes.c_void_p(libc.fopen(sys.argv[1].encode(), b"w"))
+libc.malloc_info(0, file)
+libc.fclose(file)
+"""
+
+
+@pytest.mark.parametrize(("said", "at_most"), [(None, 2), ("1", 1)])
+def test_a_program_of_ours_has_two_arenas_or_what_its_environment_says(
+    tmp_path, monkeypatch, said, at_most
+):
+    """Method: sixteen threads that allocate at once would have an arena each."""
+    if said is not None:
+        monkeypatch.setenv("MALLOC_ARENA_MAX", said)
+    found = tmp_path / "arenas.xml"
+    done = subprocess.run(
+        [sys.executable, "-c", ARENAS, str(found)], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == str(said is None)
+    assert 1 <= len(re.findall("<heap nr=", found.read_text())) <= at_most

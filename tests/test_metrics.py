@@ -70,7 +70,7 @@ def test_the_values_are_those_of_usage(held):
         if sample.labels["agent"] == "bob"
     }
     assert kinds == {kind: getattr(usage.bytes, kind) for kind in kinds}
-    assert set(kinds) == {"live", "dead", "wal", "words", "vectors", "graph", "archive"}
+    assert set(kinds) == {"live", "dead", "wal", "words", "vectors", "graph", "archive", "aside"}
     expected = {
         "used_bytes": usage.bytes.total,
         "limit_bytes": usage.limit_bytes,

@@ -236,6 +236,8 @@ class LedgerBytes:
     `file` and `wal` are what the file system holds. `live` and `dead` are the pages in use and
     out of use, whether they are in the file yet or still in the WAL; `words` and `vectors` are
     parts of `live`. `total` is what `max_db_size_mb` bounds; the archive has a bound of its own.
+    `aside` is what repairs and restores have kept of what was there before, in `damaged-TIME` and
+    `replaced-TIME` in the agent's folder: under no bound, and yours to delete.
     """
 
     file: int = 0
@@ -246,10 +248,16 @@ class LedgerBytes:
     vectors: int = 0
     graph: int = 0
     archive: int = 0
+    aside: int = 0
 
     @property
     def total(self) -> int:
         return self.file + self.wal + self.graph
+
+    @property
+    def on_disk(self) -> int:
+        """All of the agent's files."""
+        return self.total + self.archive + self.aside
 
 
 @dataclass(frozen=True, slots=True)
@@ -294,8 +302,8 @@ class StoreUsage:
     """
     What a whole store holds and costs. `open_agents`, `queued` and below are of this process.
 
-    `total_bytes` are all its files: ledgers, WALs, archives and the reserve. `sqlite_bytes` is the
-    memory that SQLite uses, most of it page caches.
+    `total_bytes` are all its files: ledgers, WALs, archives, what was set aside, and the reserve.
+    `sqlite_bytes` is the memory that SQLite uses, most of it page caches.
     """
 
     path: str

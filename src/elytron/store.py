@@ -363,7 +363,7 @@ class Store:
             return StoreUsage(
                 path=self._ledgers.shown,
                 agents=usages,
-                total_bytes=sum(u.bytes.total + u.bytes.archive for u in usages) + reserve_bytes,
+                total_bytes=sum(u.bytes.on_disk for u in usages) + reserve_bytes,
                 open_agents=self._agents.open_count,
                 queued=self._agents.quota.items,
                 queued_bytes=self._agents.quota.bytes,

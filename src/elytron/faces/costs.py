@@ -65,8 +65,7 @@ class StoreCosts:
         """All that is known of."""
         if self.usage is not None:
             return self.usage.total_bytes
-        readable = [cost.bytes for cost in self.agents if isinstance(cost, Usage)]
-        return sum(size.total + size.archive for size in readable)
+        return sum(cost.bytes.on_disk for cost in self.agents if isinstance(cost, Usage))
 
 
 def read_store(store: Store) -> StoreCosts:

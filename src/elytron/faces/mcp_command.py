@@ -20,6 +20,7 @@ from elytron.faces import documents
 from elytron.faces.options import Place, common, quoted
 from elytron.faces.output import note, say
 from elytron.store import Store
+from elytron.upkeep.memory import bound_arenas
 
 if TYPE_CHECKING:
     from elytron.faces.mcp.tools import Profile
@@ -77,6 +78,7 @@ def mcp(
     is asked for). Else stdout belongs to the protocol.
     """
     _need_library(http=http)
+    bound_arenas()
     if memory_file is None and profile == "reference" and os.environ.get(_FILE_VARIABLE):
         memory_file = Path(os.environ[_FILE_VARIABLE])
     logging.basicConfig(level=logging.WARNING, format="%(name)s: %(message)s", stream=sys.stderr)

@@ -31,7 +31,7 @@ _REASONS = (
     policy.NO_ROOM,
     policy.REFUSED,
 )
-_KINDS = ("live", "dead", "wal", "words", "vectors", "graph", "archive")
+_KINDS = ("live", "dead", "wal", "words", "vectors", "graph", "archive", "aside")
 
 # A sample: the values of its labels, and its own.
 _Sample = tuple[Sequence[str], float]

@@ -14,6 +14,7 @@ from elytron.faces import documents
 from elytron.faces.options import DEFAULT_STORE, Command, Place, common
 from elytron.faces.output import note, say
 from elytron.faces.visible import counted
+from elytron.upkeep.memory import bound_arenas
 
 DEFAULT_PORT = 7700
 _NEEDED = ("httptools", "prometheus_client", "pydantic", "starlette", "uvicorn")
@@ -106,6 +107,7 @@ def serve(
     JSON: one line once it serves: url, store, tokens (null where none is asked for), dashboard.
     """
     _check_installed(dashboard=not no_dashboard)
+    bound_arenas()
     from elytron.faces.http import serving
     from elytron.faces.http.app import create_app
     from elytron.faces.http.limits import Limits

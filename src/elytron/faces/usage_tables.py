@@ -162,6 +162,9 @@ def details(usage: Usage | Unreadable, *, archive_limit_bytes: int) -> Renderabl
     if usage.graph.bytes:
         table.add_row("graph", _graph(usage.graph))
     table.add_row("archive", _archive(usage, archive_limit_bytes))
+    if size.aside:
+        kept = f"{human_bytes(size.aside)} kept by repairs and restores: delete it when all is well"
+        table.add_row("set aside", Text(kept, "yellow"))
     if usage.archive.dropped:
         gone = counted(usage.archive.dropped, "message", "messages")
         table.add_row("dropped", Text(f"{gone} left the archive at its limit, for good", "red"))

@@ -118,6 +118,14 @@ def aside_folders(folder: Path) -> list[Path]:
     return sorted(path for end in (ASIDE, REPLACED) for path in folder.glob(f"{end}*"))
 
 
+def aside_bytes(folder: Path) -> int:
+    """What was set aside in an agent's folder, also logs. Looks at each of its files."""
+    kept = frames.aside(folder / files.LEDGER)
+    for aside in aside_folders(folder):
+        kept += [path for path in aside.rglob("*") if not path.is_dir()]
+    return sum([files.file_size(path) for path in kept])
+
+
 def unfinished(folder: Path) -> list[Path]:
     """What a repair or a restore left that was stopped; the next one removes it."""
     return [path for path in (folder / PART, folder / BESIDE) if path.exists()]

@@ -13,7 +13,7 @@ from elytron.archive import read_all
 from elytron.embed import policy
 from elytron.embed.calls import CallCounts
 from elytron.errors import EmbedderUnavailable, InvalidArgument
-from elytron.ledger import reads, rows, vector_reads, vectors
+from elytron.ledger import reads, rows, swapping, vector_reads, vectors
 from elytron.ledger.files import check_outside, translate_os_errors
 from elytron.ledger.knowledge import Sought
 from elytron.lines import replaced, write_lines
@@ -246,6 +246,7 @@ class Reading(Verbs):
                     db,
                     file=file,
                     wal=wal,
+                    aside=swapping.aside_bytes(agent.ledger.folder),
                     archive=agent.archive.usage(),
                     source=agent.ledger.source,
                     agent=self.name,

@@ -235,7 +235,7 @@ class _Overview:
 
     def _render_totals(self) -> None:
         held = [cost for cost in self._costs.values() if isinstance(cost, Usage)]
-        size = sum(cost.bytes.total + cost.bytes.archive for cost in held)
+        size = sum(cost.bytes.on_disk for cost in held)
         partly = "" if len(held) >= len(self._names) else f" of {len(held):,} looked at"
         pairs = [
             ("Agents", f"{len(self._names):,}"),
