@@ -42,7 +42,7 @@ _WAY_OUT = re.compile(
     r"|repair|elytron \w+|repeat|use a new id|delete|shorten|upgrade|ask for less|look at"
     r"|name the primary|let (its owner|the owner|one that may)|grant the role"
 )
-_NOTHING = re.compile(r"nothing was (written|changed|done|removed)|nothing left|nothing came")
+NOTHING = re.compile(r"nothing was (written|changed|done|removed)|nothing left|nothing came")
 State = dict[tuple[str, ...], Any]
 
 
@@ -266,7 +266,7 @@ class Try(NamedTuple):
             assert now in (before, after)
         elif self.verb.stepwise:
             check_between(now, before, after)
-            if _NOTHING.search(str(error)):
+            if NOTHING.search(str(error)):
                 assert now == before, f"it says that nothing was done: {error}"
         else:
             assert now == before, f"reported failed: {error!r}"

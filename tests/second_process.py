@@ -68,6 +68,8 @@ def perform(store: Store, name: str, verb: str, arguments: Mapping[str, Any], da
     match verb:
         case "look":
             return look(agent)
+        case "delete_agent":
+            return store.delete(name)
         case "submit":
             return agent.submit(**arguments).result(_WAIT_MAX_S)
         case "import_file":

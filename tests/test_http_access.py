@@ -26,7 +26,9 @@ OTHERS = [
     ("POST", "/v1/import_", True, True),
     ("GET", "/metrics", False, False),
 ]
-ROUTES = [("POST", call.path, call.writes, not call.of_store) for call in CALLS] + OTHERS
+ROUTES = [
+    ("POST", call.path, call.writes, not call.of_store or call.named is not None) for call in CALLS
+] + OTHERS
 NDJSON = {"Content-Type": "application/x-ndjson"}
 
 

@@ -230,14 +230,24 @@ class OpenAgents:
         """
         place = self._new(name)  # never ready, so whoever wants it waits
         deadline = time.monotonic() + self.config.save_timeout_s
+        held: OpenAgent | None = None  # who comes from now on waits for this one
         with self._changed:
-            while (entry := self._entries.get(name)) is not None and (
-                entry.uses or not entry.ready
-            ):
+            try:
+                while (entry := self._entries.get(name)) is not None:
+                    if entry.ready:
+                        entry.ready, held = False, entry
+                    if entry is held and not entry.uses:
+                        break
+                    self.check_usable()
+                    if time.monotonic() > deadline:
+                        raise Busy(f"{name!r} is still in use; nothing was changed: retry later")
+                    self._changed.wait(_LOOK_AGAIN_S)
                 self.check_usable()
-                if time.monotonic() > deadline:
-                    raise Busy(f"{name!r} is still in use; nothing was changed: retry later")
-                self._changed.wait(_LOOK_AGAIN_S)
+            except BaseException:
+                if held is not None:
+                    held.ready = True
+                    self._changed.notify_all()
+                raise
             self._entries[name] = place
         try:
             if entry is not None:
@@ -259,8 +269,7 @@ class OpenAgents:
         return None
 
     def _new(self, name: str) -> OpenAgent:
-        config = self.config
-        upkeep = self.upkeep
+        config, upkeep = self.config, self.upkeep
         ledger = self.ledgers.new(
             name, uses=upkeep.uses_of(name), on_near=lambda: upkeep.near(name)
         )
@@ -281,16 +290,11 @@ class OpenAgents:
             extracting = Extracting(ledger, writer.call, self._extract, config=config)
         if self.embeddings is not None:
             embedding = Embedding(ledger, writer.call, self.embeddings.calls, config=config)
+        archive, nearest = upkeep.archive_of(name), Nearest(config=config, source=ledger.source)
         agent = OpenAgent(
-            ledger,
-            writer,
-            upkeep.archive_of(name),
-            known,
-            linking,
-            Nearest(config=config, source=ledger.source),
-            extracting=extracting,
-            embedding=embedding,
-        )
+            ledger, writer, archive, known, linking, nearest,
+            extracting=extracting, embedding=embedding,
+        )  # fmt: skip
         return agent
 
     def _written(self, name: str) -> None:

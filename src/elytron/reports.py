@@ -118,6 +118,22 @@ class Erased:
 
 
 @dataclass(frozen=True, slots=True)
+class Deleted:
+    """
+    An agent that is there no more.
+
+    Attributes:
+        messages, archived: how many it held; None where it was damaged, and cannot be counted.
+        bytes: what its files took, and its rows on a server.
+    """
+
+    agent: str
+    messages: int | None
+    archived: int | None
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class Finding:
     """One thing that a check found wrong: where, what, and whether it was or can be repaired."""
 
@@ -335,12 +351,16 @@ class NotBackedUp:
 
 @dataclass(frozen=True, slots=True)
 class BackedUp:
-    """What a backup did, agent by agent."""
+    """
+    What a backup did, agent by agent. `removed` were deleted from the store on purpose, and are not
+    in the backup any more.
+    """
 
     path: str
     at: datetime
     agents: tuple[AgentBackup, ...] = ()
     failed: tuple[NotBackedUp, ...] = ()
+    removed: tuple[str, ...] = ()
 
     @property
     def ok(self) -> bool:

@@ -25,9 +25,9 @@ from elytron.ledger.folder import FolderLedgers
 from elytron.ledger.ledgers import DSN_SCHEMES, Ledgers
 from elytron.open_agents import OpenAgents
 from elytron.records import StoreUsage
-from elytron.reports import Alarm, BackedUp, BackupRestored
+from elytron.reports import Alarm, BackedUp, BackupRestored, Deleted
 from elytron.text import Analyzer
-from elytron.upkeep import backing_up, bringing_back
+from elytron.upkeep import backing_up, bringing_back, deleting
 from elytron.upkeep.clock import Clock
 from elytron.upkeep.housekeeping import Housekeeping
 from elytron.write.admission import IdClock
@@ -278,6 +278,38 @@ class Store:
         """
         self._agents.check_usable()
         return self._ledgers.names()
+
+    def delete(self, name: str) -> Deleted:
+        """
+        Delete an agent: all that it holds, its archive, its graph, and what repairs and restores
+        have set aside of it. Its name may be used afresh at once. A damaged one goes too.
+
+        Saves that are under way in this process end before, and later ones begin a new memory. In
+        other processes, and other stores of this one, that have the agent open, the next use of it
+        is `Corrupt` until they open the store anew: no receipt is for what is gone with it.
+
+        Stopped at any moment, it leaves the agent whole or gone; what files are left of it then the
+        next deletion removes, or the next clean-up. The next backup removes it from the backup.
+        Its bytes are given back to the file system, and not overwritten: see `Agent.clear`.
+
+        Raises:
+            NotFound: there is no such agent.
+            Busy: it stayed in use for `save_timeout_s`, or another process moves its messages,
+                restores or deletes it. Nothing was deleted.
+            Corrupt: its folder holds another agent's memory.
+            Unavailable, OutcomeUnknown: as they say; delete it again.
+        """
+        self._agents.check_usable()
+        if not self._ledgers.may_hold(files.check_name(name)):
+            self._upkeep.sweep()
+            raise deleting.none_called(name, self._ledgers)
+        with self._agents.put_aside(name), self._upkeep.alone(name):
+            for behind in (self._agents, self._agents.embeddings):
+                if behind is not None:  # what waits to be done for it is of no use any more
+                    behind.background.forget(name)
+            return deleting.delete(
+                name, self._ledgers, self._upkeep, timeout_s=self.config.save_timeout_s
+            )
 
     def cleanup(self) -> bool:
         """

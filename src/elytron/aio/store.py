@@ -28,7 +28,17 @@ from elytron.records import (
     StoreUsage,
     Usage,
 )
-from elytron.reports import Alarm, BackedUp, Checked, Cleanup, Embedded, Erased, Reclaimed, Restored
+from elytron.reports import (
+    Alarm,
+    BackedUp,
+    Checked,
+    Cleanup,
+    Deleted,
+    Embedded,
+    Erased,
+    Reclaimed,
+    Restored,
+)
 
 _T = TypeVar("_T")
 _PART = 500  # messages of the archive that are read at once
@@ -86,6 +96,10 @@ class AsyncStore:
     async def usage(self) -> StoreUsage:
         """See `Store.usage`."""
         return await self._call(self._store.usage)
+
+    async def delete(self, name: str) -> Deleted:
+        """See `Store.delete`."""
+        return await self._call(lambda: self._store.delete(name))
 
     async def cleanup(self) -> bool:
         """See `Store.cleanup`."""

@@ -29,7 +29,8 @@ def backup(place: Place, to: Path, agents: tuple[str, ...]) -> None:
     others are copied, and the command ends with 8. `restore --from DEST` brings them back.
 
     JSON: path, at, agents (each with agent, copied, messages, archived, copied_bytes and at),
-    failed (each with agent and cause) and ok.
+    failed (each with agent and cause), removed (names of agents that were deleted, and are not in
+    the backup any more) and ok.
     """
     with place.open() as store, _bar("backing up", silent=place.as_json) as on_progress:
         report = store.backup(to, agents=agents or None, on_progress=on_progress)

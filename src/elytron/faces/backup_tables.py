@@ -36,7 +36,8 @@ def backed_up(report: BackedUp) -> Iterator[RenderableType]:
         )
         for one in report.agents
     ]
-    yield Columns(heads, [*rows, *map(_failed, report.failed)])
+    gone = [(name_of(name), Text("deleted", "yellow"), "", "", "", "") for name in report.removed]
+    yield Columns(heads, [*rows, *gone, *map(_failed, report.failed)])
     yield from _why(report.failed)
     copied = sum(one.copied for one in report.agents)
     written = human_bytes(sum(one.copied_bytes for one in report.agents))

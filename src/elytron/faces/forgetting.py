@@ -2,14 +2,17 @@
 Forgetting: the commands that erase for good. They ask first.
 """
 
+import contextlib
 import sys
 
 import click
 
-from elytron.errors import InvalidArgument, NotFound
+from elytron.errors import Corrupt, InvalidArgument, NotFound
 from elytron.faces import documents
 from elytron.faces.options import Command, Place, common, held_agent, quoted
+from elytron.faces.output import say
 from elytron.faces.progress import stepping
+from elytron.faces.visible import counted, human_bytes
 from elytron.reports import Erased
 
 
@@ -73,6 +76,23 @@ def clear(place: Place, agent: str, yes: bool) -> None:
         with stepping(memory, "clearing", silent=place.as_json):
             report = memory.clear()
     _show(place, report)
+
+
+def delete_all(place: Place, agent: str, *, yes: bool) -> None:
+    """The command `delete --all`."""
+    with place.open() as store:
+        with contextlib.suppress(Corrupt):  # one that is damaged can go, too
+            held_agent(store, agent)
+        _confirm(f"Delete {quoted(agent)} with all its files for good?", yes=yes)
+        report = store.delete(agent)
+    if place.as_json:
+        documents.write(report)
+        return
+    held = "a memory that could not be counted"
+    if report.messages is not None and report.archived is not None:
+        messages = counted(report.messages, "message", "messages")
+        held = f"{messages} and {report.archived:,} archived"
+    say(f"deleted {quoted(agent)} with {held}: {human_bytes(report.bytes)}")
 
 
 def _confirm(question: str, *, yes: bool) -> None:

@@ -13,6 +13,7 @@ import click
 from elytron.embed.policy import DISABLED
 from elytron.errors import InvalidArgument, NotFound
 from elytron.faces import costs, documents
+from elytron.faces.forgetting import delete_all, yes_option
 from elytron.faces.options import (
     Place,
     common,
@@ -236,17 +237,33 @@ def reindex(place: Place, agent: str) -> None:
 @click.option(
     "--memory", "memory_id", metavar="ID", help="What was remembered under this id instead."
 )
+@click.option("--all", "whole", is_flag=True, help="The agent itself instead, with all its files.")
+@yes_option
 def delete(
-    place: Place, agent: str, id: str | None, session: str | None, memory_id: str | None
+    place: Place,
+    agent: str,
+    id: str | None,
+    session: str | None,
+    memory_id: str | None,
+    whole: bool,
+    yes: bool,
 ) -> None:
-    """Remove a message, a session or a memory for good.
+    """Remove a message, a session, a memory or an agent for good.
 
-    The message with this ID, or with --session all messages of that session.
+    The message with this ID, or with --session all messages of that session. With --all the agent
+    goes, with its archive, its graph and what repairs have set aside, also a damaged one; that asks
+    first.
 
-    JSON: messages, the number of those that were deleted; with --memory, memories.
+    JSON: messages, the number of those that were deleted; with --memory, memories; with --all,
+    agent, messages and archived (null where they cannot be counted) and bytes.
     """
-    if sum(named is not None for named in (id, session, memory_id)) != 1:
-        raise InvalidArgument("name the ID of a message, a --session or a --memory to delete")
+    if sum(named is not None for named in (id, session, memory_id)) + whole != 1:
+        raise InvalidArgument(
+            "name the ID of a message, a --session or a --memory to delete, or say --all"
+        )
+    if whole:
+        delete_all(place, agent, yes=yes)
+        return
     if memory_id is not None:
         _delete_memory(place, agent, memory_id)
         return

@@ -16,6 +16,7 @@ from elytron.errors import Conflict, Corrupt, Unavailable
 from elytron.ledger import feeds, rows, vectors
 from elytron.ledger.carried import (
     CARRIED,
+    GOING,
     HALF,
     META,
     PUT_MAX,
@@ -62,7 +63,7 @@ class Mark:
     Attributes:
         origin: what tells that one from others.
         run: who may write them.
-        state: `half` until all have come, then `whole`.
+        state: `half` until all have come, then `whole`; or `going` while all of them are deleted.
         number, marks: what `now` said when they last had.
     """
 
@@ -104,6 +105,12 @@ def is_half_said(said: str | None, source: object) -> bool:
     """The same of what `meta` says."""
     found = parsed(said, source)
     return found is not None and found.state != WHOLE
+
+
+def is_going(said: str | None, source: object) -> bool:
+    """Whether all that is there is about to be deleted."""
+    found = parsed(said, source)
+    return found is not None and found.state == GOING
 
 
 def half_done(source: object) -> Unavailable:

@@ -14,6 +14,7 @@ import logging
 import os
 import re
 import shutil
+import stat
 import sys
 import threading
 from collections.abc import Callable, Iterable
@@ -29,6 +30,7 @@ LEDGER = "ledger.db"
 LOCK = "ledger.lock"
 MARKER = "ledger.json"
 BACKUP = "elytron-backup.json"  # says that a folder is a backup, and no store
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT)  # errors of a full disk
 _STORE_MARKER = "elytron.json"
 _FORMAT = 1
 _MARKER_MAX_BYTES = 64 * 1024
@@ -206,8 +208,11 @@ def may_hold_ledger(folder: Path) -> bool:
 
 def has_ledger(folder: Path) -> bool:
     """Whether there is a ledger file with something in it."""
-    path = folder / LEDGER
-    return path.is_file() and path.stat().st_size > 0
+    try:
+        found = os.stat(folder / LEDGER)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return stat.S_ISREG(found.st_mode) and found.st_size > 0
 
 
 def agent_names(store: Path, name_within: Callable[[Path], str | None]) -> list[str]:
@@ -272,7 +277,7 @@ class translate_os_errors(contextlib.AbstractContextManager[None]):  # noqa: N80
 
 def translated(error: OSError, path: Path | str) -> DiskFull | Unavailable:
     """What an error of the system on *path* means for the caller."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if error.errno in NO_ROOM:
         return DiskFull(f"no room left on the disk of {path}; nothing was written: free some")
     if error.errno == errno.EIO:
         return Unavailable(f"{path} cannot be used: {error.strerror}; look at the disk, and retry")

@@ -1,10 +1,12 @@
 """Folder: a store's ledgers as SQLite files, each in a folder of its agent."""
 
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
 
 from elytron.config import Config
-from elytron.ledger import files
+from elytron.ledger import deleted, files
+from elytron.ledger.lock import FileLock
 from elytron.ledger.opening import name_within
 from elytron.ledger.pool import Slots
 from elytron.ledger.sqlite import Ledger
@@ -52,6 +54,21 @@ class FolderLedgers:
 
     def names(self) -> list[str]:
         return files.agent_names(self.folder, name_within)
+
+    def remove(self, name: str, *, alone: Callable[[], None], deadline: float) -> bool:
+        folder = files.agent_folder(self.folder, name)
+        try:
+            lock = FileLock(folder / files.LOCK)
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            raise files.translated(error, folder) from error
+        with contextlib.closing(lock):
+            lock.acquire(deadline, self._config.save_timeout_s)
+            if not lock.has_its_name():  # another was faster
+                return False
+            alone()
+            return deleted.take_away(self.folder, name)
 
     def make(self) -> None:
         files.make_store(self.folder)

@@ -99,6 +99,15 @@ class Ledgers(Protocol):
     def names(self) -> list[str]:
         """The names of all agents, sorted."""
 
+    def remove(self, name: str, *, alone: Callable[[], None], deadline: float) -> bool:
+        """
+        Let there be no such agent any more, neither rows nor files, all of it or nothing; False if
+        there was none. What is left of its files is for `deleted.finish`.
+
+        Args:
+            alone: called once nobody else writes to it; what it raises stops this.
+        """
+
     def make(self) -> None:
         """Make the store, before the first write to it."""
 

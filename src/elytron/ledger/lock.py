@@ -12,9 +12,10 @@ import os
 import random
 import sys
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from elytron.errors import Busy, Unavailable
+from elytron.errors import Busy, ElytronError, Unavailable
 from elytron.ledger import forks
 
 _POLL_S = 0.0005
@@ -88,6 +89,18 @@ class FileLock:
         """Of the file that is locked, whatever has its name now."""
         return os.fstat(self._descriptor)
 
+    def has_its_name(self) -> bool:
+        """Whether its path still leads to it. If not, the folder was taken away meanwhile."""
+        try:
+            return os.path.samestat(os.stat(self.path), self.stat())
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            raise Unavailable(
+                f"{self.path} cannot be looked at: {error.strerror}; nothing was written: look at"
+                " the disk, and retry"
+            ) from error
+
     def release(self) -> None:
         _unlock(self._descriptor)
 
@@ -96,6 +109,59 @@ class FileLock:
             with contextlib.suppress(OSError):  # the descriptor is gone either way
                 os.close(self._descriptor)
             self._descriptor = -1
+
+
+class WritersLock:
+    """The lock of those who write one agent's ledger, which lies in the agent's folder."""
+
+    def __init__(self, path: Path, *, timeout_s: float, gone: Callable[[], ElytronError]) -> None:
+        """
+        Args:
+            gone: what is said to whoever has the lock of an agent that was deleted.
+        """
+        self._path = path
+        self._timeout_s = timeout_s
+        self._gone = gone
+        self._lock: FileLock | None = None
+
+    def open(self) -> None:
+        """Open the file. `close` must follow. Raises `OSError`."""
+        self._lock = FileLock(self._path)
+
+    def close(self) -> None:
+        lock, self._lock = self._lock, None
+        if lock is not None:
+            lock.close()
+
+    @contextlib.contextmanager
+    def held(self, deadline: float) -> Iterator[None]:
+        """Have it for the length of the block. Raises as `FileLock.acquire`."""
+        assert self._lock is not None, "the ledger is closed"
+        try:
+            # Within, since Ctrl-C may strike between the two; to release twice is harmless.
+            self._lock.acquire(deadline, self._timeout_s)
+            yield
+        finally:
+            self._lock.release()
+
+    @contextlib.contextmanager
+    def held_here(self, deadline: float) -> Iterator[None]:
+        """The same, once it is known that it is the one that others look at."""
+        with self.held(deadline):
+            self.check_here()
+            yield
+
+    def is_gone(self) -> bool:
+        """Whether the folder that it is in is not the agent's any more."""
+        return not (self._path.parent.exists() if self._lock is None else self._lock.has_its_name())
+
+    def check_here(self) -> None:
+        """
+        Raise what is said of an agent that was deleted, if it was: under a lock that went with its
+        folder nobody is alone with what is at its path now.
+        """
+        if self.is_gone():
+            raise self._gone()
 
 
 def _holder(file: os.stat_result) -> str:

@@ -146,10 +146,15 @@ class LedgerFile:
                 gone with the last close.
         """
         if files.file_id(self._path_text) != self._opened:
-            raise Corrupt(
-                f"{self.path} was removed or replaced while it was open; nothing was written:"
-                " close the store and open it again, and if the file is gone, restore it"
-            )
+            raise self.gone()
+
+    def gone(self) -> Corrupt:
+        """What is said to whoever has a file open that has lost its name."""
+        return Corrupt(
+            f"{self.path} was removed or replaced while it was open; nothing was written:"
+            " close the store and open it again, and if the file is gone and was not deleted on"
+            " purpose, restore it"
+        )
 
     def _connect_writer(self, locked: Locked) -> apsw.Connection:
         try:

@@ -18,7 +18,7 @@ from elytron.config import Config
 from elytron.errors import Busy, DiskFull, ElytronError, Unavailable
 from elytron.ledger import files, words
 from elytron.ledger.connection import PAGE_BYTES, STORAGE_ERRORS, translate
-from elytron.ledger.lock import FileLock
+from elytron.ledger.lock import WritersLock
 from elytron.ledger.opening import LedgerFile, Locked
 from elytron.ledger.ops import IndexWords, MergeWords, NoteUses, Op, Reindex, Save, SaveOne
 from elytron.ledger.pool import Readers, Slots
@@ -28,6 +28,7 @@ from elytron.ledger.wal import Wal
 from elytron.ledger.writes import Writes
 
 _log = logging.getLogger("elytron.ledger")
+_TRIES = 5  # to open it, while others delete it
 
 
 class Ledger:
@@ -74,7 +75,10 @@ class Ledger:
         self._wrote = False
         self._writer: apsw.Connection | None = None
         self._writes: Writes | None = None
-        self._lock: FileLock | None = None
+        self._lock = WritersLock(
+            self.folder / files.LOCK, timeout_s=config.save_timeout_s, gone=self._file.gone
+        )
+        self._locked = self._lock.held
         self._readers = Readers(
             self._file.connect_reader,
             size=config.max_connections,
@@ -96,19 +100,38 @@ class Ledger:
                 another agent's, or no ledger.
             Unavailable, DiskFull, Busy: as they say.
         """
-        found = self._file.find(create=create)
-        if found is None:
-            return False
+        for _ in range(_TRIES):
+            found = self._file.find(create=create)
+            if found is None:
+                return False
+            try:
+                self._open(begin=not found)
+            except ElytronError as error:
+                if not self._close_if_gone():
+                    raise
+                _log.info("%s was deleted while it was opened: %s", self.folder, error)
+            except BaseException:
+                self.close()
+                raise
+            else:
+                return True
+        raise Busy(f"{self.folder} is deleted again and again; nothing was written: retry later")
+
+    def _open(self, *, begin: bool) -> None:
         with files.translate_os_errors(self.folder):
-            self._lock = FileLock(self.folder / files.LOCK)
+            self._lock.open()
+        if begin:
+            self._file.begin(self._lock.held_here)
+        self._writer = self._open_writer(self._lock.held_here)
+        self._lock.check_here()
+
+    def _close_if_gone(self) -> bool:
+        """Give everything back; whether the agent was deleted while it was opened."""
         try:
-            if not found and create:
-                self._file.begin(self._locked)
-            self._writer = self._open_writer(self._locked)
-        except BaseException:
+            with files.translate_os_errors(self.folder):
+                return self._lock.is_gone()
+        finally:
             self.close()
-            raise
-        return True
 
     @property
     def source(self) -> Path:
@@ -156,8 +179,8 @@ class Ledger:
             except apsw.Error as error:
                 raise translate(error, self.path) from error
             finally:
-                self._close_lock()
-        self._close_lock()
+                self._lock.close()
+        self._lock.close()
 
     def _save_uses(self) -> None:
         """Write what is counted of uses, if that takes no waiting; they are no promise."""
@@ -166,11 +189,6 @@ class Ledger:
             if isinstance(outcome, ElytronError):
                 _log.info("uses counted in %s were not written: %s", self.path, outcome)
                 return
-
-    def _close_lock(self) -> None:
-        lock, self._lock = self._lock, None
-        if lock is not None:
-            lock.close()
 
     def _checkpoint_on_close(self, db: apsw.Connection) -> None:
         try:
@@ -421,6 +439,7 @@ class Ledger:
     def _ready_writer(self, deadline: float, *, need_bytes: int) -> apsw.Connection:
         """The writing connection, with room in the WAL for a commit of *need_bytes*."""
         if self._writer is None:
+            self._lock.check_here()
             # Under the lock already; to take it again would be to give it back too early.
             self._writer = self._open_writer(lambda _deadline: contextlib.nullcontext())
         else:
@@ -440,16 +459,6 @@ class Ledger:
         return DiskFull(
             f"no room left on the disk of {self.path}{free}; nothing was written: free some"
         )
-
-    @contextlib.contextmanager
-    def _locked(self, deadline: float) -> Iterator[None]:
-        assert self._lock is not None, "the ledger is closed"
-        try:
-            # Within, since Ctrl-C may strike between the two; to release twice is harmless.
-            self._lock.acquire(deadline, self._config.save_timeout_s)
-            yield
-        finally:
-            self._lock.release()
 
     # -- reading
 
@@ -482,10 +491,7 @@ class Ledger:
 
     def file_sizes(self) -> tuple[int, int]:
         """Bytes of the ledger's file and of its WAL."""
-        return self._file_bytes(), self._wal_bytes()
-
-    def _file_bytes(self) -> int:
-        return files.file_size(self.path)
+        return files.file_size(self.path), self._wal_bytes()
 
     def _wal_bytes(self) -> int:
         return files.file_size(self._wal_path)

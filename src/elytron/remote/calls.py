@@ -34,6 +34,7 @@ class Call:
     One verb. `writes`: it needs a token that may write. `repeats`: doing it twice leaves the same
     as doing it once, and the answer is the same or says so, so that it may be asked again when its
     answer was lost. `long`: it may take more than some seconds, and then tells how far it is.
+    `named`: which argument of a verb of the store is an agent's name, which the address has.
     """
 
     verb: str
@@ -41,6 +42,7 @@ class Call:
     repeats: bool = True
     long: bool = False
     of_store: bool = False
+    named: str | None = None
 
     @property
     def path(self) -> str:
@@ -93,6 +95,7 @@ STORE_CALLS = {
     for call in (
         Call("agents", of_store=True),
         Call("usage", of_store=True),
+        Call("delete", writes=True, repeats=False, long=True, of_store=True, named="name"),
         Call("cleanup", writes=True, long=True, of_store=True),
     )
 }
@@ -204,7 +207,7 @@ def times(call: Call) -> tuple[str, ...]:
 @cache
 def _sent(call: Call) -> Mapping[str, inspect.Parameter]:
     """The arguments that travel."""
-    here = {"self", *_LOCAL}
+    here = {"self", call.named, *_LOCAL}
     parameters = call.signature.parameters
     return {name: parameter for name, parameter in parameters.items() if name not in here}
 

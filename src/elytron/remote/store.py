@@ -15,7 +15,7 @@ from elytron.remote.alarms import Alarms
 from elytron.remote.calls import STORE_CALLS
 from elytron.remote.connection import Connection
 from elytron.remote.submitted import Submitted
-from elytron.reports import Alarm, BackedUp
+from elytron.reports import Alarm, BackedUp, Deleted
 from elytron.store import Store
 
 
@@ -60,6 +60,13 @@ class RemoteStore(Store):
         """See `Store.usage`. What is of a process is of the server's."""
         usage: StoreUsage = perform(self._connection, STORE_CALLS["usage"], {})
         return usage
+
+    def delete(self, name: str) -> Deleted:
+        """See `Store.delete`. What was submitted to it on this side is sent before."""
+        files.check_name(name)
+        self._submitted.wait(name, None)
+        report: Deleted = perform(self._connection, STORE_CALLS["delete"], {}, agent=name)
+        return report
 
     def cleanup(self) -> bool:
         """See `Store.cleanup`."""

@@ -41,6 +41,12 @@ class Alarms:
                 )
             self._hooks.append(hook)
 
+    def forget(self, agent: str) -> None:
+        """What its hooks were told of an agent is nothing to whoever has its name next."""
+        with self._mutex:
+            self._levels = {key: level for key, level in self._levels.items() if key[0] != agent}
+            self._refused = {key for key in self._refused if key[0] != agent}
+
     def look(self, chores: Chores) -> list[tuple[str, float, float]]:
         """
         (limit, used, maximum) of an agent's limits, for `tell`: once the agent is given back, since

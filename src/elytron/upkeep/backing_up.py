@@ -8,12 +8,13 @@ was verified, of the same ledger, and no older.
 
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 from elytron.archive import Archive, Manifest
 from elytron.errors import Closed, Corrupt, DiskFull, ElytronError, Forked, NotFound
-from elytron.ledger import files
+from elytron.ledger import deleted, files, surveys
 from elytron.reports import AgentBackup, BackedUp, NotBackedUp
 from elytron.upkeep import copying, stamps
 from elytron.upkeep.backup_files import BackupFiles, Copy
@@ -49,13 +50,19 @@ def back_up(
     with backup.locked(writing=True):
         copies = backup.copies()
         names = _names(store, held, wanted, copies)
+        gone = deleted.times(store)
+        removed: list[str] = []
         done: list[AgentBackup] = []
         failed: list[NotBackedUp] = []
         for number, name in enumerate(names):
             if on_progress is not None:
                 on_progress(number, len(names))
             try:
-                done.append(_one(store, backup, upkeep, name))
+                one = _one(store, backup, upkeep, name, gone.get(deleted.key_of(name), 0))
+                if one is None:
+                    removed.append(name)
+                else:
+                    done.append(one)
             except _ENDING:
                 raise
             except ElytronError as error:
@@ -65,7 +72,7 @@ def back_up(
         backup.finish(at.isoformat(), failed=[one.agent for one in failed])
         if on_progress is not None:
             on_progress(len(names), len(names))
-    return BackedUp(str(to), at, tuple(done), tuple(failed))
+    return BackedUp(str(to), at, tuple(done), tuple(failed), tuple(removed))
 
 
 def _names(
@@ -89,26 +96,46 @@ def _names(
     return list(dict.fromkeys(wanted))
 
 
-def _one(store: Path, backup: BackupFiles, upkeep: Housekeeping, name: str) -> AgentBackup:
+def _one(
+    store: Path, backup: BackupFiles, upkeep: Housekeeping, name: str, gone_us: int
+) -> AgentBackup | None:
+    """
+    Back one agent up; None if it is there no more, and its copy is removed.
+
+    Args:
+        gone_us: when an agent of this name was deleted last. A copy from before is of that one, and
+            what is in the store now has nothing to do with it.
+    """
     former = _former(backup, name)
+    is_gone = former is not None and former.at_us <= gone_us
     folder = files.agent_folder(store, name)
-    if former is not None and former.settled and backup.has(former):
+    if former is not None and not is_gone and former.settled and backup.has(former):
         stamp = stamps.take(folder, upkeep.archive_of(name).folder)
         if stamp.files == former.stamp:
             with files.translate_os_errors(backup.path):
                 backup.tidy(former)
             return _report(former, copied_bytes=0)
     with upkeep.chores(name) as chores:
+        if chores is None and is_gone and not files.may_hold_ledger(folder):
+            backup.drop(name)
+            return None
         if chores is None:
             raise Corrupt(
-                f"{name!r} is not in {store} any more; its last backup stays: restore it, or"
-                f" remove {backup.folder(name)} if it was deleted on purpose"
+                f"{name!r} is not in {store} any more, and nothing says that it was deleted; its"
+                f" last backup stays: restore it, or remove {backup.folder(name)} if it is of no"
+                " use"
             )
         files.check_outside(backup.folder(name), store)  # by a link, too
         backup.prepare(name, former)
         copy = copying.copy(chores.desk, backup)
+        try:
+            chores.desk.read(surveys.granted_bytes)
+        except Corrupt:  # it was deleted meanwhile, and what was copied is of no use
+            backup.remove(copy)
+            raise
+    copy = replace(copy, at_us=max(copy.at_us, gone_us + 1))  # whatever the clock says
     with files.translate_os_errors(backup.path):
-        if former is not None:
+        if former is not None and not is_gone:
             _check_successor(copy, former, backup, upkeep.archive_of(name))
         before = _segments(backup, former)
         backup.commit(copy)

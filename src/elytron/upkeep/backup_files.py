@@ -273,6 +273,15 @@ class BackupFiles:
         """Remove the files of a copy that shall not count. Its segments wait for `tidy`."""
         self._remove(self.folder(copy.agent), {copy.ledger.name, copy.archive.name})
 
+    def drop(self, name: str) -> None:
+        """Remove an agent's copy with all its files; it does not count from the first step on."""
+        folder = self.folder(name)
+        with files.translate_os_errors(folder):
+            (folder / AGENT).unlink(missing_ok=True)
+            sync_folder(folder)
+            remove_folder(folder)
+            sync_folder(folder.parent)
+
     def tidy(self, copy: Copy) -> None:
         """Remove what the agent's copy is not made of: what was forgotten since, and leavings."""
         folder = self.folder(copy.agent)

@@ -20,7 +20,7 @@ from pathlib import Path
 from elytron.archive import Archive, Manifest, manifest, read_all
 from elytron.config import Config
 from elytron.errors import Busy, Conflict, Corrupt, DiskFull, ElytronError, NotFound, Unavailable
-from elytron.ledger import files, rows, schema, swapping
+from elytron.ledger import deleted, files, rows, schema, swapping
 from elytron.ledger.files import sync_folder
 from elytron.ledger.folder import FolderLedgers
 from elytron.ledger.lock import FileLock
@@ -43,7 +43,7 @@ from elytron.upkeep.runs import Run
 from elytron.upkeep.salvaging import salvage
 
 _log = logging.getLogger("elytron.backup")
-_ARCHIVE, _LOCK = replacing.ARCHIVE, "restore.lock"
+_ARCHIVE = replacing.ARCHIVE
 
 Progress = Callable[[int, int], None]
 
@@ -159,6 +159,7 @@ class _Restore:
             )
         self._backup.verify(copy)
         folder = files.agent_folder(self._store, copy.agent)
+        self._clear_beside(folder)
         if not files.may_hold_ledger(folder):
             return self._put(copy, "new")
         seen = files.file_id(folder / files.LEDGER)
@@ -180,6 +181,14 @@ class _Restore:
                 " empties it, if that is meant"
             )
         return self._put(copy, "replaced")
+
+    def _clear_beside(self, folder: Path) -> None:
+        """Remove what a restore left that was stopped, also where this one has nothing to do."""
+        beside = folder / swapping.BESIDE
+        with files.translate_os_errors(folder):
+            if not self._dry_run and beside.exists():
+                with replacing.only(folder):
+                    remove_folder(beside)
 
     def _look(self, copy: Copy) -> "_Present":
         """What the store has of an agent."""
@@ -239,11 +248,13 @@ class _Restore:
         folder = files.agent_folder(self._store, copy.agent)
         if self._replace:
             return self._put(copy, "replaced")
-        if not any((folder / name).exists() for name in replacing.ASIDE):
+        with files.translate_os_errors(folder):
+            is_there = any((folder / name).exists() for name in replacing.ASIDE)
+        if not is_there:
             return self._put(copy, "new")
         if self._dry_run:
             return _report(copy, "salvaged")
-        with self._only(folder):
+        with replacing.only(folder):
             return self._complete(copy, present, seen)
 
     def _complete(
@@ -342,7 +353,7 @@ class _Restore:
         with files.translate_os_errors(folder):
             folder.mkdir(exist_ok=True)
             sync_folder(folder.parent)
-            with self._only(folder), self._locked(folder):
+            with replacing.only(folder), self._locked(folder):
                 if how == "new" and files.has_ledger(folder):
                     raise Conflict(
                         f"{copy.agent!r} was saved to just now, so there is one; nothing was"
@@ -354,23 +365,9 @@ class _Restore:
                         " archive; nothing was changed: restore it again"
                     )
                 self._write_beside(copy, folder / swapping.BESIDE)
+                deleted.lift(self._store, copy.agent)
                 aside = replacing.swap(folder, copy.agent)
         return _report(copy, how, aside=aside)
-
-    @contextlib.contextmanager
-    def _only(self, folder: Path) -> Iterator[None]:
-        """
-        No other restore, of another backup, is at this agent: both write to the same place beside.
-        """
-        with files.translate_os_errors(folder):
-            lock = FileLock(folder / _LOCK)
-        with contextlib.closing(lock):
-            if not lock.try_acquire():
-                raise Busy(
-                    f"another restore is at work in {folder}; nothing was changed: wait until it"
-                    " has ended"
-                )
-            yield
 
     @contextlib.contextmanager
     def _locked(self, folder: Path) -> Iterator[None]:

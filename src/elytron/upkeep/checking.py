@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from elytron.archive import Archived, manifest
 from elytron.errors import Busy, Corrupt, ElytronError
-from elytron.ledger import frames, ops, rows, space, surveys, vector_reads, word_reads
+from elytron.ledger import files, frames, ops, rows, space, surveys, vector_reads, word_reads
 from elytron.ledger.connection import PAGE_BYTES, STORAGE_ERRORS
 from elytron.ledger.database import Database
 from elytron.ledger.embedded import REMOVED_PAGES, DropVectors, MendVectors
@@ -455,8 +455,9 @@ def _archive(desk: Desk, *, repair: bool) -> tuple[int, int, list[Finding]]:
         found.append(_repaired(finding, repair, lambda: _heal(desk)))
     if not desk.archive.exists():
         return 0, 0, found
-    segments = desk.archive.folder.glob("segment-*")
-    if any(segments) and manifest.read(desk.archive.folder / manifest.FILE) is None:
+    with files.translate_os_errors(desk.archive.folder):
+        has_segments = any(desk.archive.folder.glob("segment-*"))
+    if has_segments and manifest.read(desk.archive.folder / manifest.FILE) is None:
         held = desk.archive.manifest()  # which makes it again from the segments
         what = f"its manifest was damaged or missing; it lists {len(held.entries)} segments again"
         found.append(Finding("archive", what, repairable=True, repaired=True))

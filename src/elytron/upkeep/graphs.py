@@ -125,6 +125,12 @@ class Graphs:
             deadline = time.monotonic() + self._config.save_timeout_s
         return self._asker().drop(self.folder(name), deadline=deadline)
 
+    def forget(self, name: str) -> None:
+        """Keep no graph up to date for an agent any more."""
+        with self._mutex:
+            self._asked_s.pop(name, None)
+            self._ledgers.pop(name, None)
+
     def bytes(self, name: str) -> int:
         """What an agent's graph takes on the disk, all its files."""
         return self._files(name).bytes() if self.has_folder(name) else 0

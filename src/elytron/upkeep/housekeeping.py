@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from elytron.archive import Archive
 from elytron.config import Config
 from elytron.errors import Busy
-from elytron.ledger import files
+from elytron.ledger import deleted, files
 from elytron.ledger.ledgers import Ledgers
 from elytron.ledger.room import NoRoom
 from elytron.ledger.uses import Uses
@@ -73,6 +73,7 @@ class Housekeeping:
             clock=self.clock,
             names=ledgers.names,
             look_after=self.look_after,
+            sweep=self.sweep,
         )
 
     def admit(self, name: str) -> None:
@@ -256,6 +257,22 @@ class Housekeeping:
         for limit, used, maximum in limits:
             self.alarms.tell(name, limit, used, maximum)
         self.reserve_again()
+
+    def sweep(self) -> None:
+        """Remove what is left of agents that were deleted, and free what was granted to them."""
+        deleted.finish(self._ledgers.folder)
+        if self.sharing is not None and self._ledgers.folder.is_dir():
+            self.sharing.recount()
+
+    def forget(self, name: str) -> None:
+        """Forget all that is remembered of an agent that was deleted; no chore of it goes on."""
+        with self._mutex:
+            self._archives.pop(name, None)
+            self._uses.pop(name, None)
+            self._told_s.pop(name, None)
+        self.janitor.forget(name)
+        self.alarms.forget(name)
+        self.graphs.forget(name)
 
     def reserve_again(self) -> None:
         """Take the reserve again, if a full disk kept that from being done."""

@@ -51,16 +51,19 @@ class Janitor:
         clock: Clock,
         names: Callable[[], list[str]],
         look_after: Callable[[str], None],
+        sweep: Callable[[], None],
     ) -> None:
         """
         Args:
             names: the agents there are.
             look_after: does one agent's chores.
+            sweep: does what is about no agent that is there.
         """
         self._store = store
         self._clock = clock
         self._names = names
         self._look_after = look_after
+        self._sweep = sweep
         self._periodic = config.auto_cleanup
         self._interval_s = config.cleanup_interval_hours * 3600
         self._mutex = threading.Lock()
@@ -99,6 +102,11 @@ class Janitor:
             if len(self._near) < _NEAR_MAX:
                 self._near[name] = None
         self._signal.wake.set()
+
+    def forget(self, name: str) -> None:
+        """An agent that was to be looked after is there no more."""
+        with self._mutex:
+            self._near.pop(name, None)
 
     def stop(self, timeout_s: float) -> None:
         """
@@ -160,8 +168,8 @@ class Janitor:
         return True
 
     def _run(self) -> None:
-        failures = 0
         self._last_error = None
+        failures = int(not self._swept())
         for name in self._names():
             if self._signal.stopping:
                 return
@@ -173,6 +181,15 @@ class Janitor:
         else:
             self._failures = 0
             self._put_off(self._interval_s)
+
+    def _swept(self) -> bool:
+        try:
+            self._sweep()
+        except ElytronError as error:
+            _log.warning("what is left of agents that were deleted stays: %s", error)
+            self._last_error = str(error)
+            return False
+        return True
 
     def _try(self, name: str) -> bool:
         try:

@@ -3,12 +3,14 @@ Replacing: what a backup brings takes the place of an agent's files, which are k
 """
 
 import contextlib
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
-from elytron.errors import Busy
+from elytron.errors import Busy, DiskFull, ElytronError, Unavailable
 from elytron.ledger import files, frames, swapping
 from elytron.ledger.files import sync_folder
+from elytron.ledger.lock import FileLock
 
 ARCHIVE = "archive"
 # What is set aside, in this order. The graph is made anew.
@@ -21,7 +23,27 @@ ASIDE = (
     ARCHIVE,
     "graph",
 )
+_LOCK = "restore.lock"
 _FOLDERS_MAX = 1000  # of files set aside within one second
+
+
+@contextlib.contextmanager
+def only(folder: Path) -> Iterator[None]:
+    """
+    No other restore, nor a deletion, is at the agent in *folder* for the length of the block.
+
+    Raises:
+        Busy: one is, or has just taken the folder away.
+    """
+    with files.translate_os_errors(folder):
+        lock = FileLock(folder / _LOCK)
+    with contextlib.closing(lock):
+        if not (lock.try_acquire() and lock.has_its_name()):
+            raise Busy(
+                f"another restore, or a deletion, is at work in {folder}; nothing was changed: wait"
+                " until it has ended"
+            )
+        yield
 
 
 def swap(folder: Path, name: str) -> Path | None:
@@ -29,7 +51,17 @@ def swap(folder: Path, name: str) -> Path | None:
     Put what lies beside in its place; returns where the files are that were there.
 
     From the marker on, until the ledger comes last, the agent is known to be damaged.
+
+    Raises:
+        DiskFull, Unavailable: some of it may be done.
     """
+    try:
+        return _swap(folder, name)
+    except OSError as error:
+        raise _begun(error, folder) from error
+
+
+def _swap(folder: Path, name: str) -> Path | None:
     files.write_marker(folder, name)
     aside = _set_aside(folder)
     beside = folder / swapping.BESIDE
@@ -40,6 +72,16 @@ def swap(folder: Path, name: str) -> Path | None:
     sync_folder(folder)
     beside.rmdir()
     return aside
+
+
+def _begun(error: OSError, folder: Path) -> ElytronError:
+    what = (
+        f"{folder}: {error.strerror}, when the backup was being put in its place; what was there"
+        " before is kept beside, and it may be done or not: "
+    )
+    if error.errno in files.NO_ROOM:
+        return DiskFull(what + "free some room, and restore again")
+    return Unavailable(what + "look at the disk, and restore again")
 
 
 def _set_aside(folder: Path) -> Path | None:

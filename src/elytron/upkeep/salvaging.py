@@ -79,6 +79,8 @@ def salvage(
         lock = FileLock(folder / files.LOCK)
     try:
         lock.acquire(time.monotonic() + config.save_timeout_s, config.save_timeout_s)
+        if not lock.has_its_name():
+            raise Busy(f"{name!r} was deleted just now; nothing was replaced: look again")
         swapping.finish(folder)
         _check_whose(folder, name)
         _check_alone(folder, name, still)

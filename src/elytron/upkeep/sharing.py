@@ -150,6 +150,12 @@ class Sharing:
             chores.desk.commit(ops.Grant(max(0, kept - chores.beside_bytes)))
             self._budget.settle(folder, kept)
 
+    def recount(self) -> None:
+        """Measure again what the agents have; what was granted to those that are gone is free."""
+        with self._alone(time.monotonic() + self._config.save_timeout_s):
+            self._counted = False
+            self._count()
+
     def close(self) -> None:
         self._budget.close()
 
@@ -279,6 +285,8 @@ class Sharing:
 
 def _size(folder: Path) -> int:
     """What an agent's file, archive and graph take. By their names: nothing is opened."""
-    beside = [folder / "archive", folder / "graph"]
-    inside = [path for place in beside if place.is_dir() for path in place.iterdir()]
+    inside: list[Path] = []
+    for place in (folder / "archive", folder / "graph"):
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            inside += place.iterdir()
     return files.file_size(folder / files.LEDGER) + sum([files.file_size(path) for path in inside])

@@ -92,7 +92,7 @@ def of(call: Call) -> dict[str, Any]:
         doc,
         id=f"{'store_' if call.of_store else ''}{call.verb}",
         tag="store" if call.of_store else "writing" if call.writes else "reading",
-        parameters=[] if call.of_store else [AGENT],
+        parameters=[] if call.of_store and not call.named else [AGENT],
         body={"required": required, "content": {JSON: content}},
         answers=answers | ({MSGPACK: {"schema": {}}} if call.verb == "cypher" else {}),
     )

@@ -53,11 +53,14 @@ def _of_agent(call: Call, store: AsyncStore) -> Answer:
 
 def _of_store(call: Call, store: AsyncStore) -> Answer:
     async def answer(asked: Asked) -> Response:
-        asked.parameters()
+        known = asked.parameters(*(["agent"] if call.named else []))
         names = call.verb == "agents"
-        if not names:
+        named = {}
+        if call.named:
+            named[call.named] = asked.agent(known, writes=call.writes)
+        elif not names:
             asked.check(None, writes=call.writes)
-        arguments = await _arguments(call, asked, packed=False)
+        arguments = await _arguments(call, asked, packed=False) | named
         verb = getattr(store, call.verb)
         if call.long and asked.accepts(requests.NDJSON):
             return StreamingResponse(

@@ -18,13 +18,13 @@ import psycopg
 from psycopg import errors as server_errors
 
 from elytron.config import Config
-from elytron.errors import Corrupt, ElytronError
-from elytron.ledger import carrying, files
+from elytron.errors import Busy, Corrupt, ElytronError
+from elytron.ledger import carrying, deleted, files
 from elytron.ledger.connection import PAGE_BYTES
 from elytron.ledger.embedded import EMBEDDED
 from elytron.ledger.learned import LEARNED
 from elytron.ledger.ops import AllowGraph, IndexWords, MergeWords, NoteUses, Op, Reindex
-from elytron.ledger.postgres import faults, saving, writing
+from elytron.ledger.postgres import faults, removing, saving, writing
 from elytron.ledger.postgres.known import Known
 from elytron.ledger.postgres.link import Link
 from elytron.ledger.postgres.links import Links
@@ -105,13 +105,14 @@ class PostgresLedger:
         deadline = time.monotonic() + timeout_s
         if not self._links.look(create=create, deadline=deadline):
             return False
-        with self._lent(self._links.writers if create else self._links.readers, deadline) as link:
-            found = writing.find(link)
-            if found is None and create:
-                writing.begin(link, name=self.name, languages=self._config.languages)
-                found = writing.find(link)
+        found = self._find(create=create, deadline=deadline)
+        if found is not None and carrying.is_going(found.carried, self.source):
+            self.finish_removing(deadline)
+            found = self._find(create=create, deadline=deadline)
         if found is None:
             return False
+        if carrying.is_going(found.carried, self.source):
+            raise Busy(f"{self.source} is being deleted; nothing was written: retry later")
         if found.name != self.name:
             raise Corrupt(f"{self.source}: its rows are of {found.name!r}; nothing was written")
         if not self._carrying and carrying.is_half_said(found.carried, self.source):
@@ -120,6 +121,31 @@ class PostgresLedger:
         with files.translate_os_errors(self.folder):
             files.make_folders(self.folder)
         return True
+
+    def _find(self, *, create: bool, deadline: float) -> "writing.Begun | None":
+        with self._lent(self._links.writers if create else self._links.readers, deadline) as link:
+            found = writing.find(link)
+            if found is None and create:
+                writing.begin(link, name=self.name, languages=self._config.languages)
+                found = writing.find(link)
+            return found
+
+    def finish_removing(self, deadline: float) -> None:
+        """Delete all rows, and take the files away, if that was begun, see `removing.py`."""
+        store = self.folder.parent.parent
+        try:
+            with self._lent(self._links.writers, deadline) as link:
+                removing.finish(
+                    link,
+                    self.source,
+                    take_away=lambda: deleted.take_away(store, self.name),
+                    deadline=deadline,
+                )
+        except ElytronError as error:
+            raise error.saying(
+                f"{self.source} is being deleted, and not all of it is gone: {error}. Whoever opens"
+                " it goes on with that: delete it again"
+            ) from error
 
     def close(self) -> None:
         """

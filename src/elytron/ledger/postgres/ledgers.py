@@ -12,7 +12,7 @@ from elytron.errors import Busy, Unavailable
 from elytron.ledger import files
 from elytron.ledger.lock import FileLock
 from elytron.ledger.postgres import dispatched as dispatched  # which registers itself
-from elytron.ledger.postgres import faults, migrating
+from elytron.ledger.postgres import faults, migrating, removing
 from elytron.ledger.postgres.dsn import Dsn
 from elytron.ledger.postgres.ledger import Lending, PostgresLedger
 from elytron.ledger.postgres.link import Link
@@ -79,6 +79,16 @@ class PostgresLedgers:
             return []
         with self._lent(deadline) as link:
             return sorted([name for (name,) in link.native("SELECT name FROM names")])
+
+    def remove(self, name: str, *, alone: Callable[[], None], deadline: float) -> bool:
+        if not self._look(create=False, deadline=deadline):
+            return False
+        ledger = self.new(name, uses=Uses.of(self._config.wal_limit_bytes))
+        with self._lent(deadline, self._lending.agent_id(name)) as link:
+            if not removing.begin(link, ledger.source, alone=alone, deadline=deadline):
+                return False
+        ledger.finish_removing(deadline)
+        return True
 
     def make(self) -> None:
         self._look(create=True, deadline=time.monotonic() + self._config.save_timeout_s)
@@ -151,9 +161,9 @@ class PostgresLedgers:
             )
 
     @contextlib.contextmanager
-    def _lent(self, deadline: float) -> Iterator[Link]:
-        """A link that is about no agent; what it meets is raised as ours."""
-        link = self._lending.writers.borrow(None, deadline)
+    def _lent(self, deadline: float, agent: uuid.UUID | None = None) -> Iterator[Link]:
+        """A link that is about an agent, or none; what it meets is raised as ours."""
+        link = self._lending.writers.borrow(agent, deadline)
         try:
             yield link
         except faults.STORAGE_ERRORS as error:

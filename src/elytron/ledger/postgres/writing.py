@@ -32,10 +32,11 @@ UPDATE agents SET version = %(next)s::bigint, messages = %(messages)s::bigint,
         (SELECT max(c.seq) FROM changes c WHERE c.agent_id = %(agent)s::uuid))
 WHERE agent_id = %(agent)s::uuid RETURNING version, messages, bytes, seq
 """
-# What a new agent begins with. Another process may be as far at the same moment.
+# What a new agent begins with. Another process may be as far at the same moment; the first of these
+# locks the row even so, so that nobody deletes the agent between them.
 _BEGIN = (
     "INSERT INTO agents VALUES(%(agent)s::uuid, %(name)s::text, 0, 0, 0, 0)"
-    " ON CONFLICT (agent_id) DO NOTHING",
+    " ON CONFLICT (agent_id) DO UPDATE SET name = excluded.name",
     "INSERT INTO names VALUES(%(agent)s::uuid, %(name)s::text) ON CONFLICT (agent_id) DO NOTHING",
     "INSERT INTO indexed VALUES(%(agent)s::uuid, 0) ON CONFLICT (agent_id) DO NOTHING",
     "INSERT INTO meta SELECT %(agent)s::uuid, name, value FROM (VALUES"
@@ -77,21 +78,20 @@ class LinkWrites(Writes):
             Busy: another process had it until *deadline*.
             Corrupt: the agent's rows are gone.
         """
-        wait_ms = max(_LOCK_GRACE_MS, int(1000 * (deadline - time.monotonic())) - _LOCK_GRACE_MS)
-        self._link.execute("BEGIN")
-        self._link.later("SELECT set_config('lock_timeout', %s, true)", (f"{wait_ms}ms",))
-        self._link.later(_LOCK, {})
+        wait_ms = lock(self._link, deadline)
         self._link.weighed_bytes = 0
         try:
             found = self._link.native(_FIND)
         except server_errors.LockNotAvailable as error:
-            raise Busy(
-                f"another program had {self.source} to itself for {wait_ms / 1000:g} s and nothing"
-                " was written; retry later, or raise `save_timeout_s`"
-            ) from error
-        if not found:
-            raise Corrupt(f"{self.source}: its rows are gone; nothing was written")
-        version, self.messages, size_bytes, seq, graph, indexed, carried = found[0]
+            raise taken(self.source, wait_ms) from error
+        version, self.messages, size_bytes, seq, graph, indexed, carried = (
+            found[0] if found else (0, 0, 0, 0, None, None, None)
+        )
+        if not found or carrying.is_going(carried, self.source):
+            raise Corrupt(
+                f"{self.source}: its rows are gone; nothing was written: close the store and open"
+                " it again, and if the agent was not deleted on purpose, restore it"
+            )
         self.half_done = carrying.is_half_said(carried, self.source)
         self.graph_bytes = int(graph) if str(graph).isdecimal() else 0
         return Known(version, self.messages, size_bytes, seq, self.graph_bytes, indexed or 0)
@@ -120,6 +120,26 @@ class LinkWrites(Writes):
         }
         ((known.version, known.messages, known.bytes, known.seq),) = self._link.native(_NOTE, given)
         known.graph_bytes = self.graph_bytes
+
+
+def lock(db: Link, deadline: float) -> int:
+    """
+    Begin a transaction that has the agent's row to itself, once its next statement is done, and
+    waits for that no longer than until *deadline*; in how many ms that is.
+    """
+    wait_ms = max(_LOCK_GRACE_MS, int(1000 * (deadline - time.monotonic())) - _LOCK_GRACE_MS)
+    db.execute("BEGIN")
+    db.later("SELECT set_config('lock_timeout', %s, true)", (f"{wait_ms}ms",))
+    db.later(_LOCK, {})
+    return wait_ms
+
+
+def taken(source: object, wait_ms: int) -> Busy:
+    """What is said to whoever waited for that in vain."""
+    return Busy(
+        f"another program had {source} to itself for {wait_ms / 1000:g} s and nothing was written;"
+        " retry later, or raise `save_timeout_s`"
+    )
 
 
 def begin(db: Link, *, name: str, languages: Iterable[str]) -> None:

@@ -1,0 +1,165 @@
+"""
+Deleted: what is left of agents that were deleted: their files for a moment, and that it was meant.
+
+The rename of an agent's folder into `deleted/` is the deletion: before it the agent is whole, after
+it there is none, whatever process or version looks. A note follows, then the files are removed; of
+a process that died in between the next one that comes by does the rest.
+
+A note tells a backup that an agent is missing on purpose. It is an empty file, whose name is the
+hash of the agent's name and the time: it takes no bytes, and does not say who that was. The folder
+on its way out has both in its name too, so that there is no moment at which the agent is gone and
+nothing tells of it. Notes are for backups made before their time; as none is made within it or
+before it any more, they need no removing when a name is used afresh.
+"""
+
+import contextlib
+import os
+import re
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from elytron.errors import DiskFull, OutcomeUnknown, Unavailable
+from elytron.ledger import files
+from elytron.ledger.files import sync_folder
+
+FOLDER = "deleted"
+KEPT_MAX = 10_000  # notes, the newest
+_NAME = re.compile(r"(?:[a-z0-9-]{1,40}-)?(?P<hash>[0-9a-f]{20})\.(?P<us>\d{1,17})", re.ASCII)
+_HASH_LENGTH = 20
+_TRIES_MAX = 1000  # to remove a folder that others are removing too
+
+
+class _Left(NamedTuple):
+    """A note, or a folder that is still to be removed."""
+
+    path: Path
+    key: str
+    at_us: int
+    is_note: bool
+
+
+def key_of(name: str) -> str:
+    """What stands for an agent in notes: the hash of its exact name, as in its folder's."""
+    return files.folder_name(name)[-_HASH_LENGTH:]
+
+
+def take_away(store: Path, name: str) -> bool:
+    """
+    Let there be no such agent, durably; False if there is no folder.
+
+    To be called with the lock of the agent's writers in hand. `finish` must follow.
+
+    Raises:
+        OutcomeUnknown: it is gone, and may be there again, whole, after a power loss.
+        Unavailable, DiskFull: nothing was changed.
+    """
+    folder, home = files.agent_folder(store, name), store / FOLDER
+    with files.translate_os_errors(home):
+        files.make_folders(home)
+        at_us = max(time.time_ns() // 1000, times(store).get(key_of(name), 0) + 1)
+        try:
+            folder.replace(home / f"{folder.name}.{at_us}")
+        except FileNotFoundError:
+            return False
+    try:
+        sync_folder(home)
+        sync_folder(folder.parent)
+    except OSError as error:
+        raise OutcomeUnknown(
+            f"the disk failed when {name!r} had just been deleted ({error.strerror}), so it may be"
+            " there again after a power loss: delete it again, and look at the disk"
+        ) from error
+    return True
+
+
+def finish(store: Path) -> None:
+    """
+    Note which agents were deleted, and remove what is left of their files.
+
+    Raises:
+        Unavailable, DiskFull: something could not be removed; the others were.
+    """
+    home, failed = store / FOLDER, None
+    for left in _all(home):
+        if left.is_note:
+            continue
+        try:
+            with files.translate_os_errors(left.path):
+                (home / f"{left.key}.{left.at_us}").touch()
+                sync_folder(home)
+                _remove(left.path)
+                sync_folder(home)
+        except (Unavailable, DiskFull) as error:
+            failed = error
+    _forget_oldest(home)
+    if failed is not None:
+        raise failed
+
+
+def times(store: Path) -> dict[str, int]:
+    """When agents were deleted last, by their keys."""
+    return {left.key: left.at_us for left in sorted(_all(store / FOLDER), key=_age)}
+
+
+def lift(store: Path, name: str) -> None:
+    """Forget that an agent was deleted, since it is brought back as it was."""
+    finish(store)
+    home, key = store / FOLDER, key_of(name)
+    with files.translate_os_errors(home):
+        notes = [left for left in _all(home) if left.key == key and left.is_note]
+        for left in notes:
+            left.path.unlink(missing_ok=True)
+        if notes:
+            sync_folder(home)
+
+
+def size_bytes(folder: Path) -> int:
+    """What all the files in a folder take together."""
+    with files.translate_os_errors(folder):
+        return sum(
+            [
+                files.file_size(os.path.join(place, name))
+                for place, _, names in os.walk(folder)
+                for name in names
+            ]
+        )
+
+
+def _all(home: Path) -> Iterator[_Left]:
+    with files.translate_os_errors(home), contextlib.suppress(FileNotFoundError):
+        with os.scandir(home) as entries:
+            found = [(Path(entry.path), entry.is_file(follow_symlinks=False)) for entry in entries]
+        for path, is_note in found:
+            said = _NAME.fullmatch(path.name)
+            if said is not None:  # else it is not ours
+                yield _Left(path, said["hash"], int(said["us"]), is_note)
+
+
+def _age(left: _Left) -> int:
+    return left.at_us
+
+
+def _forget_oldest(home: Path) -> None:
+    """Keep one note an agent, and the newest of them all."""
+    notes = sorted([left for left in _all(home) if left.is_note], key=_age)
+    newest = {left.key: left for left in notes}
+    kept = sorted(newest.values(), key=_age)[-KEPT_MAX:]
+    with files.translate_os_errors(home):
+        for left in {*notes} - {*kept}:
+            left.path.unlink(missing_ok=True)
+
+
+def _remove(folder: Path) -> None:
+    """Remove a folder, which may be a link to where it is. Others may be at it too."""
+    for _ in range(_TRIES_MAX):
+        with contextlib.suppress(FileNotFoundError):  # another was faster
+            if folder.is_symlink():
+                shutil.rmtree(folder.resolve(), ignore_errors=False)
+                folder.unlink()
+            else:
+                shutil.rmtree(folder)
+        if not os.path.lexists(folder):
+            return
