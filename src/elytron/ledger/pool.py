@@ -3,7 +3,8 @@ Readers: a bounded number of reading connections for one ledger.
 
 Three bounds hold: `max_connections` an agent, `max_readers` in use in the whole store (the
 slots), and one idle connection an agent plus the store's spares, so that a thousand agents do
-not keep a thousand sets of descriptors.
+not keep a thousand sets of descriptors. A spare that was not needed for a minute is closed: else
+all would be open for good after enough busy moments, each with a page cache.
 """
 
 import threading
@@ -17,16 +18,18 @@ from elytron.ledger import bundles
 from elytron.ledger.connection import Deadline
 
 _IDLE_EACH = 1
+SPARE_UNUSED_MAX_S = 60.0
 
 
 class Reader:
     """One connection and its deadline."""
 
-    __slots__ = ("db", "deadline")
+    __slots__ = ("db", "deadline", "used_at_s")
 
     def __init__(self, db: apsw.Connection) -> None:
         self.db = db
         self.deadline = Deadline(db)
+        self.used_at_s = 0.0
 
 
 class Slots:
@@ -42,9 +45,16 @@ class Readers:
     """Lends readers, opening them on demand. Each is for one thread at a time."""
 
     def __init__(
-        self, open_db: Callable[[], apsw.Connection], *, size: int, timeout_s: float, slots: Slots
+        self,
+        open_db: Callable[[], apsw.Connection],
+        *,
+        size: int,
+        timeout_s: float,
+        slots: Slots,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._open_db = open_db
+        self._monotonic = monotonic
         self._size = size
         self._timeout_s = timeout_s
         self._slots = slots
@@ -89,6 +99,8 @@ class Readers:
         """Return a reader; a *broken* one is closed, and so is one too many."""
         bundles.end()
         reader.deadline.at = float("inf")
+        reader.used_at_s = self._monotonic()
+        unused = None
         with self._mutex:
             keep = not (broken or self._closed) and (
                 len(self._idle) - self._spares < _IDLE_EACH
@@ -97,8 +109,14 @@ class Readers:
             if keep:
                 self._idle.append(reader)
                 self._spares = max(self._spares, len(self._idle) - _IDLE_EACH)
+                if self._spares and reader.used_at_s - self._idle[0].used_at_s > SPARE_UNUSED_MAX_S:
+                    unused = self._idle.pop(0)  # the last to be taken, so the longest unused
+                    self._spares -= 1
+                    self._slots.spare.release()
         if not keep:
             reader.db.close()
+        if unused is not None:
+            unused.db.close()
         self._slots.in_use.release()
         self._places.release()
 
