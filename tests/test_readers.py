@@ -9,12 +9,20 @@ import apsw
 from elytron.ledger.pool import SPARE_UNUSED_MAX_S, Readers, Slots
 
 
+class _Connection(apsw.Connection):
+    was_closed = False
+
+    def close(self, force: bool = False) -> None:
+        self.was_closed = True
+        super().close(force)
+
+
 class Opened:
     """Connections to one file, and a clock that is moved by hand."""
 
     def __init__(self, path: Path) -> None:
         self._path = str(path / "a.db")
-        self.connections: list[apsw.Connection] = []
+        self.connections: list[_Connection] = []
         self.now_s = 1000.0
         self.readers = Readers(
             self._open,
@@ -25,19 +33,12 @@ class Opened:
         )
 
     def _open(self) -> apsw.Connection:
-        self.connections.append(apsw.Connection(self._path))
+        self.connections.append(_Connection(self._path))
         return self.connections[-1]
 
     @property
     def open(self) -> int:
-        still = 0
-        for connection in self.connections:
-            try:
-                connection.execute("SELECT 1").fetchall()
-            except apsw.ConnectionClosedError:
-                continue
-            still += 1
-        return still
+        return sum(not connection.was_closed for connection in self.connections)
 
     def read(self, at_once: int) -> None:
         with ExitStack() as lent:
