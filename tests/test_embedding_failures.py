@@ -274,14 +274,16 @@ def test_all_threads_may_hang_and_nothing_is_lost(open_store):
 
 
 def test_the_callers_patience_is_no_failure_of_the_embedder(open_store):
-
     with gate() as stopped:
         bob = opened(open_store, Hashing(fail=stopped))
         save_all(bob)
-        with pytest.raises(Busy):
-            bob.flush(timeout_s=0.05)
-        assert bob.usage().embeddings.failures == 0
+        for _ in range(100):  # on a busy machine its patience may end before anybody is asked
+            with pytest.raises(Busy):
+                bob.flush(timeout_s=0.05)
+            if stopped.reached.is_set():
+                break
         assert stopped.reached.is_set()
+        assert bob.usage().embeddings.failures == 0
     bob.flush()
     assert contents(bob) == set(TEXTS)
 

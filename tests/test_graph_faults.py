@@ -129,6 +129,11 @@ def test_a_worker_struck_at_any_moment_costs_an_answer_at_most(tmp_path, number,
             call = Call(work)
             strike(client, call, number, dice.random() * 0.06)
             outcome = call.outcome()
+            if verb == "apply" and isinstance(outcome, Behind) and outcome.state.set_aside:
+                # Struck in the middle of a record of the engine's log: the copy is made anew.
+                assert "WAL" in outcome.state.set_aside
+                build(client, folder, 10)
+                continue
             if isinstance(outcome, Exception):
                 assert isinstance(outcome, DeadlineExceeded | GraphUnavailable | Behind), outcome
                 failed.append(outcome)

@@ -105,7 +105,7 @@ class Ledger:
             if found is None:
                 return False
             try:
-                self._open(begin=not found)
+                self._open(begin=create and not found)
             except ElytronError as error:
                 if not self._close_if_gone():
                     raise
