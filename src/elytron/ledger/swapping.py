@@ -115,14 +115,16 @@ def _keep_marker(folder: Path, aside: Path, agent: str) -> None:
 
 def aside_folders(folder: Path) -> list[Path]:
     """What was set aside in an agent's folder, the oldest first."""
-    return sorted(path for end in (ASIDE, REPLACED) for path in folder.glob(f"{end}*"))
+    with files.translate_os_errors(folder):
+        return sorted(path for end in (ASIDE, REPLACED) for path in folder.glob(f"{end}*"))
 
 
 def aside_bytes(folder: Path) -> int:
     """What was set aside in an agent's folder, also logs. Looks at each of its files."""
     kept = frames.aside(folder / files.LEDGER)
-    for aside in aside_folders(folder):
-        kept += [path for path in aside.rglob("*") if not path.is_dir()]
+    with files.translate_os_errors(folder):
+        for aside in aside_folders(folder):
+            kept += [path for path in aside.rglob("*") if not path.is_dir()]
     return sum([files.file_size(path) for path in kept])
 
 

@@ -218,7 +218,10 @@ class _Salvage:
         with _image(self._backup, log) as image:
             outline = rescued.outline(image)
             if outline.agent != self._name:
-                raise Corrupt(f"{self._backup} is no backup of {self._name!r}; nothing was changed")
+                raise Corrupt(
+                    f"{self._backup} is no backup of {self._name!r}, or cannot be read; nothing was"
+                    " changed: look at its disk, and restore again"
+                )
             gone = main.outline.deleted.union(*[source.outline.deleted for source in later])
             yield Source(
                 image,
