@@ -28,7 +28,9 @@ _WAIT_MAX_S = 60
 def left(folder: Path) -> list[str]:
     """Folders that are still to be removed."""
     home = folder / deleted.FOLDER
-    return [path.name for path in home.iterdir() if path.is_dir()] if home.is_dir() else []
+    if not home.is_dir():
+        return []
+    return [path.name for path in home.iterdir() if path.is_dir() or path.is_symlink()]
 
 
 def bytes_below(folder: Path, text: bytes) -> bool:
@@ -78,6 +80,24 @@ def test_nothing_is_left_of_it_in_the_stores_folder(folder):
         store.delete("bob")
     assert not bytes_below(folder, b"xylophone")
     assert not any("bob" in path.name for path in folder.rglob("*"))
+    assert left(folder) == []
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_an_agents_folder_that_is_a_link_goes_with_what_it_leads_to(folder, tmp_path, killed):
+    """Also where a process died when that was gone, and the link was not yet."""
+    make(folder, names=["bob"])
+    home, elsewhere = files.agent_folder(folder, "bob"), tmp_path / "elsewhere"
+    shutil.move(home, elsewhere)
+    home.symlink_to(elsewhere)
+    if killed:
+        assert deleted.take_away(folder, "bob")
+        shutil.rmtree(elsewhere)
+        deleted.finish(folder)
+    else:
+        with elytron.open(folder, **QUIET) as store:
+            store.delete("bob")
+    assert not elsewhere.exists()
     assert left(folder) == []
 
 

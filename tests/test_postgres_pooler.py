@@ -26,7 +26,9 @@ WAIT_S = 30.0
 CLIENTS, SAVES = 4, 5
 ANOTHER = "SELECT set_config('app.session', 'of somebody else', false)"
 PGBOUNCER = shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
-bounced = pytest.mark.skipif(PGBOUNCER is None, reason="pgbouncer is not installed")
+bounced = pytest.mark.skipif(
+    PGBOUNCER is None, reason="needs a pgbouncer: apt-get install pgbouncer"
+)
 
 
 @pytest.fixture

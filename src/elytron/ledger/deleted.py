@@ -13,6 +13,7 @@ before it any more, they need no removing when a name is used afresh.
 """
 
 import contextlib
+import errno
 import os
 import re
 import shutil
@@ -116,18 +117,6 @@ def lift(store: Path, name: str) -> None:
             sync_folder(home)
 
 
-def size_bytes(folder: Path) -> int:
-    """What all the files in a folder take together."""
-    with files.translate_os_errors(folder):
-        return sum(
-            [
-                files.file_size(os.path.join(place, name))
-                for place, _, names in os.walk(folder)
-                for name in names
-            ]
-        )
-
-
 def _all(home: Path) -> Iterator[_Left]:
     with files.translate_os_errors(home), contextlib.suppress(FileNotFoundError):
         with os.scandir(home) as entries:
@@ -155,11 +144,11 @@ def _forget_oldest(home: Path) -> None:
 def _remove(folder: Path) -> None:
     """Remove a folder, which may be a link to where it is. Others may be at it too."""
     for _ in range(_TRIES_MAX):
+        is_link = folder.is_symlink()
         with contextlib.suppress(FileNotFoundError):  # another was faster
-            if folder.is_symlink():
-                shutil.rmtree(folder.resolve(), ignore_errors=False)
-                folder.unlink()
-            else:
-                shutil.rmtree(folder)
+            shutil.rmtree(folder.resolve() if is_link else folder)
+        if is_link:
+            folder.unlink(missing_ok=True)
         if not os.path.lexists(folder):
             return
+    raise OSError(errno.ENOTEMPTY, "others write to it", str(folder))

@@ -362,6 +362,23 @@ def file_size(path: Path | str) -> int:
         raise translated(error, path) from error
 
 
+def folder_bytes(folder: Path) -> int:
+    """Bytes of all files in a folder and in those in it; 0 if there is none."""
+
+    def refuse(error: OSError) -> None:
+        if not isinstance(error, FileNotFoundError):  # else it was removed meanwhile
+            raise error
+
+    with translate_os_errors(folder):
+        return sum(
+            [
+                file_size(os.path.join(place, name))
+                for place, _, names in os.walk(folder, onerror=refuse)
+                for name in names
+            ]
+        )
+
+
 def file_id(path: Path | str) -> tuple[int, int] | None:
     """Which file has this name now; None if there is none."""
     try:

@@ -121,11 +121,8 @@ def aside_folders(folder: Path) -> list[Path]:
 
 def aside_bytes(folder: Path) -> int:
     """What was set aside in an agent's folder, also logs. Looks at each of its files."""
-    kept = frames.aside(folder / files.LEDGER)
-    with files.translate_os_errors(folder):
-        for aside in aside_folders(folder):
-            kept += [path for path in aside.rglob("*") if not path.is_dir()]
-    return sum([files.file_size(path) for path in kept])
+    logs = frames.aside(folder / files.LEDGER)
+    return sum(map(files.file_size, logs)) + sum(map(files.folder_bytes, aside_folders(folder)))
 
 
 def unfinished(folder: Path) -> list[Path]:

@@ -53,7 +53,7 @@ def delete(name: str, ledgers: Ledgers, upkeep: Housekeeping, *, timeout_s: floa
                 f"another process moves messages of {name!r} between ledger and archive; nothing"
                 " was deleted: retry later"
             )
-        file_bytes = deleted.size_bytes(folder)
+        file_bytes = files.folder_bytes(folder)
 
     # On a server an agent may have no folder.
     with replacing.only(folder) if folder.is_dir() else contextlib.nullcontext():
