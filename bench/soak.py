@@ -454,6 +454,7 @@ def main() -> int:
     parser.add_argument("--saves-per-s", type=float, default=Plan.saves_per_s)
     parser.add_argument("--recalls-per-s", type=float, default=Plan.recalls_per_s)
     parser.add_argument("--agents", type=int, default=Plan.agents)
+    parser.add_argument("--messages-max", type=int, default=Plan.messages_max)
     parser.add_argument("--window-s", type=float, default=Plan.window_s)
     parser.add_argument("--noise-bytes", type=int, default=Plan.noise_bytes)
     parser.add_argument("--settle-minutes", type=float, default=0)

@@ -134,8 +134,8 @@ def test_after_a_failure_it_is_tried_again_later_and_later(folder, make):
     store = make(cleanup_interval_hours=0.1)  # 6 minutes
     store.tick()
     tries = []
-    store.janitor._look_after = lambda name: (
-        tries.append(store.clock.monotonic()), store.store._upkeep.look_after(name)
+    store.janitor._look_after = lambda name, ahead: (
+        tries.append(store.clock.monotonic()), store.store._upkeep.look_after(name, ahead)
     )  # fmt: skip
     begun = store.clock.monotonic()
     for _ in range(30 * 60):
@@ -290,10 +290,10 @@ def test_an_error_of_the_system_neither_ends_it_nor_is_lost(make, monkeypatch, e
     plain = store.store._upkeep.look_after
     failing = {"anna"}
 
-    def look_after(name: str) -> None:
+    def look_after(name: str, ahead: bool) -> None:
         if name in failing:
             raise error
-        plain(name)
+        plain(name, ahead)
 
     store.janitor._look_after = look_after
     store.tick()
@@ -355,4 +355,41 @@ def test_it_is_told_of_an_agent_once_in_a_while_only(make):
     assert list(store.janitor._near) == ["bob", "eve"]
     store.tick()
     store.store._upkeep.near("bob")
-    assert not store.janitor._near, "five seconds have not passed"
+    assert not store.janitor._near, "a second has not passed"
+    store.clock.pass_s(1)
+    store.store._upkeep.near("bob")
+    assert list(store.janitor._near) == ["bob"]
+
+
+def test_messages_near_their_number_leave_before_a_save_has_to_wait(make, monkeypatch):
+    """A tenth leaves while saves go on: none of them meets the limit and waits for all of it."""
+    store = make(max_messages_per_agent=1000, keep_messages=100, archive_after_days=30)
+
+    def never(*_):
+        raise AssertionError("a save met the limit")
+
+    monkeypatch.setattr(store.store._upkeep, "make_room", never)
+    bob = store.store.agent("one whose writer begins after that")
+    fill(bob, 800)
+    for n in range(1000):
+        bob.save("user", f"Message {800 + n}")
+        if store.janitor._near:
+            store.tick(1)
+    assert bob.usage().archived >= 800
+    assert len(list(bob.messages(archived=True))) == 1800
+
+
+def test_a_round_takes_nothing_from_who_is_below_the_limit(make):
+    store = make(max_messages_per_agent=1000, keep_messages=100, archive_after_days=30)
+    fill(store.bob, 1000)
+    store.janitor._near.clear()
+    assert store.janitor.run()
+    assert store.bob.usage().archived == 0, "nothing more is being saved"
+
+
+def test_room_for_the_next_saves_does_not_outrank_what_is_to_be_kept(make):
+    store = make(max_messages_per_agent=1000, keep_messages=980, archive_after_days=30)
+    fill(store.bob, 1000)
+    store.janitor.near("bob")
+    store.tick()
+    assert store.bob.usage().messages == 980

@@ -12,6 +12,7 @@ from clocks import DAY_S, FakeClock
 from elytron import OverBudget
 from elytron.config_sources import load
 from elytron.store import Store
+from elytron.upkeep.janitor import Janitor
 from ledgers import held
 from limits import check_order, everything, in_threads, watched
 
@@ -28,6 +29,13 @@ def save_one_by_one(bob, session: str, count: int) -> list[str]:
     ]
 
 
+@pytest.fixture
+def nobody_comes_by(monkeypatch):
+    """Without the janitor, who makes room before a save has to."""
+    monkeypatch.setattr(Janitor, "start", lambda _self: None)
+
+
+@pytest.mark.usefixtures("nobody_comes_by")
 @pytest.mark.parametrize(("threads", "each"), [(1, 400), (8, 50), (16, 30)])
 def test_saves_never_hold_more_than_the_limit(folder, open_store, threads, each):
     bob = open_store(max_messages_per_agent=MAX, keep_messages=50).agent("bob")

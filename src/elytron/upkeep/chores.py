@@ -7,11 +7,12 @@ What leaves is decided in `retention.py`; the doing is in `archiving.py`, `recla
 
 import dataclasses
 import logging
+import math
 import time
 from collections.abc import Callable, Sequence
 
 from elytron.archive import Archived, copies
-from elytron.config import RetentionRule
+from elytron.config import Config, RetentionRule
 from elytron.errors import (
     Busy,
     Conflict,
@@ -24,6 +25,7 @@ from elytron.errors import (
 from elytron.ledger import ops, surveys
 from elytron.ledger.learned import ForgetLearned
 from elytron.ledger.room import NoRoom, Room
+from elytron.ledger.schema import UNINDEXED_MAX
 from elytron.reports import Checked, Cleanup, Erased, Reclaimed, Restored
 from elytron.upkeep import archiving, checking, erasing, reclaiming, restoring
 from elytron.upkeep.desk import Desk
@@ -77,12 +79,20 @@ class Chores:
         )
         return self._clean(bounds, dry_run=dry_run, on_progress=on_progress)
 
-    def enforce(self, *, dry_run: bool = False) -> Cleanup:
-        """Bring the agent within all its limits."""
+    def enforce(self, *, dry_run: bool = False, ahead: bool = False) -> Cleanup:
+        """
+        Bring the agent within all its limits.
+
+        Args:
+            ahead: messages are being saved, so there is to be room for the next ones too.
+        """
+        bounds = self._bounds()
+        if ahead:
+            bounds = dataclasses.replace(bounds, new_messages=_messages_ahead(self._config))
         if dry_run:
-            return self._clean(self._bounds(), dry_run=True)
+            return self._clean(bounds, dry_run=True)
         archiving.heal(self.desk)
-        return self._clean(self._bounds(), dry_run=False)
+        return self._clean(bounds, dry_run=False)
 
     def emergency(self, *, dry_run: bool = False) -> Cleanup:
         """Archive the oldest half."""
@@ -417,6 +427,14 @@ class Chores:
                 for rule in self._config.retention_rules
             ]
         )
+
+
+def _messages_ahead(config: Config) -> int:
+    """For how many messages there is to be room before a save finds none."""
+    most = config.max_messages_per_agent
+    # That a limit is near is told once in so many saves.
+    unheard = min(2 * UNINDEXED_MAX, math.ceil((1 - DOWN_TO) * most))
+    return max(0, min(max(math.ceil((1 - NEAR) * most), unheard), most - config.keep_messages))
 
 
 def _graph_step(size_bytes: int) -> int:

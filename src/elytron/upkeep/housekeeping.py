@@ -30,7 +30,7 @@ from elytron.upkeep.sharing import Sharing
 
 _log = logging.getLogger("elytron.upkeep")
 _ARCHIVE = "archive"
-_NEAR_AGAIN_S = 5.0  # how often the janitor is told of one agent at most
+_NEAR_AGAIN_S = 1.0  # how often the janitor is told of one agent at most
 _NEAR_MAX = 10_000  # agents of which it is remembered when that was
 
 
@@ -235,7 +235,7 @@ class Housekeeping:
 
     def near(self, name: str) -> None:
         """Have the janitor look after an agent that is near a limit; not too often."""
-        now_s = time.monotonic()
+        now_s = self.clock.monotonic()
         with self._mutex:
             if now_s - self._told_s.get(name, -_NEAR_AGAIN_S) < _NEAR_AGAIN_S:
                 return
@@ -244,13 +244,16 @@ class Housekeeping:
             self._told_s[name] = now_s
         self.janitor.near(name)
 
-    def look_after(self, name: str) -> None:
-        """Do an agent's chores, and tell the hooks of limits that are near."""
+    def look_after(self, name: str, ahead: bool) -> None:
+        """
+        Do an agent's chores, and tell the hooks of limits that are near. Room is made *ahead* of
+        the saves that go on: else the one that meets the limit waits for all that has to leave.
+        """
         with self.chores(name) as chores:
             if chores is None:
                 return
             if self._config.auto_cleanup:
-                chores.enforce()
+                chores.enforce(ahead=ahead)
                 if self.sharing is not None:
                     self.sharing.shrink(chores)
             limits = self.alarms.look(chores)

@@ -50,13 +50,14 @@ class Janitor:
         *,
         clock: Clock,
         names: Callable[[], list[str]],
-        look_after: Callable[[str], None],
+        look_after: Callable[[str, bool], None],
         sweep: Callable[[], None],
     ) -> None:
         """
         Args:
             names: the agents there are.
-            look_after: does one agent's chores.
+            look_after: does one agent's chores; with True where saves have come near a limit, so
+                that the next ones find room.
             sweep: does what is about no agent that is there.
         """
         self._store = store
@@ -135,7 +136,7 @@ class Janitor:
     def tick(self) -> float:
         """Do what is due now; returns in how many seconds to look again."""
         while not self._signal.stopping and (name := self._next_near()) is not None:
-            self._try(name)
+            self._try(name, ahead=True)
         if not self._periodic:
             return _LOOK_AGAIN_S
         if self._due_in_s() <= 0:
@@ -173,7 +174,7 @@ class Janitor:
         for name in self._names():
             if self._signal.stopping:
                 return
-            failures += not self._try(name)
+            failures += not self._try(name, ahead=False)
         failures += not self._note(self._clock.now_us())
         if failures:
             self._failures += 1
@@ -191,9 +192,9 @@ class Janitor:
             return False
         return True
 
-    def _try(self, name: str) -> bool:
+    def _try(self, name: str, *, ahead: bool) -> bool:
         try:
-            self._look_after(name)
+            self._look_after(name, ahead)
         except ElytronError as error:
             _log.warning("looking after %r failed: %s", name, error)
             self._last_error = f"{name}: {error}"
