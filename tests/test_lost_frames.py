@@ -460,3 +460,43 @@ def test_as_many_frames_are_taken_for_valid_as_sqlite_takes(left: Path, damage: 
         if log.lost(taken) is not None:
             path, size_bytes = str(wal_path(left)), len(damaged)
             assert frames.is_suspicious(path, taken=taken, size_bytes=size_bytes)
+
+
+def copy(source: Path, target: Path) -> None:
+    """
+    Copy what a crash would leave of a store that is open here. By another process: closing a
+    ledger's file drops the locks that this one has on it.
+    """
+    subprocess.run(["cp", "-r", source, target], timeout=60, check=True)
+    for shared in target.rglob("ledger.db-shm"):
+        shared.unlink()
+
+
+def test_a_commit_that_was_cut_short_leaves_nothing_behind_a_shorter_one(
+    folder: Path, tmp_path: Path
+) -> None:
+    """
+    A process is killed when its commit is in the log and does not count yet; another, which was
+    open before, goes on there. What is left of the longer one is no loss to be told of.
+    """
+    with elytron.open(folder, **SMALL) as store:
+        bob = store.agent("bob")
+        bob.save("user", "The first")
+        copy(folder, tmp_path / "killed")
+        before = wal_path(folder).stat().st_size
+        with elytron.open(tmp_path / "killed", **SMALL) as killed:
+            killed.agent("bob").save("user", "Long " * 5000)
+            after = wal_path(tmp_path / "killed").read_bytes()
+        subprocess.run(
+            ["tee", "-a", wal_path(folder)], input=after[before:], timeout=60, check=True,
+            stdout=subprocess.DEVNULL,
+        )  # fmt: skip
+        assert len(after) >= before + 5 * FRAME_BYTES
+        bob.save("user", "The second")
+        copy(folder, tmp_path / "crashed")
+    for left in (folder, tmp_path / "crashed"):
+        with elytron.open(left, **SMALL) as store:
+            bob = store.agent("bob")
+            assert bob.check().ok
+            assert [m.content for m in bob.messages()] == ["The first", "The second"]
+        assert not list(left.rglob("*damaged*"))

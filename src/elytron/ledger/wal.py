@@ -53,17 +53,20 @@ class Wal:
                 lost = frames.read(self._log_path).lost(taken)
                 if lost is None:  # another process was writing it just then
                     return
-                kept = frames.set_aside(self._path, self._log_path, lost)
-                _log.error(
-                    "%s: %s; %s: run `elytron check --repair`",
-                    self._path,
-                    lost,
-                    f"it is kept as {kept.name}" if kept else "it is one too many to be kept",
-                )
+                self._set_aside(lost)
                 self._frames = 0
                 db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
         except (Busy, apsw.BusyError) as error:
             _log.warning("the log of %s is left as it is: %s", self._path, error)
+
+    def _set_aside(self, lost: frames.Lost) -> None:
+        kept = frames.set_aside(self._path, self._log_path, lost)
+        _log.error(
+            "%s: %s; %s: run `elytron check --repair`",
+            self._path,
+            lost,
+            f"it is kept as {kept.name}" if kept else "it is one too many to be kept",
+        )
 
     def _is_suspicious(self, db: apsw.Connection) -> bool:
         size_bytes = files.file_size(self._log_path)
@@ -84,14 +87,31 @@ class Wal:
             Busy: a reader kept it until *deadline*.
         """
         room_bytes = min(_ROOM_FRAMES * FRAME_BYTES, self._limit_bytes // 4) + need_bytes
-        frames = self._frames
-        if need_bytes > self._limit_bytes // 64:
-            # Other processes write too. What we saw after our last commit is good enough for a
-            # small one. (Asking the file system would be dearer: on Linux a `stat` makes the next
-            # write to the file bring its times to the disk, 50 us.)
-            frames, _ = db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_NOOP)
-        if frames > 0 and frames * FRAME_BYTES + room_bytes >= self._limit_bytes:
+        # Other processes write too. (To ask for the file's size would be dearer: on Linux a `stat`
+        # makes the next write to it bring its times to the disk, 50 us.)
+        taken, _ = db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_NOOP)
+        if frames.stands_behind(self._log_path, taken):
+            taken = self._without_remains(db, taken)
+        if taken > 0 and taken * FRAME_BYTES + room_bytes >= self._limit_bytes:
             self.empty(db, deadline)
+
+    def _without_remains(self, db: apsw.Connection, taken: int) -> int:
+        """
+        Empty the log where a process was killed before its commit counted; how many frames it has.
+
+        A shorter commit, written over the first frames of that one, would leave the others behind
+        it, as if they had been lost.
+        """
+        lost = frames.read(self._log_path).lost(taken)
+        if lost is not None:
+            self._set_aside(lost)
+        try:
+            db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+        except apsw.BusyError:
+            _log.info("a commit that was cut short stays in the log of %s: it is read", self._path)
+            return taken
+        self._frames = 0
+        return 0
 
     def empty(self, db: apsw.Connection, deadline: float) -> None:
         """
