@@ -70,6 +70,8 @@ def perform(store: Store, name: str, verb: str, arguments: Mapping[str, Any], da
             return look(agent)
         case "delete_agent":
             return store.delete(name)
+        case "rename_agent":
+            return store.rename(name, **arguments)
         case "submit":
             return agent.submit(**arguments).result(_WAIT_MAX_S)
         case "import_file":

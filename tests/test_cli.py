@@ -448,7 +448,7 @@ def test_the_commands_are_those_of_the_design():
         "demo import migrate save history sessions recall context remember memories relate"
         " unrelate relations concepts concept related path cypher graph usage watch agents export"
         " archive restore pin unpin cleanup emergency reclaim check backup reindex embed reembed"
-        " delete forget clear serve token mcp"
+        " rename delete forget clear serve token mcp"
     )
     assert list(main.commands) == expected.split()
 

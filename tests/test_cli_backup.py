@@ -41,7 +41,7 @@ def test_a_backup_and_a_restore_from_it(held, tmp_path):
 
 def test_documents_for_programs(held, tmp_path):
     made = held("backup", tmp_path / "backup", "--json").document
-    assert made.keys() == {"path", "at", "agents", "failed", "removed", "ok"}
+    assert made.keys() == {"path", "at", "agents", "failed", "removed", "kept", "ok"}
     assert made["ok"] is True
     assert [(one["agent"], one["copied"], one["messages"]) for one in made["agents"]] == [
         ("al", True, 20),

@@ -154,6 +154,11 @@ def replace(place: Path) -> None:
     assert elytron.restore_backup(place / "backup", place / "store", replace=True).ok
 
 
+def rename(place: Path) -> None:
+    with elytron.open(place / "store") as store:
+        store.rename("bob", "Robert")
+
+
 def repair(place: Path) -> None:
     with ledger_path(place / "store").open("r+b") as file:
         file.write(bytes(4096))
@@ -164,7 +169,7 @@ def repair(place: Path) -> None:
 
 @pytest.mark.parametrize(
     "work",
-    [begin, archive, restore, forget, back_up, back_up_anew, bring_back, replace, repair],
+    [begin, archive, restore, forget, back_up, back_up_anew, bring_back, replace, rename, repair],
     ids=lambda work: work.__name__,
 )
 def test_every_name_is_durable_before_anything_relies_on_it(

@@ -236,6 +236,7 @@ verbs = {
     "agent": lambda: store.agent("eve"),
     "agents": store.agents,
     "store usage": store.usage,
+    "rename": lambda: store.rename("bob", "rob"),
     "save": lambda: bob.save(**message),
     "save_many": lambda: bob.save_many([message]),
     "submit": lambda: bob.submit(**message),

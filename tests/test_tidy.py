@@ -27,7 +27,7 @@ LAYERS = (
     ),
     ("ledger", "embed", "graph", "archive"),
     ("write", "recall", "concepts"),
-    ("import_run", "open_agent", "open_agents", "reindex_run", "upkeep"),
+    ("behind", "import_run", "open_agent", "open_agents", "reindex_run", "upkeep"),
     ("verbs", "agent", "store", "remote", "migration"),
     ("aio",),
     ("adapters", "importers", "faces", "__main__"),

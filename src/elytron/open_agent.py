@@ -179,6 +179,7 @@ class OpenAgent:
         self.embedded_otherwise: str | None = None
         self.uses: weakref.WeakSet[Use] = weakref.WeakSet()
         self.ready = False
+        self.outdated = False  # nobody uses it any more: see `Ledger.is_outdated`
         self.admitted = False  # to write: it has its part of the store's budget
 
     def begin_use(self, use: Use) -> None:

@@ -21,14 +21,14 @@ from typing import Any
 
 import apsw
 
+from elytron.behind import WorkBehind
 from elytron.concepts.extraction import Extract
 from elytron.concepts.known import KnownNames
 from elytron.config import Config
 from elytron.embed.calls import Calls
 from elytron.errors import Busy, Closed, ElytronError, Forked
-from elytron.ledger import files
 from elytron.ledger.ledgers import Ledgers
-from elytron.open_agent import Embeddings, OpenAgent, Use, vectors_gate
+from elytron.open_agent import Embeddings, OpenAgent, Use
 from elytron.recall.nearest import Nearest
 from elytron.text import Analyzer
 from elytron.upkeep.background import Background, work_of
@@ -43,7 +43,7 @@ _LOOK_AGAIN_S = 0.1  # a use that was forgotten ends without a word
 _LINKING_RESTS = 3.0  # times as long as it works, while there are saves
 
 
-class OpenAgents:
+class OpenAgents(WorkBehind):
     """Lends open agents. Safe for many threads; useless after `close` or a fork."""
 
     def __init__(
@@ -114,11 +114,25 @@ class OpenAgents:
         self.check_usable()
         with self._changed:
             entry = self._entries.get(name)
-            if entry is None or not entry.ready:
+            if entry is None or not entry.ready or entry.outdated:
                 return None
             entry.begin_use(use)
             self._entries.move_to_end(name)
+        try:
+            outdated = entry.ledger.is_outdated()
+        except BaseException:
+            self.give_back(use)
+            raise
+        if not outdated:
             return entry
+        self.give_back(use)
+        with self._changed:
+            if not entry.outdated:
+                entry.outdated = True
+                self.upkeep.forget(name)
+                _log.warning("%s is not what was opened: it is opened anew", entry.ledger.source)
+        self.note_work(name)  # a repair has dropped its vectors
+        return None
 
     def give_back(self, use: Use) -> None:
         """End a use, whichever agent it is of; harmless if it never began."""
@@ -204,8 +218,13 @@ class OpenAgents:
                     raise awaited.failure.saying(str(awaited.failure))
                 awaited = entry
                 if entry is not None and entry.ready:
-                    entry.begin_use(use)
-                    return entry, None
+                    if not entry.outdated:
+                        entry.begin_use(use)
+                        return entry, None
+                    if not entry.uses:
+                        self._entries[name] = self._new(name)
+                        self._entries[name].begin_use(use)
+                        return self._entries[name], entry
                 if entry is None:
                     victim = self._resting_place()
                     if len(self._entries) < self.ledgers.open_max:
@@ -215,6 +234,11 @@ class OpenAgents:
                 wait_s = deadline - time.monotonic()
                 if wait_s > 0:
                     self._changed.wait(min(wait_s, _LOOK_AGAIN_S))
+                elif entry is not None and entry.outdated:
+                    raise Busy(
+                        f"{name!r} was deleted, renamed or replaced by others, and what was there"
+                        " is still in use here; nothing was written: retry later"
+                    )
                 else:
                     raise Busy(
                         f"all {self.ledgers.open_max} open agents were in use for"
@@ -281,7 +305,7 @@ class OpenAgents:
             timeout_s=config.save_timeout_s,
             run_soon=lambda work: self._run_soon(agent, work),
             make_room=partial(upkeep.make_room, name),
-            on_written=partial(self._written, name),
+            on_written=partial(self.note_work, name),
         )
         known = KnownNames()
         linking = Linking(ledger, writer.call, config=config, analyzer=self._analyzer, known=known)
@@ -297,7 +321,8 @@ class OpenAgents:
         )  # fmt: skip
         return agent
 
-    def _written(self, name: str) -> None:
+    def note_work(self, name: str) -> None:
+        """There may be texts of an agent to be linked or embedded."""
         self.background.note(name)
         if self.embeddings is not None:
             self.embeddings.background.note(name)
@@ -324,78 +349,6 @@ class OpenAgents:
                 return False
             agent.begin_use(use)
         return True
-
-    def work_behind(self, name: str) -> bool | None:
-        """One step of what is done in the background, see `Background`."""
-        with self.use(name, create=False) as agent:
-            if agent is None:
-                return False
-            more = agent.learn(stopping=self.background.stopping)
-            if not more and name in self.upkeep.graphs.asked_lately():
-                self.upkeep.graphs.catch_up(name, agent.ledger)
-            return more
-
-    def embed_behind(self, name: str) -> bool | None:
-        """One step of embedding, see `Background`."""
-        with vectors_gate(files.agent_folder(self.path, name)).passing() as ours:
-            return self._embed_behind(name) if ours else None
-
-    def _embed_behind(self, name: str) -> bool:
-        """While the embedder is asked the agent is not in use: others may need its place."""
-        with self._embedding_of(name) as embedding:
-            begun = False if embedding is None else embedding.begin()
-        if embedding is None or isinstance(begun, bool):
-            return bool(begun)
-        rows = embedding.ask(begun)
-        with self._embedding_of(name) as embedding:  # another, if the agent was put to rest
-            if embedding is not None:
-                embedding.finish(begun, rows)
-        return True
-
-    @contextlib.contextmanager
-    def _embedding_of(self, name: str) -> Iterator[Embedding | None]:
-        """What embeds for an agent, when it is our turn; None if there is nothing to do."""
-        with self.use(name, create=False) as agent:
-            if agent is None or agent.embedded is None or agent.embedded_otherwise is not None:
-                yield None
-                return
-            with agent.embedded.turn:
-                yield agent.embedding
-
-    def link(self, name: str, agent: OpenAgent, *, timeout_s: float | None = None) -> None:
-        """
-        Link what was saved so far, now.
-
-        Raises:
-            Busy: that took longer than *timeout_s*, by default `save_timeout_s`; it goes on in the
-                background.
-        """
-        limit_s = self.config.save_timeout_s if timeout_s is None else timeout_s
-        what = f"linking the messages of {name!r} to concepts"
-        try:
-            agent.linking.to_end(timeout_s=limit_s, what=what)
-        except Busy:
-            self.background.note(name)
-            raise
-
-    def embed(self, name: str, agent: OpenAgent, *, timeout_s: float) -> None:
-        """
-        Make the vectors of what was saved so far, now. Nothing to do without `enable_embeddings`.
-
-        Raises:
-            Busy: that took longer than *timeout_s*; it goes on in the background.
-            EmbedderUnavailable: it failed; it is tried again in the background.
-        """
-        if agent.embedded is None or self.embeddings is None:
-            return
-        what = f"embedding the messages of {name!r}"
-        assert agent.embedding is not None, "what embeds is made with it"
-        try:
-            agent.embedding.ask_if_resting()
-            agent.embedded.to_end(timeout_s=timeout_s, what=what)
-        except ElytronError:
-            self.embeddings.background.note(name)
-            raise
 
     @property
     def open_count(self) -> int:

@@ -353,7 +353,8 @@ class NotBackedUp:
 class BackedUp:
     """
     What a backup did, agent by agent. `removed` were deleted from the store on purpose, and are not
-    in the backup any more.
+    in the backup any more. `kept` are folders in it with copies of agents from before a repair,
+    which may have what that lost: each is a backup by itself, and stays until it is removed.
     """
 
     path: str
@@ -361,6 +362,7 @@ class BackedUp:
     agents: tuple[AgentBackup, ...] = ()
     failed: tuple[NotBackedUp, ...] = ()
     removed: tuple[str, ...] = ()
+    kept: tuple[str, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -402,13 +404,17 @@ class NotRestored:
 
 @dataclass(frozen=True, slots=True)
 class BackupRestored:
-    """What came back from a backup, agent by agent."""
+    """
+    What came back from a backup, agent by agent. `kept` are folders in it with copies of agents
+    from before a repair, each a backup by itself, which may have what that lost.
+    """
 
     path: str
     backup: str
     dry_run: bool
     agents: tuple[AgentRestored, ...] = ()
     failed: tuple[NotRestored, ...] = ()
+    kept: tuple[str, ...] = ()
 
     @property
     def ok(self) -> bool:

@@ -2,6 +2,7 @@
 Store: many agents under one folder, with one queue, one set of readers, and one close.
 """
 
+import contextlib
 import os
 import re
 import sys
@@ -27,7 +28,7 @@ from elytron.open_agents import OpenAgents
 from elytron.records import StoreUsage
 from elytron.reports import Alarm, BackedUp, BackupRestored, Deleted
 from elytron.text import Analyzer
-from elytron.upkeep import backing_up, bringing_back, deleting
+from elytron.upkeep import backing_up, bringing_back, deleting, renaming
 from elytron.upkeep.clock import Clock
 from elytron.upkeep.housekeeping import Housekeeping
 from elytron.write.admission import IdClock
@@ -109,8 +110,8 @@ def restore_backup(
         Unavailable: a place cannot be used, or a newer version made the backup.
         DiskFull: as it says; agents that were done before it are there.
 
-    Other processes, and stores of this one, that have a replaced agent open get `Corrupt` at their
-    next write to it, and have to open the store anew.
+    Other processes, and stores of this one, that have a replaced agent open go on with what is
+    there then; what they have under way is refused with `Busy`.
     """
     loaded = config_sources.load(config, settings, os.environ)
     return bringing_back.bring_back(
@@ -284,9 +285,9 @@ class Store:
         Delete an agent: all that it holds, its archive, its graph, and what repairs and restores
         have set aside of it. Its name may be used afresh at once. A damaged one goes too.
 
-        Saves that are under way in this process end before, and later ones begin a new memory. In
-        other processes, and other stores of this one, that have the agent open, the next use of it
-        is `Corrupt` until they open the store anew: no receipt is for what is gone with it.
+        Saves that are under way in this process end before, and later ones begin a new memory. So
+        it is in other processes, and other stores of this one, that have the agent open; but what
+        they have under way is refused with `Busy`: no receipt is for what is gone with it.
 
         Stopped at any moment, it leaves the agent whole or gone; what files are left of it then the
         next deletion removes, or the next clean-up. The next backup removes it from the backup.
@@ -310,6 +311,46 @@ class Store:
             return deleting.delete(
                 name, self._ledgers, self._upkeep, timeout_s=self.config.save_timeout_s
             )
+
+    def rename(self, old: str, new: str) -> None:
+        """
+        Give an agent another name, under which it has all that it had: messages and memories, what
+        it learned, its vectors, its archive. Its graph is built anew when it is next asked. The old
+        name is free at once, as after `delete`.
+
+        Saves that are under way in this process end before; later ones to *old* begin a new memory.
+        Other processes, and other stores of this one, that have the agent open are refused with
+        `NotFound`, until they open the store anew or the old name has an agent again: no message
+        gets lost between the names.
+
+        Stopped at any moment, it leaves the agent whole under one of both names. The next backup
+        has it under the new one, and then no more under the old one.
+
+        Raises:
+            InvalidArgument: one can be no name, or both are the same.
+            NotFound: there is no agent called *old*.
+            Conflict: there is one called *new*, or what is left of one.
+            Busy: it stayed in use for `save_timeout_s`, or another process moves its messages, or
+                restores it. Nothing was renamed.
+            Corrupt: it is damaged: repair or restore it first.
+            Unavailable, DiskFull, OutcomeUnknown: as they say.
+        """
+        self._agents.check_usable()
+        if files.check_name(old) == files.check_name(new):
+            raise InvalidArgument(f"the agent is called {old!r} already; nothing was renamed")
+        if not self._ledgers.may_hold(old):
+            raise renaming.none_called(old, self._ledgers)
+        with contextlib.ExitStack() as stack:
+            for lend in (self._agents.put_aside, self._upkeep.alone):
+                for name in sorted((old, new)):  # in this order by all: nobody waits in a circle
+                    stack.enter_context(lend(name))
+            renaming.rename(
+                old, new, self._ledgers, self._upkeep, timeout_s=self.config.save_timeout_s
+            )
+        for behind in (self._agents, self._agents.embeddings):
+            if behind is not None:  # what waited to be done for it
+                behind.background.forget(old)
+                behind.background.note(new)
 
     def cleanup(self) -> bool:
         """

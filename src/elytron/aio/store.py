@@ -101,6 +101,10 @@ class AsyncStore:
         """See `Store.delete`."""
         return await self._call(lambda: self._store.delete(name))
 
+    async def rename(self, old: str, new: str) -> None:
+        """See `Store.rename`."""
+        await self._call(lambda: self._store.rename(old, new))
+
     async def cleanup(self) -> bool:
         """See `Store.cleanup`."""
         return await self._call(self._store.cleanup)

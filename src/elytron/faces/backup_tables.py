@@ -39,6 +39,7 @@ def backed_up(report: BackedUp) -> Iterator[RenderableType]:
     gone = [(name_of(name), Text("deleted", "yellow"), "", "", "", "") for name in report.removed]
     yield Columns(heads, [*rows, *gone, *map(_failed, report.failed)])
     yield from _why(report.failed)
+    yield from _kept(report.kept)
     copied = sum(one.copied for one in report.agents)
     written = human_bytes(sum(one.copied_bytes for one in report.agents))
     same = len(report.agents) - copied
@@ -66,6 +67,7 @@ def restored(report: BackupRestored) -> Iterator[RenderableType]:
     yield Columns((*_HEADS, Head("as of", "time")), [*rows, *map(_failed, report.failed)])
     yield from _why(report.failed)
     yield from _aside(report.agents)
+    yield from _kept(report.kept)
 
 
 def _failed(one: NotBackedUp | NotRestored) -> tuple[RenderableType, ...]:
@@ -86,3 +88,10 @@ def _aside(agents: tuple[AgentRestored, ...]) -> Iterator[RenderableType]:
         yield Columns(
             (Head("agent", "name"), Head("former files, for you to delete", "text")), rows
         )
+
+
+def _kept(paths: tuple[str, ...]) -> Iterator[RenderableType]:
+    if paths:
+        head = Head("backups from before a repair: for you to restore from, or to delete", "text")
+        yield ""
+        yield Columns((head,), [(Text(one_line(path)),) for path in paths])

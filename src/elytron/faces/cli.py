@@ -124,6 +124,7 @@ for command in (
     writing.reindex,
     embedding.embed,
     embedding.reembed,
+    writing.rename,
     writing.delete,
     forgetting.forget,
     forgetting.clear,

@@ -166,7 +166,7 @@ def restore(
     JSON: agent, restored, already_held, missing (ids that are not in the archive) and damaged
     (files of the archive that cannot be read, each with why). With --from: path, backup, dry_run,
     agents (each with agent, how, messages, archived, at, aside and salvaged), failed (each with
-    agent and cause) and ok.
+    agent and cause), kept (folders with copies from before a repair) and ok.
     """
     if source is not None:
         if (session, since, until) != (None, None, None):

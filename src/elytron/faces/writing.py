@@ -232,6 +232,27 @@ def reindex(place: Place, agent: str) -> None:
 @click.command()
 @common
 @click.argument("agent")
+@click.argument("name")
+def rename(place: Place, agent: str, name: str) -> None:
+    """Give an agent another name.
+
+    It keeps all that it has, under NAME, which no agent may have; its graph is built anew when it
+    is next asked. Programs that have it open are refused until they open the store anew.
+
+    JSON: agent, the new name, and renamed, the old one.
+    """
+    with place.open() as store:
+        held_agent(store, agent)
+        store.rename(agent, name)
+    if place.as_json:
+        documents.write({"agent": name, "renamed": agent})
+        return
+    say(f"{quoted(agent)} is called {quoted(name)} now")
+
+
+@click.command()
+@common
+@click.argument("agent")
 @click.argument("id", required=False)
 @click.option("--session", metavar="SESSION", help="A whole session instead.")
 @click.option(

@@ -14,7 +14,7 @@ PUT_MAX = 500  # rows in one op
 # What a row may write besides twice its bytes; and for each index, whose entries come in any order.
 ROW_BYTES = 64
 # As the ledger's own record of it has them.
-HALF, WHOLE, GOING = "half", "whole", "going"
+HALF, WHOLE, GOING, RENAMING = "half", "whole", "going", "renaming"
 
 
 class Table(NamedTuple):

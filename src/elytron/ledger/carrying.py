@@ -20,6 +20,7 @@ from elytron.ledger.carried import (
     HALF,
     META,
     PUT_MAX,
+    RENAMING,
     TABLES,
     WHOLE,
     BeginCarrying,
@@ -63,7 +64,8 @@ class Mark:
     Attributes:
         origin: what tells that one from others.
         run: who may write them.
-        state: `half` until all have come, then `whole`; or `going` while all of them are deleted.
+        state: `half` until all have come, then `whole`; or `going` while all of them are deleted,
+            or `renaming` while those of *origin* become those of *run*.
         number, marks: what `now` said when they last had.
     """
 
@@ -111,6 +113,12 @@ def is_going(said: str | None, source: object) -> bool:
     """Whether all that is there is about to be deleted."""
     found = parsed(said, source)
     return found is not None and found.state == GOING
+
+
+def is_leaving(said: str | None, source: object) -> bool:
+    """The same, or it is about to be another agent's."""
+    found = parsed(said, source)
+    return found is not None and found.state in (GOING, RENAMING)
 
 
 def half_done(source: object) -> Unavailable:

@@ -10,6 +10,9 @@ hash of the agent's name and the time: it takes no bytes, and does not say who t
 on its way out has both in its name too, so that there is no moment at which the agent is gone and
 nothing tells of it. Notes are for backups made before their time; as none is made within it or
 before it any more, they need no removing when a name is used afresh.
+
+An agent that was renamed is missing under its old name on purpose, too. Its note has the hash of
+the new name as well, since a backup keeps what it has of the one until it has the other.
 """
 
 import contextlib
@@ -28,7 +31,10 @@ from elytron.ledger.files import sync_folder
 
 FOLDER = "deleted"
 KEPT_MAX = 10_000  # notes, the newest
-_NAME = re.compile(r"(?:[a-z0-9-]{1,40}-)?(?P<hash>[0-9a-f]{20})\.(?P<us>\d{1,17})", re.ASCII)
+_NAME = re.compile(
+    r"(?:[a-z0-9-]{1,40}-)?(?P<hash>[0-9a-f]{20})\.(?P<us>\d{1,17})(?:\.(?P<heir>[0-9a-f]{20}))?",
+    re.ASCII,
+)
 _HASH_LENGTH = 20
 _TRIES_MAX = 1000  # to remove a folder that others are removing too
 
@@ -40,11 +46,24 @@ class _Left(NamedTuple):
     key: str
     at_us: int
     is_note: bool
+    heir: str | None  # the key of what it was renamed to
+
+
+class Gone(NamedTuple):
+    """When an agent was deleted or renamed, and the key of who has all that it had, if anybody."""
+
+    at_us: int
+    heir: str | None
 
 
 def key_of(name: str) -> str:
     """What stands for an agent in notes: the hash of its exact name, as in its folder's."""
-    return files.folder_name(name)[-_HASH_LENGTH:]
+    return key_in(files.folder_name(name))
+
+
+def key_in(folder_name: str) -> str:
+    """The same of the name of an agent's folder."""
+    return folder_name[-_HASH_LENGTH:]
 
 
 def take_away(store: Path, name: str) -> bool:
@@ -60,7 +79,7 @@ def take_away(store: Path, name: str) -> bool:
     folder, home = files.agent_folder(store, name), store / FOLDER
     with files.translate_os_errors(home):
         files.make_folders(home)
-        at_us = max(time.time_ns() // 1000, times(store).get(key_of(name), 0) + 1)
+        at_us = _now_us(store, name)
         try:
             folder.replace(home / f"{folder.name}.{at_us}")
         except FileNotFoundError:
@@ -105,6 +124,32 @@ def times(store: Path) -> dict[str, int]:
     return {left.key: left.at_us for left in sorted(_all(store / FOLDER), key=_age)}
 
 
+def gone(store: Path) -> dict[str, Gone]:
+    """Which agents are not what they were any more, by their keys; none that has its name again."""
+    last = {left.key: left for left in sorted(_all(store / FOLDER), key=_age)}
+    found = {}
+    for key, left in last.items():
+        end = left
+        while end.heir is not None and end.heir in last and last[end.heir].at_us > end.at_us:
+            end = last[end.heir]
+        if end.heir != key:
+            found[key] = Gone(left.at_us, end.heir)
+    return found
+
+
+def note_renamed(store: Path, old: str, new: str) -> None:
+    """Note, durably, that the agent which was *old* is called *new* now. Raises `OSError`."""
+    home = store / FOLDER
+    files.make_folders(home)
+    (home / f"{key_of(old)}.{_now_us(store, old)}.{key_of(new)}").touch()
+    sync_folder(home)
+
+
+def _now_us(store: Path, name: str) -> int:
+    """A time that is later than all notes of an agent, whatever the clock says."""
+    return max(time.time_ns() // 1000, times(store).get(key_of(name), 0) + 1)
+
+
 def lift(store: Path, name: str) -> None:
     """Forget that an agent was deleted, since it is brought back as it was."""
     finish(store)
@@ -124,7 +169,7 @@ def _all(home: Path) -> Iterator[_Left]:
         for path, is_note in found:
             said = _NAME.fullmatch(path.name)
             if said is not None:  # else it is not ours
-                yield _Left(path, said["hash"], int(said["us"]), is_note)
+                yield _Left(path, said["hash"], int(said["us"]), is_note, said["heir"])
 
 
 def _age(left: _Left) -> int:

@@ -29,6 +29,7 @@ NAME_MAX = 1000  # characters of an agent's name
 LEDGER = "ledger.db"
 LOCK = "ledger.lock"
 MARKER = "ledger.json"
+RENAMING = "renaming.json"  # that the agent gets another name, see `renamed.py`
 BACKUP = "elytron-backup.json"  # says that a folder is a backup, and no store
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT)  # errors of a full disk
 _STORE_MARKER = "elytron.json"
@@ -188,9 +189,23 @@ def read_marker(folder: Path) -> str | None:
     """
     The exact name of the agent in *folder*, or None if no ledger was ever completed there.
 
+    One whose renaming was cut short has the name that its folder has.
+
     Raises:
         Corrupt: there is a marker, but it cannot be understood.
     """
+    name = marked(folder)
+    if name is None or folder_name(name) == folder.name:
+        return name
+    note = read_json(folder / RENAMING) or {}
+    called = note.get("to")
+    if note.get("from") == name and isinstance(called, str) and folder_name(called) == folder.name:
+        return called
+    return marked(folder)  # it may have ended just between the two
+
+
+def marked(folder: Path) -> str | None:
+    """What the marker itself says, see `read_marker`."""
     marker = read_json(folder / MARKER)
     if marker is None:
         return None

@@ -1,13 +1,14 @@
 """Folder: a store's ledgers as SQLite files, each in a folder of its agent."""
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from elytron.config import Config
-from elytron.ledger import deleted, files
+from elytron.errors import ElytronError
+from elytron.ledger import deleted, files, renamed, swapping
 from elytron.ledger.lock import FileLock
-from elytron.ledger.opening import name_within
+from elytron.ledger.opening import LedgerFile, name_within
 from elytron.ledger.pool import Slots
 from elytron.ledger.sqlite import Ledger
 from elytron.ledger.uses import Uses
@@ -56,19 +57,39 @@ class FolderLedgers:
         return files.agent_names(self.folder, name_within)
 
     def remove(self, name: str, *, alone: Callable[[], None], deadline: float) -> bool:
+        with self._locked(name, deadline) as is_there:
+            if not is_there:
+                return False
+            alone()
+            return deleted.take_away(self.folder, name)
+
+    def rename(self, old: str, new: str, *, alone: Callable[[], None], deadline: float) -> bool:
+        with self._locked(old, deadline) as is_there:
+            if not is_there:
+                return False
+            alone()
+            swapping.finish(files.agent_folder(self.folder, old))  # which has the name in it
+            renamed.move(self.folder, old, new)
+            try:
+                LedgerFile(self.folder, new, self._config, vfs=self._vfs).finish_renaming()
+            except ElytronError as error:
+                raise renamed.is_done(error, old, new) from error
+            return True
+
+    @contextlib.contextmanager
+    def _locked(self, name: str, deadline: float) -> Iterator[bool]:
+        """Nobody else writes to an agent for the length of the block; whether it is there."""
         folder = files.agent_folder(self.folder, name)
         try:
             lock = FileLock(folder / files.LOCK)
         except FileNotFoundError:
-            return False
+            yield False
+            return
         except OSError as error:
             raise files.translated(error, folder) from error
         with contextlib.closing(lock):
             lock.acquire(deadline, self._config.save_timeout_s)
-            if not lock.has_its_name():  # another was faster
-                return False
-            alone()
-            return deleted.take_away(self.folder, name)
+            yield lock.has_its_name()  # if not, another was faster
 
     def make(self) -> None:
         files.make_store(self.folder)

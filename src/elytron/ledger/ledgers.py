@@ -41,6 +41,12 @@ class Ledger(Protocol):
     def close(self) -> None:
         """Give everything back."""
 
+    def is_outdated(self) -> bool:
+        """
+        Whether the agent was deleted, renamed or replaced by others, as far as is known here: then
+        it is to be closed, and what there is now to be opened.
+        """
+
     def commit(self, ops: Sequence[Op], deadline: float) -> list[Any]:
         """
         Apply ops in one durable transaction; for each its result, or the `ElytronError` that it
@@ -106,6 +112,17 @@ class Ledgers(Protocol):
 
         Args:
             alone: called once nobody else writes to it; what it raises stops this.
+        """
+
+    def rename(self, old: str, new: str, *, alone: Callable[[], None], deadline: float) -> bool:
+        """
+        Let an agent be called *new*, with all that it has; False if there was none called *old*.
+
+        Args:
+            alone: called once nobody else writes to it; what it raises stops this.
+
+        Raises:
+            Conflict: there is something called *new*; nothing was changed.
         """
 
     def make(self) -> None:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, Protocol
 
 from elytron.errors import Conflict
 from elytron.ledger import rows, space, words
+from elytron.ledger.beginning import note_repair
 from elytron.ledger.carried import CARRIED
 from elytron.ledger.carrying import Carrying
 from elytron.ledger.database import Database
@@ -325,6 +326,7 @@ class Moves:
     def _expel(self, op: Expel) -> bool:
         if not self._is_damaged(op):  # since it was found to be
             return False
+        note_repair(self._db)
         key, add = op.key, self._writes.add_change
         newest = self._db.execute("SELECT ifnull(max(key), 0) FROM messages").get
         if op.table == "concepts":
@@ -359,6 +361,7 @@ class Moves:
         if held is not None and not self._is_damaged(op):
             return str(held)
         name = held if isinstance(held, str) else op.name
+        note_repair(self._db)
         row: tuple[Any, ...] = (op.key, name, op.created_us)
         if op.table == "users":
             row = (op.key, name, " ".join(folded_words(name)), op.created_us)
@@ -377,6 +380,7 @@ class Moves:
         # No message with that key is held, unless others went on above it just now.
         if not self._db.execute("SELECT 1 FROM messages WHERE key >= ?", (number,)).get:
             self._writes.add_changes(DELETE, MESSAGE, [number], above=number)
+            note_repair(self._db)
 
     def _reset_words(self) -> None:
         words.reset(self._db)

@@ -7,6 +7,7 @@ missing, empty or another's is an error, never a reason to begin anew.
 
 import logging
 import time
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Protocol
@@ -14,8 +15,8 @@ from typing import Protocol
 import apsw
 
 from elytron.config import Config
-from elytron.errors import Busy, Corrupt, Unavailable
-from elytron.ledger import carrying, files, pages, schema, swapping
+from elytron.errors import Busy, Corrupt, ElytronError, NotFound, Unavailable
+from elytron.ledger import carrying, deleted, files, pages, renamed, schema, swapping
 from elytron.ledger.beginning import identity, set_up
 from elytron.ledger.connection import PAGE_BYTES, STORAGE_ERRORS, connect, translate
 from elytron.ledger.lock import FileLock
@@ -36,6 +37,7 @@ class LedgerFile:
     def __init__(
         self, store: Path, name: str, config: Config, *, vfs: str | None, carrying: bool = False
     ) -> None:
+        self._store = store
         self.folder = files.agent_folder(store, name)
         self.path = self.folder / files.LEDGER
         self.name = name
@@ -44,7 +46,9 @@ class LedgerFile:
         self._vfs = vfs
         self._carrying = carrying
         self._path_text = str(self.path)  # for what is asked at each commit
+        self.is_elsewhere: Callable[[], bool] = lambda: False  # the folder is another by now
         self._opened: tuple[int, int] | None = None  # which file it was
+        self._opened_us = 0
 
     def find(self, *, create: bool) -> bool | None:
         """
@@ -55,6 +59,7 @@ class LedgerFile:
         """
         self._opened = None
         self._finish_swap()
+        self._finish_renaming()
         marked = files.read_marker(self.folder)
         if marked is None and not create and not self._lost_its_marker():
             return None
@@ -85,6 +90,27 @@ class LedgerFile:
             swapping.finish(self.folder)
         finally:
             lock.close()
+
+    def _finish_renaming(self) -> None:
+        """Bring a renaming to its end that was cut short, or wait for the one that is at it."""
+        if not renamed.pending(self.folder):
+            return
+        timeout_s = self._config.save_timeout_s
+        with files.translate_os_errors(self.folder):
+            try:
+                lock = FileLock(self.folder / files.LOCK)
+            except FileNotFoundError:  # it has got its other name just now
+                return
+        try:
+            lock.acquire(time.monotonic() + timeout_s, timeout_s)
+            if lock.has_its_name():
+                self.finish_renaming()
+        finally:
+            lock.close()
+
+    def finish_renaming(self) -> None:
+        """The same, with the lock of the ledger's writers in hand. See `renamed.py`."""
+        renamed.finish(self.folder, lambda: self.connect(create=False))
 
     def _lost_its_marker(self) -> bool:
         """Whether a whole ledger of this agent lies here, though no marker says so."""
@@ -129,12 +155,12 @@ class LedgerFile:
         if self._opened is not None:  # after an error: the readers still have that file
             self.check_same()
         for _ in range(_TRIES):
-            before = files.file_id(self._path_text)
+            before, now_us = files.file_id(self._path_text), time.time_ns() // 1000
             self._finish_swap()
             db = self._connect_writer(locked)
             # In between a repair may have put another file there: then the log is not this one's.
             if files.file_id(self._path_text) == before and not swapping.pending(self.folder):
-                self._opened = before
+                self._opened, self._opened_us = before, now_us
                 return db
             db.close()
         raise Busy(f"{self.path} is being replaced by a repair; nothing was written: retry later")
@@ -142,18 +168,62 @@ class LedgerFile:
     def check_same(self) -> None:
         """
         Raises:
-            Corrupt: the file that was opened has lost its name. What is written into it would be
-                gone with the last close.
+            Busy, Corrupt: the file that was opened has lost its name, see `gone`. What is written
+                into it would be gone with the last close.
         """
         if files.file_id(self._path_text) != self._opened:
             raise self.gone()
 
-    def gone(self) -> Corrupt:
+    def is_outdated(self) -> bool:
+        """Whether the file that was opened has lost its name, and what there is may be opened."""
+        opened = self._opened
+        if opened is None or files.file_id(self._path_text) == opened:
+            return False
+        if self._is_followed():
+            return True
+        gone = self._left()
+        return gone is not None and gone.heir is None
+
+    def _is_followed(self) -> bool:
+        """
+        Whether there is an agent: one that was begun since, or the same with another file, by a
+        repair or a restore: those set the former aside, with its log. Beside a file that others
+        copied here would lie the log of the former.
+        """
+        with files.translate_os_errors(self.folder):
+            if not (self.folder / files.MARKER).exists():
+                return False
+        if self.is_elsewhere():
+            return True
+        aside = [folder / files.LEDGER for folder in swapping.aside_folders(self.folder)]
+        return self._opened in map(files.file_id, aside)
+
+    def _left(self) -> deleted.Gone | None:
+        """
+        That the agent was deleted or renamed; None if nothing says so. Then a disk may have been
+        taken away, and a save would begin an empty memory.
+        """
+        gone = deleted.gone(self._store).get(deleted.key_of(self.name))
+        return gone if gone is not None and gone.at_us >= self._opened_us else None
+
+    def gone(self) -> ElytronError:
         """What is said to whoever has a file open that has lost its name."""
-        return Corrupt(
-            f"{self.path} was removed or replaced while it was open; nothing was written:"
-            " close the store and open it again, and if the file is gone and was not deleted on"
-            " purpose, restore it"
+        is_followed, gone = self._is_followed(), self._left()
+        is_known = is_followed or gone is not None
+        if not is_known and not renamed.is_under_way(self._store, self.name):
+            return Corrupt(
+                f"{self.path} was removed or replaced while it was open, and nothing says that"
+                f" {self.name!r} was deleted, renamed or repaired; nothing was written: look at the"
+                " disk, close the store and open it again, and if the file is gone restore it"
+            )
+        if is_followed or (gone and gone.heir is None):
+            return Busy(
+                f"{self.path} was deleted or replaced just now; nothing was written: retry, which"
+                " opens what is there"
+            )
+        return NotFound(
+            f"{self.name!r} was renamed while it was open; nothing was written: use its new name,"
+            " or open the store anew to begin another memory under this one"
         )
 
     def _connect_writer(self, locked: Locked) -> apsw.Connection:

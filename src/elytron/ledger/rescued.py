@@ -154,7 +154,7 @@ def _note_change(found: Outline, record: Record) -> bool:
             found.last = max(found.last, seq)
             if ordinal < found.ordinal:
                 found.ordinal, found.first = ordinal, 0 if ordinal == 1 else seq
-            if op == DELETE:
+            if op == DELETE and key != seq:  # else a repair notes that its list begins there
                 found.deleted.add(key)
             elif op == EDIT:
                 found.edited.add(key)

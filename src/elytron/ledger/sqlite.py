@@ -16,7 +16,7 @@ import apsw
 
 from elytron.config import Config
 from elytron.errors import Busy, DiskFull, ElytronError, Unavailable
-from elytron.ledger import files, words
+from elytron.ledger import files, renamed, words
 from elytron.ledger.connection import PAGE_BYTES, STORAGE_ERRORS, translate
 from elytron.ledger.lock import WritersLock
 from elytron.ledger.opening import LedgerFile, Locked
@@ -65,6 +65,7 @@ class Ledger:
         self.path = self._file.path
         self._wal_path = f"{self.path}-wal"
         self.name = name
+        self.is_outdated = self._file.is_outdated
         self._config = config
         self._wal = Wal(self.path, limit_bytes=config.wal_limit_bytes)
         self._room = Room(name, config, upkeep=upkeep)
@@ -78,6 +79,7 @@ class Ledger:
         self._lock = WritersLock(
             self.folder / files.LOCK, timeout_s=config.save_timeout_s, gone=self._file.gone
         )
+        self._file.is_elsewhere = self._lock.is_gone
         self._locked = self._lock.held
         self._readers = Readers(
             self._file.connect_reader,
@@ -109,13 +111,13 @@ class Ledger:
             except ElytronError as error:
                 if not self._close_if_gone():
                     raise
-                _log.info("%s was deleted while it was opened: %s", self.folder, error)
+                _log.info("%s was taken away while it was opened: %s", self.folder, error)
             except BaseException:
                 self.close()
                 raise
             else:
                 return True
-        raise Busy(f"{self.folder} is deleted again and again; nothing was written: retry later")
+        raise Busy(f"{self.folder} is taken away again and again; nothing was written: retry later")
 
     def _open(self, *, begin: bool) -> None:
         with files.translate_os_errors(self.folder):
@@ -126,10 +128,10 @@ class Ledger:
         self._lock.check_here()
 
     def _close_if_gone(self) -> bool:
-        """Give everything back; whether the agent was deleted while it was opened."""
+        """Give everything back; whether the agent was deleted, or renamed, while it was opened."""
         try:
             with files.translate_os_errors(self.folder):
-                return self._lock.is_gone()
+                return self._lock.is_gone() or renamed.pending(self.folder)
         finally:
             self.close()
 

@@ -34,7 +34,8 @@ class Call:
     One verb. `writes`: it needs a token that may write. `repeats`: doing it twice leaves the same
     as doing it once, and the answer is the same or says so, so that it may be asked again when its
     answer was lost. `long`: it may take more than some seconds, and then tells how far it is.
-    `named`: which argument of a verb of the store is an agent's name, which the address has.
+    `named`: which argument of a verb of the store is an agent's name, which the address has;
+    `beside`: which other one is one too, so that a token has to be for both.
     """
 
     verb: str
@@ -43,6 +44,7 @@ class Call:
     long: bool = False
     of_store: bool = False
     named: str | None = None
+    beside: str | None = None
 
     @property
     def path(self) -> str:
@@ -96,6 +98,15 @@ STORE_CALLS = {
         Call("agents", of_store=True),
         Call("usage", of_store=True),
         Call("delete", writes=True, repeats=False, long=True, of_store=True, named="name"),
+        Call(
+            "rename",
+            writes=True,
+            repeats=False,
+            long=True,
+            of_store=True,
+            named="old",
+            beside="new",
+        ),
         Call("cleanup", writes=True, long=True, of_store=True),
     )
 }

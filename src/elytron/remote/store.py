@@ -68,6 +68,12 @@ class RemoteStore(Store):
         report: Deleted = perform(self._connection, STORE_CALLS["delete"], {}, agent=name)
         return report
 
+    def rename(self, old: str, new: str) -> None:
+        """See `Store.rename`. What was submitted to it on this side is sent before."""
+        files.check_name(old)
+        self._submitted.wait(old, None)
+        perform(self._connection, STORE_CALLS["rename"], {"new": files.check_name(new)}, agent=old)
+
     def cleanup(self) -> bool:
         """See `Store.cleanup`."""
         done: bool = perform(self._connection, STORE_CALLS["cleanup"], {})

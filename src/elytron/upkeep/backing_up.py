@@ -7,22 +7,24 @@ was verified, of the same ledger, and no older.
 """
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 from elytron.archive import Archive, Manifest
-from elytron.errors import Closed, Corrupt, DiskFull, ElytronError, Forked, NotFound
+from elytron.errors import Busy, Closed, Corrupt, DiskFull, ElytronError, Forked, NotFound
 from elytron.ledger import deleted, files, surveys
 from elytron.reports import AgentBackup, BackedUp, NotBackedUp
-from elytron.upkeep import copying, stamps
+from elytron.upkeep import copying, kept, stamps
 from elytron.upkeep.backup_files import BackupFiles, Copy
 from elytron.upkeep.housekeeping import Housekeeping
 
 _log = logging.getLogger("elytron.backup")
 # After these the others would fail too.
 _ENDING = (DiskFull, Closed, Forked)
+
+_STAYED = deleted.Gone(0, None)
 
 Progress = Callable[[int, int], None]
 
@@ -49,16 +51,21 @@ def back_up(
     backup.begin(store)
     with backup.locked(writing=True):
         copies = backup.copies()
-        names = _names(store, held, wanted, copies)
-        gone = deleted.times(store)
+        gone = deleted.gone(store)
+        kept.remove_deleted(backup, gone)
+        names = _in_order(_names(store, held, wanted, copies), held, gone)
+        there = {deleted.key_of(name) for name in {*names} & {*held}}
         removed: list[str] = []
         done: list[AgentBackup] = []
         failed: list[NotBackedUp] = []
         for number, name in enumerate(names):
             if on_progress is not None:
                 on_progress(number, len(names))
+            key = deleted.key_of(name)
+            if key not in there and key not in gone:  # opening the others ended its renaming?
+                gone = deleted.gone(store)
             try:
-                one = _one(store, backup, upkeep, name, gone.get(deleted.key_of(name), 0))
+                one = _one(store, backup, upkeep, name, gone.get(key, _STAYED), there)
                 if one is None:
                     removed.append(name)
                 else:
@@ -68,11 +75,13 @@ def back_up(
             except ElytronError as error:
                 _log.info("%r was not backed up: %s", name, error)
                 failed.append(NotBackedUp(name, error))
+                there.discard(key)
         at = datetime.now(UTC)
         backup.finish(at.isoformat(), failed=[one.agent for one in failed])
+        beside = tuple(map(str, kept.paths(backup)))
         if on_progress is not None:
             on_progress(len(names), len(names))
-    return BackedUp(str(to), at, tuple(done), tuple(failed), tuple(removed))
+    return BackedUp(str(to), at, tuple(done), tuple(failed), tuple(removed), beside)
 
 
 def _names(
@@ -96,18 +105,46 @@ def _names(
     return list(dict.fromkeys(wanted))
 
 
+def _in_order(names: list[str], held: Sequence[str], gone: dict[str, deleted.Gone]) -> list[str]:
+    """Last come those whose copy is of one that is called otherwise now, or is not there."""
+
+    there = frozenset(held)
+
+    def is_late(name: str) -> bool:
+        return name not in there or gone.get(deleted.key_of(name), _STAYED).heir is not None
+
+    return sorted(names, key=is_late)
+
+
+def _alone(name: str, store: Path) -> Corrupt:
+    return Corrupt(
+        f"what was called {name!r} was renamed, and the agent that it is now was not backed up"
+        f" with it; its last backup stays: back up all agents of {store}, or restore this one if"
+        " the other is lost"
+    )
+
+
 def _one(
-    store: Path, backup: BackupFiles, upkeep: Housekeeping, name: str, gone_us: int
+    store: Path,
+    backup: BackupFiles,
+    upkeep: Housekeeping,
+    name: str,
+    gone: deleted.Gone,
+    there: Collection[str],
 ) -> AgentBackup | None:
     """
     Back one agent up; None if it is there no more, and its copy is removed.
 
     Args:
-        gone_us: when an agent of this name was deleted last. A copy from before is of that one, and
-            what is in the store now has nothing to do with it.
+        gone: when an agent of this name was deleted or renamed last. A copy from before is of that
+            one, and what is in the store now has nothing to do with it.
+        there: keys of agents that are in the store, and in the backup once this one has ended.
     """
+    gone_us = gone.at_us
     former = _former(backup, name)
     is_gone = former is not None and former.at_us <= gone_us
+    if is_gone and gone.heir is not None and gone.heir not in there:
+        raise _alone(name, store)
     folder = files.agent_folder(store, name)
     if former is not None and not is_gone and former.settled and backup.has(former):
         stamp = stamps.take(folder, upkeep.archive_of(name).folder)
@@ -117,6 +154,8 @@ def _one(
             return _report(former, copied_bytes=0)
     with upkeep.chores(name) as chores:
         if chores is None and is_gone and not files.may_hold_ledger(folder):
+            if former is not None and gone.heir is not None:
+                _let_go_renamed(former, gone.heir, backup, upkeep)
             backup.drop(name)
             return None
         if chores is None:
@@ -125,23 +164,38 @@ def _one(
                 f" last backup stays: restore it, or remove {backup.folder(name)} if it is of no"
                 " use"
             )
+        if former is not None and not is_gone and former.archived:
+            _check_archive(name, former, upkeep.archive_of(name))
         files.check_outside(backup.folder(name), store)  # by a link, too
         backup.prepare(name, former)
         copy = copying.copy(chores.desk, backup)
         try:
             chores.desk.read(surveys.granted_bytes)
-        except Corrupt:  # it was deleted meanwhile, and what was copied is of no use
+        except (Busy, Corrupt):  # it is another by now, and what was copied is of no use
             backup.remove(copy)
             raise
     copy = replace(copy, at_us=max(copy.at_us, gone_us + 1))  # whatever the clock says
     with files.translate_os_errors(backup.path):
         if former is not None and not is_gone:
-            _check_successor(copy, former, backup, upkeep.archive_of(name))
+            _let_go(copy, former, backup, upkeep.archive_of(name))
         before = _segments(backup, former)
         backup.commit(copy)
     new = [entry for entry in backup.entries(copy).entries if entry.name not in before.names]
     copied_bytes = copy.ledger.bytes + sum(entry.bytes for entry in new)
     return _report(copy, copied_bytes=copied_bytes)
+
+
+def _check_archive(name: str, former: Copy, archive: Archive) -> None:
+    """
+    Raises:
+        Corrupt: all of the archive is gone, even what says of which segments it is.
+    """
+    if copying.is_missing(archive):
+        raise Corrupt(
+            f"the archive of {name!r} is gone: {archive.folder} is empty, and its last backup has"
+            f" {former.archived} archived messages; that stays: `elytron restore --from` it brings"
+            " them back"
+        )
 
 
 def _former(backup: BackupFiles, name: str) -> Copy | None:
@@ -159,11 +213,60 @@ def _segments(backup: BackupFiles, former: Copy | None) -> Manifest:
     return backup.entries(former)
 
 
-def _check_successor(copy: Copy, former: Copy, backup: BackupFiles, archive: Archive) -> None:
+def _let_go(copy: Copy, former: Copy, backup: BackupFiles, archive: Archive) -> None:
     """
+    See that nothing is lost when the former copy goes. It is kept beside if something is that a
+    repair has told of.
+
     Raises:
         Corrupt: the new copy is of an older state than the former, or of another ledger; but for
             one that was made anew of the former's and has all of its messages.
+        OverBudget: too many are kept already.
+    """
+    try:
+        if backup.has(former) and _is_repaired(copy, former, backup):
+            if _lacks(copy, former, backup, archive):
+                kept.keep(backup, former)
+        else:
+            _check_successor(copy, former, backup, archive)
+    except ElytronError:
+        backup.remove(copy)
+        raise
+
+
+def _let_go_renamed(former: Copy, heir: str, backup: BackupFiles, upkeep: Housekeeping) -> None:
+    """The same of a copy whose agent has another name now, and was backed up under that."""
+    for copy in backup.copies().values():
+        if isinstance(copy, Copy) and deleted.key_of(copy.agent) == heir and backup.has(former):
+            archive = upkeep.archive_of(copy.agent)
+            if _is_repaired(copy, former, backup) and _lacks(copy, former, backup, archive):
+                kept.keep(backup, former)
+
+
+def _is_repaired(copy: Copy, former: Copy, backup: BackupFiles) -> bool:
+    """Whether the ledger was repaired between two copies."""
+    then_us, now_us = [
+        copying.repaired_within(backup.folder(one.agent) / one.ledger.name)
+        for one in (former, copy)
+    ]
+    return now_us > then_us
+
+
+def _lacks(copy: Copy, former: Copy, backup: BackupFiles, archive: Archive) -> bool:
+    """Whether the former copy has anything that is not there any more, for whatever reason."""
+    if former.schema != copy.schema:  # it cannot be compared
+        return True
+    then, now = [
+        copying.told_within(backup.folder(one.agent) / one.ledger.name) for one in (former, copy)
+    ]
+    changed = [one for one, told in then.messages.items() if told != now.messages.get(one)]
+    return not (then.others <= now.others and archive.find(changed)[0].keys() >= {*changed})
+
+
+def _check_successor(copy: Copy, former: Copy, backup: BackupFiles, archive: Archive) -> None:
+    """
+    Raises:
+        Corrupt: as `_let_go`.
     """
     lost = 0
     if copy.begun_us != former.begun_us:
@@ -175,15 +278,13 @@ def _check_successor(copy: Copy, former: Copy, backup: BackupFiles, archive: Arc
         lost = sum([one not in archived for one in missing])
     elif copy.sequence < former.sequence:
         lost = former.sequence - copy.sequence
-    if not lost:
-        return
-    backup.remove(copy)
-    raise Corrupt(
-        f"the memory of {copy.agent!r} is not the one of its last backup, or older: it has"
-        f" {copy.messages} messages and is at {copy.sequence}, the backup has {former.messages}"
-        f" and is at {former.sequence}; that stays: back up to another folder, or remove"
-        f" {backup.folder(copy.agent)} if this is meant"
-    )
+    if lost:
+        raise Corrupt(
+            f"the memory of {copy.agent!r} is not the one of its last backup, or older: it has"
+            f" {copy.messages} messages and is at {copy.sequence}, the backup has"
+            f" {former.messages} and is at {former.sequence}; that stays: back up to another"
+            f" folder, or remove {backup.folder(copy.agent)} if this is meant"
+        )
 
 
 def _texts(backup: BackupFiles, copy: Copy) -> dict[str, int]:

@@ -26,7 +26,7 @@ from elytron.ledger.folder import FolderLedgers
 from elytron.ledger.lock import FileLock
 from elytron.reports import AgentRestored, BackupRestored, Finding, NotRestored
 from elytron.text import Analyzer
-from elytron.upkeep import checking, filling, replacing
+from elytron.upkeep import checking, filling, kept, replacing
 from elytron.upkeep.backup_files import (
     BackupFiles,
     Copy,
@@ -36,7 +36,7 @@ from elytron.upkeep.backup_files import (
     write_file,
 )
 from elytron.upkeep.chores import Chores
-from elytron.upkeep.copying import facts_within, ids_within, texts_within
+from elytron.upkeep.copying import facts_within, ids_within, is_missing, texts_within
 from elytron.upkeep.desk import Desk
 from elytron.upkeep.housekeeping import Housekeeping
 from elytron.upkeep.runs import Run
@@ -83,7 +83,8 @@ def bring_back(
                 failed.append(NotRestored(name, error))
         if on_progress is not None:
             on_progress(len(copies), len(copies))
-    return BackupRestored(str(store), str(source), dry_run, tuple(done), tuple(failed))
+        beside = tuple(map(str, kept.paths(backup)))
+    return BackupRestored(str(store), str(source), dry_run, tuple(done), tuple(failed), beside)
 
 
 @contextlib.contextmanager
@@ -199,7 +200,7 @@ class _Restore:
                 desk = chores.desk
                 report = checking.check(desk, repair=False)
                 parts = {found.part for found in report.findings if not _check_mends(found)}
-                if copy.archived and _is_empty(desk.archive):
+                if copy.archived and is_missing(desk.archive):
                     parts.add(_ARCHIVE)
                 if parts - {_ARCHIVE}:
                     return _Present()
@@ -305,7 +306,7 @@ class _Restore:
         desk = chores.desk
         archive = desk.archive.folder
         kept = {entry.name: entry for entry in self._backup.entries(copy).entries}
-        if kept and _is_empty(desk.archive):
+        if kept and is_missing(desk.archive):
             with files.translate_os_errors(archive):
                 if archive.exists():
                     aside = aside or replacing.new_folder(desk.ledger.folder)
@@ -405,14 +406,6 @@ class _Restore:
             write_file(archive / manifest.FILE, manifest.serialised(held))
             sync_folder(archive)
         sync_folder(beside)
-
-
-def _is_empty(archive: Archive) -> bool:
-    """Whether nothing was ever archived, or all of it is gone."""
-    if not archive.exists():
-        return True
-    listed = archive.manifest()  # made again of what is there, if it is missing
-    return not listed.entries and not (archive.folder / manifest.FILE).exists()
 
 
 def _check_mends(found: Finding) -> bool:

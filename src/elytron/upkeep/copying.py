@@ -18,9 +18,10 @@ from typing import NamedTuple
 
 import apsw
 
-from elytron.archive import Manifest, manifest
+from elytron.archive import Archive, Manifest, manifest
 from elytron.errors import Busy, Corrupt, DiskFull
 from elytron.ledger import files, forks, integers, rows, schema, surveys
+from elytron.ledger.beginning import repaired_us
 from elytron.ledger.connection import STORAGE_ERRORS, translate
 from elytron.ledger.database import Database
 from elytron.ledger.files import sync_folder
@@ -48,6 +49,17 @@ SELECT (SELECT count(*) FROM messages),
     max((SELECT ifnull(max(key), 0) FROM messages), (SELECT ifnull(max(seq), 0) FROM changes)),
     (SELECT value FROM meta WHERE name = 'agent'),
     (SELECT value FROM meta WHERE name = 'created_us')
+"""
+
+_MESSAGES = """
+SELECT m.id, m.content, s.id, u.id FROM messages m
+    LEFT JOIN sessions s ON s.key = m.session LEFT JOIN users u ON u.key = m.user
+"""
+_OTHERS = """
+SELECT 'memory', id, content, NULL, NULL FROM memories
+UNION ALL SELECT 'concept', folded, NULL, NULL, NULL FROM concepts
+UNION ALL SELECT 'fact', r.relation, s.folded, t.folded, CAST(r.valid_from_us AS TEXT)
+    FROM relations r JOIN concepts s ON s.key = r.source JOIN concepts t ON t.key = r.target
 """
 
 
@@ -127,6 +139,14 @@ def _both(desk: Desk, backup: BackupFiles, path: Path) -> Manifest:
 def _archive_of(desk: Desk) -> Manifest:
     """What its archive lists, without the names of files that do not count any more."""
     return replace(desk.archive.manifest(), removed=())
+
+
+def is_missing(archive: Archive) -> bool:
+    """Whether nothing was ever archived, or all of it is gone."""
+    if not archive.exists():
+        return True
+    listed = archive.manifest()  # made again of what is there, if it is missing
+    return not listed.entries and not (archive.folder / manifest.FILE).exists()
 
 
 def _segments(desk: Desk, backup: BackupFiles, held: Manifest) -> bool:
@@ -209,11 +229,40 @@ def facts_within(db: Database) -> Facts:
     return Facts(messages, sequence, agent, begun_us, db.execute("PRAGMA user_version").get)
 
 
+def repaired_within(path: Path) -> int:
+    """When the copy of a ledger was repaired last; 0 if it never was."""
+    try:
+        with unchanging(path) as db:
+            return repaired_us(db)
+    except STORAGE_ERRORS as error:
+        raise translate(error, path) from error
+
+
 def texts_within(path: Path) -> dict[str, int]:
     """By id, a hash of each message's text in the copy of a ledger; good in this process alone."""
     try:
         with unchanging(path) as db:
             return {one: hash(text) for one, text in db.execute("SELECT id, content FROM messages")}
+    except STORAGE_ERRORS as error:
+        raise translate(error, path) from error
+
+
+class Told(NamedTuple):
+    """
+    What a ledger was told, as hashes that are good in this process alone: of each message with its
+    session and user, by id, and of all else.
+    """
+
+    messages: dict[str, int]
+    others: set[int]
+
+
+def told_within(path: Path) -> Told:
+    """The same of the copy of a ledger, which is of this version's schema."""
+    try:
+        with unchanging(path) as db:
+            messages = {row[0]: hash(row) for row in db.execute(_MESSAGES)}
+            return Told(messages, {hash(row) for row in db.execute(_OTHERS)})
     except STORAGE_ERRORS as error:
         raise translate(error, path) from error
 

@@ -13,6 +13,7 @@ from typing import Any
 import apsw
 
 from elytron.ledger import rows
+from elytron.ledger.beginning import note_repair
 from elytron.ledger.pages import Image
 from elytron.ledger.rescued import ABOUT, NAMED, TEXTS, Outline, Row, rows_of
 from elytron.ledger.schema import DELETE, MESSAGE, SESSION
@@ -284,6 +285,7 @@ class Gathering:
         self._execute(
             "INSERT INTO changes VALUES(?, 2, ?, ?, ?)", (number, DELETE, SESSION, number)
         )
+        note_repair(self._db)
         self.settle()
 
     def note_moving(self, segments: Iterable[str]) -> None:

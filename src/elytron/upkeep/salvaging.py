@@ -58,8 +58,8 @@ def salvage(
     """
     Put a new ledger with all that is whole in the place of an agent's damaged one.
 
-    No store of this process may have the agent open. Others that have it open get `Corrupt` when
-    they next read or write it, and lose nothing that was acknowledged to them before.
+    No store of this process may have the agent open. Others that have it open go on with the
+    new ledger, and lose nothing that was acknowledged to them before.
 
     Args:
         backup: another ledger file of this agent, for what is damaged or gone here. What is not

@@ -178,7 +178,7 @@ class Keeping(Verbs):
                 damaged, missing, or lost commits of its log, a new one is made of all that is
                 whole in it, in its log and in the archive; the damaged files are kept in a folder
                 `damaged-TIME` beside it, and a finding says what is lost. Others wait meanwhile;
-                who has it open in another process gets `Corrupt` next, and has to open it anew.
+                who has it open in another process goes on with the new one.
                 A damaged row in a file that is whole is taken out, into such a folder.
 
         Reads the whole file and the whole archive: some 20,000 messages a second.
@@ -208,6 +208,7 @@ class Keeping(Verbs):
                 )
         except Corrupt as error:
             return mending.failed(report, error)
+        agents.note_work(self.name)  # it has no vectors, and knows no names but concepts
         return mending.mended(report, made, self._look(repair=True, on_progress=on_progress))
 
     def _look(self, *, repair: bool, on_progress: Callable[[int], None] | None) -> Checked:

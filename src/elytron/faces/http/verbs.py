@@ -20,6 +20,7 @@ from elytron.faces.http import descriptions, streams
 from elytron.faces.http.asked import Asked
 from elytron.faces.http.routes import Answer, Route
 from elytron.graph import wire
+from elytron.ledger.files import check_name
 from elytron.remote import calls
 from elytron.remote.calls import AGENT_CALLS, STORE_CALLS, Call
 
@@ -61,6 +62,8 @@ def _of_store(call: Call, store: AsyncStore) -> Answer:
         elif not names:
             asked.check(None, writes=call.writes)
         arguments = await _arguments(call, asked, packed=False) | named
+        if call.beside:
+            asked.check(check_name(arguments[call.beside]), writes=call.writes)
         verb = getattr(store, call.verb)
         if call.long and asked.accepts(requests.NDJSON):
             return StreamingResponse(

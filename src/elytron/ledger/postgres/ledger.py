@@ -24,7 +24,7 @@ from elytron.ledger.connection import PAGE_BYTES
 from elytron.ledger.embedded import EMBEDDED
 from elytron.ledger.learned import LEARNED
 from elytron.ledger.ops import AllowGraph, IndexWords, MergeWords, NoteUses, Op, Reindex
-from elytron.ledger.postgres import faults, removing, saving, writing
+from elytron.ledger.postgres import faults, removing, renaming, saving, writing
 from elytron.ledger.postgres.known import Known
 from elytron.ledger.postgres.link import Link
 from elytron.ledger.postgres.links import Links
@@ -85,6 +85,7 @@ class PostgresLedger:
         self._on_near = on_near
         self._known: Known | None = None
         self._wrote = False
+        self._gone = False
         self._index_due = False
 
     # -- opening and closing
@@ -108,6 +109,10 @@ class PostgresLedger:
         found = self._find(create=create, deadline=deadline)
         if found is not None and carrying.is_going(found.carried, self.source):
             self.finish_removing(deadline)
+            found = self._find(create=create, deadline=deadline)
+        names = renaming.pending(found and found.carried, self.source, self._links.agent_id)
+        if names is not None:
+            self.finish_renaming(names, deadline)
             found = self._find(create=create, deadline=deadline)
         if found is None:
             return False
@@ -145,6 +150,22 @@ class PostgresLedger:
             raise error.saying(
                 f"{self.source} is being deleted, and not all of it is gone: {error}. Whoever opens"
                 " it goes on with that: delete it again"
+            ) from error
+
+    def is_outdated(self) -> bool:
+        return self._gone
+
+    def finish_renaming(self, names: renaming.Renaming, deadline: float) -> None:
+        """Give an agent the key of its new name, if that was begun, see `renaming.py`."""
+        store = self.folder.parent.parent
+        try:
+            with self._lent(self._links.writers, deadline) as link:
+                link.deadline = time.monotonic() + renaming.FINISH_S
+                renaming.finish(link, names, str(self.source), store=store, deadline=deadline)
+        except ElytronError as error:
+            raise error.saying(
+                f"{names.old!r} is being renamed to {names.new!r}, and that is not done: {error}."
+                " Whoever opens one of both goes on with it: retry later"
             ) from error
 
     def close(self) -> None:
@@ -241,6 +262,7 @@ class PostgresLedger:
         except BaseException as error:
             self.uses.put_back(uses)
             link.undo()
+            self._gone = self._gone or writes.is_gone
             if isinstance(error, psycopg.Error) and not link.committing and len(ops) > 1:
                 locked = isinstance(error, server_errors.LockNotAvailable)
                 if not locked and not link.closed:

@@ -12,7 +12,7 @@ from elytron.errors import Busy, Unavailable
 from elytron.ledger import files
 from elytron.ledger.lock import FileLock
 from elytron.ledger.postgres import dispatched as dispatched  # which registers itself
-from elytron.ledger.postgres import faults, migrating, removing
+from elytron.ledger.postgres import faults, migrating, removing, renaming
 from elytron.ledger.postgres.dsn import Dsn
 from elytron.ledger.postgres.ledger import Lending, PostgresLedger
 from elytron.ledger.postgres.link import Link
@@ -88,6 +88,19 @@ class PostgresLedgers:
             if not removing.begin(link, ledger.source, alone=alone, deadline=deadline):
                 return False
         ledger.finish_removing(deadline)
+        return True
+
+    def rename(self, old: str, new: str, *, alone: Callable[[], None], deadline: float) -> bool:
+        if not self._look(create=False, deadline=deadline):
+            return False
+        names = renaming.Renaming(old, new, self._lending.agent_id)
+        ledger = self.new(new, uses=Uses.of(self._config.wal_limit_bytes))
+        with self._lent(deadline, self._lending.agent_id(old)) as link:
+            if not renaming.begin(
+                link, names, self.shown, store=self.folder, alone=alone, deadline=deadline
+            ):
+                return False
+        ledger.finish_renaming(names, deadline)
         return True
 
     def make(self) -> None:

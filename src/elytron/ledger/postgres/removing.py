@@ -24,14 +24,14 @@ from elytron.ledger.postgres.link import Link
 from elytron.ledger.postgres.schema import AGENT_TABLES
 
 _NAMED = "SELECT 1 FROM names WHERE agent_id = %(agent)s::uuid"
-_SAID = "SELECT value FROM meta WHERE agent_id = %(agent)s::uuid AND name = 'carried'"
-_MARK = (
+SAID = "SELECT value FROM meta WHERE agent_id = %(agent)s::uuid AND name = 'carried'"
+MARK = (
     "INSERT INTO meta VALUES(%(agent)s::uuid, 'carried', %(said)s::text)"
     " ON CONFLICT (agent_id, name) DO UPDATE SET value = excluded.value"
 )
 # So that whoever knows the agent as it was saves nothing more to it.
-_REFUSE = "UPDATE agents SET version = %(next)s::bigint WHERE agent_id = %(agent)s::uuid"
-_DELETE = "DELETE FROM {table} WHERE agent_id = %(agent)s::uuid"
+REFUSE = "UPDATE agents SET version = %(next)s::bigint WHERE agent_id = %(agent)s::uuid"
+DELETE = "DELETE FROM {table} WHERE agent_id = %(agent)s::uuid"
 
 
 def begin(link: Link, source: str, *, alone: Callable[[], None], deadline: float) -> bool:
@@ -45,13 +45,13 @@ def begin(link: Link, source: str, *, alone: Callable[[], None], deadline: float
         Busy: another process had it until *deadline*.
     """
     try:
-        _locked(link, source, deadline)
+        locked(link, source, deadline)
         if writing.find(link) is None and not link.native(_NAMED):
             return False
         alone()
         said = json.dumps(asdict(carrying.Mark("", "", GOING)))
-        link.later(_MARK, {"said": said})
-        link.native(_REFUSE, {"next": new_version()})
+        link.later(MARK, {"said": said})
+        link.native(REFUSE, {"next": new_version()})
         link.execute("COMMIT")
     finally:
         link.undo()  # nothing, if it was committed
@@ -67,20 +67,20 @@ def finish(link: Link, source: str, *, take_away: Callable[[], object], deadline
         Busy: another process had it until *deadline*.
     """
     try:
-        if carrying.is_going(_locked(link, source, deadline), source):
+        if carrying.is_going(locked(link, source, deadline), source):
             take_away()
             for table in sorted(AGENT_TABLES):
-                link.later(_DELETE.format(table=table), {})
+                link.later(DELETE.format(table=table), {})
             link.execute("COMMIT")
     finally:
         link.undo()
 
 
-def _locked(link: Link, source: str, deadline: float) -> str | None:
+def locked(link: Link, source: str, deadline: float) -> str | None:
     """Begin a transaction that has the agent to itself; what it says of its being carried."""
     wait_ms = writing.lock(link, deadline)
     try:
-        said = link.native(_SAID)
+        said = link.native(SAID)
     except server_errors.LockNotAvailable as error:
         raise writing.taken(source, wait_ms) from error
     return said[0][0] if said else None

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from psycopg import errors as server_errors
 
-from elytron.errors import Busy, Corrupt
+from elytron.errors import Busy
 from elytron.ledger import carrying
 from elytron.ledger.postgres.known import Known, Last, new_version
 from elytron.ledger.postgres.link import Link
@@ -23,7 +23,7 @@ SELECT a.version, a.messages, a.bytes, a.seq,
 FROM agents a WHERE a.agent_id = %(agent)s::uuid
 """
 # A statement of its own: of one that had to wait, only the row that it waited for would be new.
-_LOCK = "SELECT FROM agents WHERE agent_id = %(agent)s::uuid FOR UPDATE"
+LOCK = "SELECT FROM agents WHERE agent_id = %(agent)s::uuid FOR UPDATE"
 _NOTE = """
 UPDATE agents SET version = %(next)s::bigint, messages = %(messages)s::bigint,
     bytes = greatest(0, bytes + %(more)s::bigint), seq = greatest(
@@ -69,14 +69,14 @@ class LinkWrites(Writes):
             max_concepts=max_concepts,
         )
         self._link = db
+        self.is_gone = False
 
     def lock(self, deadline: float) -> Known:
         """
         Begin the transaction, and have the agent to itself; what is held.
 
         Raises:
-            Busy: another process had it until *deadline*.
-            Corrupt: the agent's rows are gone.
+            Busy: another process had it until *deadline*; or its rows are gone: see `is_gone`.
         """
         wait_ms = lock(self._link, deadline)
         self._link.weighed_bytes = 0
@@ -87,10 +87,11 @@ class LinkWrites(Writes):
         version, self.messages, size_bytes, seq, graph, indexed, carried = (
             found[0] if found else (0, 0, 0, 0, None, None, None)
         )
-        if not found or carrying.is_going(carried, self.source):
-            raise Corrupt(
-                f"{self.source}: its rows are gone; nothing was written: close the store and open"
-                " it again, and if the agent was not deleted on purpose, restore it"
+        if not found or carrying.is_leaving(carried, self.source):
+            self.is_gone = True
+            raise Busy(
+                f"{self.source} was deleted just now; nothing was written: retry, which opens what"
+                " is there"
             )
         self.half_done = carrying.is_half_said(carried, self.source)
         self.graph_bytes = int(graph) if str(graph).isdecimal() else 0
@@ -130,7 +131,7 @@ def lock(db: Link, deadline: float) -> int:
     wait_ms = max(_LOCK_GRACE_MS, int(1000 * (deadline - time.monotonic())) - _LOCK_GRACE_MS)
     db.execute("BEGIN")
     db.later("SELECT set_config('lock_timeout', %s, true)", (f"{wait_ms}ms",))
-    db.later(_LOCK, {})
+    db.later(LOCK, {})
     return wait_ms
 
 

@@ -1,0 +1,99 @@
+"""
+Kept: copies of agents from before a repair, beside those that count.
+
+A repair may take out what cannot be read, or not find it again; then the last backup is all that
+has it. So that copy is not removed when the next one takes its place: it becomes a backup of its
+own, `kept/FOLDER.TIME` in the backup's folder, of the same files by second names. `restore --from`
+it brings back what is missing. Nobody removes it but who asks for it, or deletes the agent.
+"""
+
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+
+from elytron.errors import OverBudget
+from elytron.ledger import files
+from elytron.ledger.deleted import Gone, key_in
+from elytron.ledger.files import sync_folder
+from elytron.upkeep.backup_files import (
+    AGENT,
+    SEGMENTS,
+    BackupFiles,
+    Copy,
+    copy_file,
+    remove_folder,
+    write_file,
+)
+
+FOLDER = "kept"
+KEPT_MAX = 3  # copies of one agent; each may be as large as the agent
+
+
+def keep(backup: BackupFiles, copy: Copy) -> None:
+    """
+    Have the copy that counts stay, whatever takes its place. Done again it is harmless.
+
+    Raises:
+        OverBudget: there are as many of this agent as may be.
+    """
+    home = backup.folder(copy.agent)
+    path = backup.path / FOLDER / f"{home.name}.{copy.at_us}"
+    own = BackupFiles(path)
+    if own.exists():  # kept by a backup that was stopped just after
+        return
+    there = [one for one in _of(backup, copy.agent) if one != path]
+    if len(there) >= KEPT_MAX:
+        raise OverBudget(
+            f"{len(there)} copies of {copy.agent!r} from before repairs are in {path.parent}, and"
+            f" no more than {KEPT_MAX} may be; its last backup stays: `elytron restore --from` them"
+            " brings back what the memory lacks, then remove them"
+        )
+    target = own.folder(copy.agent)
+    (target / SEGMENTS).mkdir(parents=True, exist_ok=True)
+    for part in (copy.ledger, copy.archive):
+        _link(home / part.name, target / part.name, part.checksum)
+    for entry in backup.entries(copy).entries:
+        source = backup.segment(copy.agent, entry)
+        _link(source, own.segment(copy.agent, entry), entry.checksum)
+    write_file(target / AGENT, (home / AGENT).read_bytes())
+    for folder in (target / SEGMENTS, target, target.parent, path, path.parent, backup.path):
+        sync_folder(folder)
+    # Last, since by this it counts.
+    own.finish(datetime.fromtimestamp(copy.at_us / 1e6, UTC).isoformat(), failed=())
+
+
+def _link(source: Path, target: Path, checksum: str) -> None:
+    """Give a file that never changes a second name, or make a second file."""
+    if target.exists():
+        return
+    try:
+        os.link(source, target)
+    except OSError:  # a file system without second names
+        copy_file(source, target, checksum)
+
+
+def paths(backup: BackupFiles) -> list[Path]:
+    """All that are kept, by agent and time."""
+    with files.translate_os_errors(backup.path):
+        found = sorted((backup.path / FOLDER).glob("*.*/"))
+        return [path for path in found if (path / files.BACKUP).exists()]
+
+
+def remove_deleted(backup: BackupFiles, gone: dict[str, Gone]) -> None:
+    """Remove those of agents that were deleted since, whatever these were called then."""
+    with files.translate_os_errors(backup.path):
+        for path in sorted((backup.path / FOLDER).glob("*.*/")):
+            name, _, at_us = path.name.rpartition(".")
+            found = gone.get(key_in(name))
+            if found is None or found.heir is not None or not at_us.isdecimal():
+                continue
+            if int(at_us) <= found.at_us:
+                (path / files.BACKUP).unlink(missing_ok=True)
+                sync_folder(path)
+                remove_folder(path)
+                sync_folder(path.parent)
+
+
+def _of(backup: BackupFiles, name: str) -> list[Path]:
+    """Those of an agent, also half made ones."""
+    return sorted((backup.path / FOLDER).glob(f"{files.folder_name(name)}.*/"))
