@@ -220,6 +220,17 @@ def test_segments_that_nobody_published_are_adopted(
     assert other.adopt(now_s=0) == []
 
 
+def test_what_is_written_since_it_was_looked_is_left_to_who_writes_it(archive: Archive):
+    """A process that begins just then has a segment, or a merged one, that is not listed yet."""
+    stored(archive, some(0, 3))
+    stored(archive, some(3, 6))
+    looked: set[str] = set()
+    written = [*archive.write(some(6, 9)), *archive.write(some(0, 6))]
+    assert Archive(archive.folder, timeout_s=5).adopt(names=looked, now_s=0) == []
+    assert {entry.name for entry in written} <= {path.name for path in archive.folder.iterdir()}
+    assert held(archive.folder).keys() == ids(0, 6)
+
+
 def test_what_a_merge_or_a_rewrite_left_behind_is_removed(archive: Archive):
     """Everything in it is listed elsewhere, so listing it would hold each message twice."""
     stored(archive, some(0, 3))

@@ -242,9 +242,12 @@ class Archive(Listing):
             else:
                 return dropped
 
-    def adopt(self, *, now_s: float | None = None) -> list[Entry]:
+    def adopt(
+        self, *, names: Collection[str] | None = None, now_s: float | None = None
+    ) -> list[Entry]:
         """
-        List segments on the disk that the manifest does not: a process died before it could.
+        List segments on the disk that the manifest does not: a process died before it could. Of
+        these *names*, if given: those that came since may be of a process that is about to.
 
         Removed are those whose every message is listed elsewhere (left by a merge or a rewrite
         that did not come to its end), those that no longer counted, and unfinished files older
@@ -252,7 +255,9 @@ class Archive(Listing):
         left where it is, with a warning in the log. If the manifest had to be made again, what
         is returned is all that it lists now.
         """
-        return self._adopt(now_s=time.time() if now_s is None else now_s, is_held=self._is_held)
+        return self._adopt(
+            names, now_s=time.time() if now_s is None else now_s, is_held=self._is_held
+        )
 
     def damaged(self, see: Callable[[Archived], object] = bool) -> dict[str, str]:
         """

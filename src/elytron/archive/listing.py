@@ -147,7 +147,13 @@ class Listing:
                 if entry.name not in held.names:
                     (self.folder / entry.name).unlink(missing_ok=True)
 
-    def _adopt(self, *, now_s: float, is_held: Callable[[Manifest, Entry], bool]) -> list[Entry]:
+    def _adopt(
+        self,
+        names: Collection[str] | None,
+        *,
+        now_s: float,
+        is_held: Callable[[Manifest, Entry], bool],
+    ) -> list[Entry]:
         """List what is on the disk and not listed, but for what *is_held* knows elsewhere."""
         if not self.exists():
             return []
@@ -164,7 +170,8 @@ class Listing:
             if held is None:
                 return list(self._rebuild().entries)
             new = []
-            for entry in self._whole(set(self._on_disk()) - held.names - set(held.removed)):
+            unlisted = set(self._on_disk()) - held.names - set(held.removed)
+            for entry in self._whole(unlisted if names is None else unlisted.intersection(names)):
                 if is_held(held, entry):
                     _log.info("archive segment %s was left by a crash; removed", entry.name)
                     (self.folder / entry.name).unlink(missing_ok=True)

@@ -296,7 +296,7 @@ def heal(desk: Desk) -> int:
     if not alive:
         _sweep(desk, unlisted)
         if desk.archive.exists():
-            desk.archive.adopt(now_s=desk.clock.now_us() / 1e6)
+            desk.archive.adopt(names=unlisted, now_s=desk.clock.now_us() / 1e6)
     dead = noted - alive  # ours too: what an attempt of this run before left, on a full disk, say
     if not dead or not desk.commit(ops.TakeOver(tuple(sorted(dead)), desk.run.begin())):
         return 0
