@@ -45,11 +45,11 @@ class Wal:
         To be called for a new connection, before it writes over them. Afterwards the log is
         emptied, so that what is written then does not mix with what is left of it.
         """
-        if not self._is_suspicious(db):
-            return
         try:
+            if not self._is_suspicious(db):
+                return
             with locked(time.monotonic() + _LOOK_WAIT_S):
-                taken, _ = db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_NOOP)
+                taken = _counting(db)
                 lost = frames.read(self._log_path).lost(taken)
                 if lost is None:  # another process was writing it just then
                     return
@@ -72,7 +72,7 @@ class Wal:
         size_bytes = files.file_size(self._log_path)
         if not size_bytes:
             return False
-        taken, _ = db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_NOOP)
+        taken = _counting(db)
         return frames.is_suspicious(str(self._log_path), taken=taken, size_bytes=size_bytes)
 
     def due(self) -> bool:
@@ -89,7 +89,7 @@ class Wal:
         room_bytes = min(_ROOM_FRAMES * FRAME_BYTES, self._limit_bytes // 4) + need_bytes
         # Other processes write too. (To ask for the file's size would be dearer: on Linux a `stat`
         # makes the next write to it bring its times to the disk, 50 us.)
-        taken, _ = db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_NOOP)
+        taken = _counting(db)
         if frames.stands_behind(self._log_path, taken):
             taken = self._without_remains(db, taken)
         if taken > 0 and taken * FRAME_BYTES + room_bytes >= self._limit_bytes:
@@ -143,3 +143,13 @@ class Wal:
     def _count_frames(self, _db: apsw.Connection, _name: str, frames: int) -> int:
         self._frames = frames
         return apsw.SQLITE_OK
+
+
+def _counting(db: apsw.Connection) -> int:
+    """How many frames of the log count now."""
+    try:
+        return db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_NOOP)[0]
+    except apsw.BusyError:
+        # Another process has just opened it, and reads the log through; a statement waits for that.
+        db.execute("SELECT count(*) FROM sqlite_schema").get  # noqa: B018
+        return db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_NOOP)[0]
