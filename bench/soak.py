@@ -34,6 +34,7 @@ import numpy as np
 import psutil
 
 import elytron
+from elytron.ledger.files import agent_folder
 from messages import material
 from slopes import quantiles, slope
 
@@ -57,6 +58,7 @@ class Plan:
     saves_per_s: float = 500
     recalls_per_s: float = 100
     agents: int = 20
+    first: int = 0  # of their numbers, where several processes share a store's agents
     savers: int = 8
     readers: int = 4
     window_s: float = 5.0
@@ -125,7 +127,7 @@ class Load:
 
     def __init__(self, store: elytron.Store, plan: Plan) -> None:
         self.plan = plan
-        self.names = [f"agent {number}" for number in range(plan.agents)]
+        self.names = [f"agent {plan.first + number}" for number in range(plan.agents)]
         self.saved = [0] * plan.agents  # acknowledged, numbered from 0 in each agent
         self.unsure = [set[int]() for _ in range(plan.agents)]  # refused, or the outcome is unknown
         self.recalls = self.questions = 0
@@ -275,7 +277,7 @@ class Samples:
         self._store = store
         self._load = load
         self._process = psutil.Process()
-        self._folders = [store.path / "agents"]
+        self._folders = [agent_folder(store.path, name) for name in load.names]
         self.columns = {name: array("d") for name in self.COLUMNS}
         self.largest = Sizes(0, 0, 0, 0)
         self.largest_total = 0
@@ -289,7 +291,7 @@ class Samples:
     def take(self) -> dict[str, float]:
         """Look now; what was seen."""
         now = time.monotonic()
-        on_disk = [sizes(path) for path in self._folders[0].iterdir()]
+        on_disk = [sizes(path) for path in self._folders]
         self.largest = Sizes(*map(max, zip(self.largest, *on_disk, strict=True)))
         self.largest_total = max(
             [self.largest_total, *[one.file + one.wal + one.graph for one in on_disk]]
@@ -340,7 +342,9 @@ class Outcome(NamedTuple):
     wrong: list[str]  # a limit passed, a message missing, damage: none is expected
 
 
-def soak(folder: Path, plan: Plan, *, tell: Callable[[str], None] = lambda _: None) -> Outcome:
+def soak(
+    folder: Path, plan: Plan, *, tell: Callable[[dict[str, float]], None] = lambda _: None
+) -> Outcome:
     """Load a new store in *folder* for the plan's time, and look at the end that all is there."""
     with elytron.open(folder, embedder=embedder, **plan.settings) as store:
         load = Load(store, plan)
@@ -354,7 +358,7 @@ def soak(folder: Path, plan: Plan, *, tell: Callable[[str], None] = lambda _: No
         try:
             while time.monotonic() < end and not load.failed:
                 pause.wait(min(plan.window_s, max(0.0, end - time.monotonic())))
-                tell(line_of(samples.take()))
+                tell(samples.take())
         finally:
             load.stop()
         free_bytes = given_back_bytes()
@@ -471,7 +475,9 @@ def main() -> int:
         tracemalloc.start(12)
         before = tracemalloc.take_snapshot()
     with tempfile.TemporaryDirectory() as folder:
-        outcome = soak(Path(folder) / "store", plan, tell=lambda line: print(line, flush=True))
+        outcome = soak(
+            Path(folder) / "store", plan, tell=lambda row: print(line_of(row), flush=True)
+        )
     report(outcome)
     if before is not None:
         gc.collect()

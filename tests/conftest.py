@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 import textwrap
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
@@ -95,6 +95,21 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     """What is there now stays: `gc.collect`, which some tests call at each step, leaves it out."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(
+    item: pytest.Item, nextitem: pytest.Item | None
+) -> Generator[None, object, object]:
+    """
+    So does what the tests of a file leave, such as modules and their caches: towards the end of a
+    run one `gc.collect` took a third of a second, and a test that calls it at each step minutes.
+    """
+    done = yield
+    if nextitem is not None and nextitem.path != item.path:
+        gc.collect()
+        gc.freeze()
+    return done
 
 
 @pytest.fixture
