@@ -69,7 +69,7 @@ types: $(READY)
 	$(BIN)/mypy
 
 bench: $(READY) ## Measure; writes nothing, prints ratios
-	@for script in $(filter-out bench/postgres%.py bench/recall%.py bench/messages.py bench/screenshots.py bench/soak.py bench/valgrind.py, $(wildcard bench/*.py)); do \
+	@for script in $(filter-out bench/postgres%.py bench/recall%.py bench/messages.py bench/screenshots.py bench/soak%.py bench/valgrind.py, $(wildcard bench/*.py)); do \
 		echo "== $$script"; $(BIN)/python $$script || exit 1; done
 
 bench-recall: $(READY) ## How much of what answers a question is among the first hits

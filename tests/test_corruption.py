@@ -13,7 +13,7 @@ import pytest
 
 import elytron
 from elytron import Corrupt, Unavailable
-from elytron.ledger import files
+from elytron.ledger import files, knowledge, reads
 from ledgers import contents, flip, held, ledger_path, marker_path, names, query, wal_path
 
 TEXTS = {
@@ -328,6 +328,18 @@ def test_whatever_single_bit_of_the_messages_page_flips_nothing_wrong_is_shown(f
         ledger_path(folder).write_bytes(damaged)
         refused += bool(check_what_is_shown(folder))
     assert refused > len(used) // 4
+
+
+@pytest.mark.parametrize("read", [reads.held, knowledge.memories_of])
+def test_a_row_that_an_index_has_and_its_table_not_is_damage(folder, read):
+    """As where sectors are in each other's place: each is whole, and found by one way only."""
+    begin(folder)
+    with elytron.open(folder) as store:
+        store.agent("bob").remember("Alice lives in Lyon")
+        with store._agents.use("bob", create=False) as agent, agent.ledger.reading() as db:
+            assert read(db, [], agent.ledger.source) == {}
+            with pytest.raises(Corrupt, match="row 99, one of 1, is in an index"):
+                read(db, [99], agent.ledger.source)
 
 
 # -- the log

@@ -49,6 +49,7 @@ import os, signal, sys, elytron
 bob = elytron.open(sys.argv[1], reserve_mb=0, auto_cleanup=False).agent("bob")
 for number in range(6):
     bob.save("user", f"Number {number}", id=f"new-{number}", session="t", user="alice")
+bob.delete("new-0")
 os.kill(os.getpid(), signal.SIGKILL)
 """
 
@@ -267,20 +268,21 @@ def test_what_comes_back_is_not_put_into_a_session_that_took_its_number_since(
     for frame in range(1, commits[0] + 1):
         wipe(folder, frame)
     with elytron.open(folder, **SMALL) as store:
-        store.agent("bob").save("user", "Since", id="since", session="since", user="bruno")
+        for name in ("since", *"abcdefgh"):  # which take the numbers of the messages, too
+            store.agent("bob").save("user", "Since", id=name, session="since", user="bruno")
     told = [finding.what for finding in checked(folder, repair=True).findings]
     with elytron.open(folder, **SMALL) as store:
         bob = store.agent("bob")
-        sessions = {message.id: (message.session, message.user) for message in bob.messages()}
-        assert [message.id for message in bob.history(session="since")] == ["since"]
-    assert sessions.pop("since") == ("since", "bruno")
+        there = {message.id: message for message in bob.messages()}
+    sessions = {name: (one.session, one.user) for name, one in there.items()}
+    assert {sessions.pop(name) for name in ("since", *"abcdefgh")} == {("since", "bruno")}
     assert sessions.pop("old") == ("s", None)
     assert sessions
+    assert all(there[name].position == int(name.removeprefix("new-")) for name in sessions)
     assert any("names of" in what for what in told), told
     for session, user in sessions.values():
         assert session.startswith("lost-session-")
-        assert user is not None
-        assert user.startswith("lost-user-")
+        assert str(user).startswith("lost-user-")
 
 
 @pytest.mark.parametrize("damage", [spoil, wipe])

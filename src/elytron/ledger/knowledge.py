@@ -71,10 +71,12 @@ def memories(db: Database, sought: Sought, *, limit: int, source: object) -> lis
 
 
 def memories_of(db: Database, keys: Sequence[int], source: object) -> dict[int, Memory]:
-    """Memories by key."""
+    """Memories by key, of keys that were found in the same snapshot; else `Corrupt`."""
     sql = f"SELECT {_MEMORY} FROM memories m WHERE m.key IN {_KEYS}"
     found = rows.fetch(db, sql, (Integers(keys),))
-    return dict(zip([row[0] for row in found], _memories(db, found, source), strict=True))
+    whole = dict(zip([row[0] for row in found], _memories(db, found, source), strict=True))
+    rows.check_there(whole, keys, "memory", source)
+    return whole
 
 
 def memory(db: Database, id: str, source: object) -> Memory | None:

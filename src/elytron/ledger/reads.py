@@ -1,7 +1,7 @@
 """Reads: each question to a ledger as SQL, on a connection lent by it."""
 
 import functools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -128,12 +128,13 @@ def message(db: Database, id: str, source: object) -> Message | None:
     return next((message for _, message in messages_of(db, found, source)), None)
 
 
-def held(db: Database, keys: Iterable[int], source: object) -> dict[int, rows.Held]:
+def held(db: Database, keys: Collection[int], source: object) -> dict[int, rows.Held]:
     """
-    These messages as their rows have them, verified: `message` of those that are wanted whole.
+    These messages, of keys that were found in the same snapshot, as their rows have them, verified:
+    `message` of those that are wanted whole.
 
     Raises:
-        Corrupt: one of the rows is not what was written.
+        Corrupt: one of the rows is not what was written, or not where it was.
     """
     found = bundles.fetch(
         db,
@@ -142,10 +143,12 @@ def held(db: Database, keys: Iterable[int], source: object) -> dict[int, rows.He
         (Integers(keys),),
     )
     sessions, users = _verified_ids(db, found, source)
-    return {row[0]: rows.Held(row, sessions, users) for row in found}
+    whole = {row[0]: rows.Held(row, sessions, users) for row in found}
+    rows.check_there(whole, keys, "message", source)
+    return whole
 
 
-def messages(db: Database, keys: Iterable[int], source: object) -> dict[int, Message]:
+def messages(db: Database, keys: Collection[int], source: object) -> dict[int, Message]:
     """As `held`, each whole."""
     return {key: one.message() for key, one in held(db, keys, source).items()}
 

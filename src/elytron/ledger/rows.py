@@ -2,7 +2,7 @@
 
 import json
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
@@ -93,6 +93,22 @@ def verify(row: tuple[Any, ...], source: object) -> None:
         raise Corrupt(
             f"{source}: message row {row[0]} is damaged (its checksum does not match);"
             " the file was left as it is: run `elytron check --repair`"
+        )
+
+
+def check_there(
+    found: Collection[int], keys: Collection[int], kind: str, source: object
+) -> None:
+    """
+    Raises:
+        Corrupt: an index has keys that the table has not. Where damage has put pages into each
+            other's place, each of them is whole.
+    """
+    missing = [key for key in keys if key not in found]
+    if missing:
+        raise Corrupt(
+            f"{source}: {kind} row {missing[0]}, one of {len(missing)}, is in an index and cannot"
+            " be found; the file was left as it is: run `elytron check --repair`"
         )
 
 

@@ -326,6 +326,14 @@ def _unlisted(desk: Desk) -> set[str]:
     return names - listed.names - set(listed.removed)
 
 
+def sweep(desk: Desk) -> None:
+    """
+    Remove segments that are not listed, whoever wrote them: for erasing, which looks through what
+    is listed. Who is about to list one is refused, and begins again with what is left.
+    """
+    _sweep(desk, _unlisted(desk))
+
+
 def _sweep(desk: Desk, unlisted: set[str]) -> None:
     """
     Remove what a process wrote and died before it could list it.
@@ -345,8 +353,9 @@ def _sweep(desk: Desk, unlisted: set[str]) -> None:
     for name in sorted(unlisted & _unlisted(desk)):
         try:
             desk.archive.discard([examine(folder, name)])
-        except Corrupt as error:  # `check` names it
-            _log.warning("%s", error)
+        except Corrupt as error:  # `check` names it; unless another has just removed it, too
+            if (folder / name).exists():
+                _log.warning("%s", error)
 
 
 def _ids(desk: Desk, entry: Entry) -> list[str]:

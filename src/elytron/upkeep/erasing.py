@@ -19,7 +19,7 @@ from elytron.ledger.learned import ClearLearned, ForgetHeard, ForgetLearned
 from elytron.ledger.schema import EXTRACTED, PROPOSED
 from elytron.reports import Erased
 from elytron.upkeep import reclaiming
-from elytron.upkeep.archiving import heal
+from elytron.upkeep.archiving import heal, sweep
 from elytron.upkeep.desk import Desk
 
 _ROUNDS_MAX = 3  # what is saved while we erase is found by another round
@@ -100,9 +100,10 @@ def _said(desk: Desk, user: str | None) -> tuple[list[Said], list[str]]:
     with desk.ledger.reading(snapshot=True) as db:
         said, damaged = _held_said(db, user)
     if desk.archive.exists():
-        # What a crash left unlisted or unfinished would not be written anew.
+        # What is unlisted or unfinished would not be written anew; nothing of it left the ledger.
+        sweep(desk)
         hurry_s = PART_MAX_AGE_S - _UNFINISHED_S if not desk.run.others() else 0
-        desk.archive.adopt(now_s=desk.clock.now_us() / 1e6 + hurry_s)
+        desk.archive.adopt(names=(), now_s=desk.clock.now_us() / 1e6 + hurry_s)
         damaged += [
             f"unfinished archive file {path.name}: a clean-up removes it once it is an hour old"
             for path in sorted(desk.archive.folder.glob(f"*{PART}"))

@@ -188,7 +188,8 @@ class Gathering:
         position = row[3]
         if key != row[0] or self._db.execute(taken, (session, position)).get:
             last = "SELECT ifnull(max(position), -1) FROM messages WHERE session = ?"
-            position = self._db.execute(last, (session,)).get + 1
+            # Behind all that is there. Its own, if it is: one before it may be lost.
+            position = max(position, self._db.execute(last, (session,)).get + 1)
         answers = source.text(row[5])
         terms = row[14] if type(row[14]) is bytes else b""
         source.keys[row[0]] = key
