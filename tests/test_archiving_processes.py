@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 
 import elytron
+from elytron.archive import Entry, segments
+from elytron.upkeep import archiving
 from moved import ALL, archived_ids, check_once, check_somewhere, healed, held_ids, talk
 
 Start = Callable[..., "subprocess.Popen[str]"]
@@ -249,6 +251,69 @@ def test_what_a_dead_process_left_in_both_places_is_healed_though_its_segment_wa
         bob.enforce_limits()
         check_once(bob, {key: text for key, text in CONTENTS.items() if key != "m12"})
         assert bob.check().findings == ()
+
+
+@pytest.mark.parametrize(("point", "nth"), [("after writing", 1), ("before publishing", 3)])
+@pytest.mark.parametrize("dies", [True, False], ids=["killed then", "goes on"])
+def test_a_segment_that_is_not_listed_yet_is_not_listed_by_another_who_forgets(
+    tmp_path: Path,
+    template: Path,
+    start_script: Start,
+    caplog: pytest.LogCaptureFixture,
+    point: str,
+    nth: int,
+    dies: bool,
+) -> None:
+    """What it holds is in the ledger still; listed by another, it would be held twice."""
+    folder = tmp_path / "store"
+    shutil.copytree(template, folder)
+    process = start_script(AT_THE_NTH, folder, "archive", point, nth, "wait")
+    assert process.stdout.readline() == "here\n"
+    with elytron.open(folder, **QUIET) as store:
+        bob = store.agent("bob")
+        hers = {draft["id"] for draft in talk(COUNT) if draft["user"] == "alice"}
+        expected = {key: text for key, text in CONTENTS.items() if key not in hers}
+        erased = bob.forget(user="alice", replies=False)
+        assert erased.messages + erased.archived == len(hers)
+        if dies:
+            process.kill()
+            process.communicate(timeout=60)
+        else:
+            printed, complaints = process.communicate("go on\n", timeout=60)
+            assert not complaints
+            assert printed.startswith("done")
+        bob.enforce_limits()
+        check_once(bob, expected)
+        assert bob.check().findings == ()
+    assert "not listed" not in caplog.text
+    assert healed(folder) == expected
+
+
+def test_two_that_remove_what_a_dead_process_did_not_list_tell_of_no_damage(
+    tmp_path: Path,
+    template: Path,
+    start_script: Start,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Method: the other one removes it just before this one reads it."""
+    folder = tmp_path / "store"
+    shutil.copytree(template, folder)
+    dead = start_script(AT_THE_NTH, folder, "archive", "after writing", 1, "die")
+    dead.communicate(timeout=60)
+    examined: list[str] = []
+
+    def examine(folder: Path, name: str) -> Entry:
+        examined.append(name)
+        (folder / name).unlink()
+        return segments.examine(folder, name)
+
+    monkeypatch.setattr(archiving, "examine", examine)
+    with elytron.open(folder, **QUIET) as store:
+        store.agent("bob").forget(user="nobody")
+    assert len(examined) == 1
+    assert caplog.text == ""
+    assert healed(folder) == CONTENTS
 
 
 def test_what_a_dead_process_archived_beside_a_living_one_is_not_archived_twice(

@@ -152,6 +152,18 @@ def test_a_damaged_backup_is_made_anew(place):
             assert len(restored(place / "backup", place / "new")["bob"]["everything"]) == 30
 
 
+def test_a_copy_whose_first_page_is_damaged_is_made_anew(place):
+    """Its size is right, so that it counts until something else is to take its place."""
+    with copy_of(place / "backup").open("r+b") as file:
+        file.write(b"\xff" * 4096)
+    with elytron.open(place / "store") as store:
+        store.agent("bob").save("user", "more", id="more")
+        report = store.backup(place / "backup")
+        assert report.ok, report.failed
+        assert ("bob" in copied(report), report.kept) == (True, ())
+    assert len(restored(place / "backup", place / "new")["bob"]["everything"]) == 31
+
+
 def killed_or_full(place: Path, nth: int, *, dies: bool) -> tuple[Calls, bool]:
     """One backup, stopped at one call of `os`; whether it came to its end."""
     calls = Calls(nth, dies=dies)

@@ -12,7 +12,7 @@ import pytest
 
 import elytron
 from archives import Calls, Killed
-from backups import ALL, emptied, home, make, make_with_backup, restored, text_flipped
+from backups import ALL, copy_of, emptied, home, make, make_with_backup, restored, text_flipped
 from elytron import Corrupt, DiskFull, OverBudget
 from elytron.upkeep import kept
 from ledgers import ledger_path, query
@@ -109,6 +109,21 @@ def test_a_repair_that_loses_nothing_keeps_no_copy(place):
     report = back_up(place)
     assert (report.ok, report.kept) == (True, ())
     assert held(place) == {*ALL, "after"}
+
+
+@pytest.mark.parametrize("page", ["first", "of a message"])
+def test_a_damaged_copy_from_before_a_repair_is_kept_for_what_is_whole_in_it(place, page):
+    copy = copy_of(place / "backup")
+    at = 0 if page == "first" else copy.read_bytes().index(b"zebra 10 ")
+    with copy.open("r+b") as file:
+        file.seek(at // PAGE_BYTES * PAGE_BYTES)
+        file.write(b"\xff" * PAGE_BYTES)
+    text_flipped(place / "store")
+    repair(place)
+    for _ in range(2):
+        report = back_up(place)
+        assert report.ok, report.failed
+        assert b"zebra 25 " in copy_of(Path(*report.kept)).read_bytes()
 
 
 def test_an_older_ledger_that_a_repair_goes_on_from_does_not_take_the_copys_place(place):

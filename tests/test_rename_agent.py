@@ -272,6 +272,24 @@ def test_a_process_that_has_it_open_is_refused_until_it_opens_the_store_anew(fol
             assert [one.id for one in store.agent("Robert").messages()] == ["a", "c", "d"]
 
 
+@pytest.mark.parametrize("then", ["deleted", "renamed"])
+def test_who_had_it_open_is_refused_though_its_old_name_was_used_and_given_up(folder, then):
+    """Else a retry would begin a memory of its own."""
+    with elytron.open(folder, **QUIET) as one, elytron.open(folder, **QUIET) as two:
+        assert two.agent("bob").save("user", "hello", id="a").new
+        one.rename("bob", "Robert")
+        assert one.agent("bob").save("user", "another", id="b").new
+        if then == "deleted":
+            one.delete("bob")
+        else:
+            one.rename("bob", "Bobby")
+        for _ in range(2):
+            with pytest.raises(NotFound, match="renamed while it was open"):
+                two.agent("bob").save("user", "lost?", id="c")
+        assert "bob" not in one.agents()
+        assert [message.id for message in one.agent("Robert").messages()] == ["a"]
+
+
 # -- what else knows of it
 
 

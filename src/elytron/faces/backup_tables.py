@@ -36,7 +36,7 @@ def backed_up(report: BackedUp) -> Iterator[RenderableType]:
         )
         for one in report.agents
     ]
-    gone = [(name_of(name), Text("deleted", "yellow"), "", "", "", "") for name in report.removed]
+    gone = [(name_of(name), Text("removed", "yellow"), "", "", "", "") for name in report.removed]
     yield Columns(heads, [*rows, *gone, *map(_failed, report.failed)])
     yield from _why(report.failed)
     yield from _kept(report.kept)

@@ -119,22 +119,41 @@ def finish(store: Path) -> None:
         raise failed
 
 
-def times(store: Path) -> dict[str, int]:
-    """When agents were deleted last, by their keys."""
-    return {left.key: left.at_us for left in sorted(_all(store / FOLDER), key=_age)}
+class Fates:
+    """What became of agents, as the notes have it now."""
+
+    def __init__(self, store: Path) -> None:
+        self._left: dict[str, list[_Left]] = {}
+        for left in sorted(_all(store / FOLDER), key=_age):
+            self._left.setdefault(left.key, []).append(left)
+
+    def of(self, key: str, since_us: int = 0) -> Gone | None:
+        """Of the one that was called so then; None if it still is, or is again."""
+        first = self._next(key, since_us)
+        end = first
+        while end is not None and end.heir is not None:
+            then = self._next(end.heir, end.at_us + 1)
+            if then is None:
+                break
+            end = then
+        if first is None or end is None or end.heir == key:
+            return None
+        return Gone(first.at_us, end.heir)
+
+    def last_us(self, key: str) -> int:
+        """When one called so was last deleted or renamed; 0 for never."""
+        return self._left[key][-1].at_us if key in self._left else 0
+
+    def _next(self, key: str, since_us: int) -> _Left | None:
+        return next((left for left in self._left.get(key, ()) if left.at_us >= since_us), None)
 
 
 def gone(store: Path) -> dict[str, Gone]:
     """Which agents are not what they were any more, by their keys; none that has its name again."""
-    last = {left.key: left for left in sorted(_all(store / FOLDER), key=_age)}
-    found = {}
-    for key, left in last.items():
-        end = left
-        while end.heir is not None and end.heir in last and last[end.heir].at_us > end.at_us:
-            end = last[end.heir]
-        if end.heir != key:
-            found[key] = Gone(left.at_us, end.heir)
-    return found
+    fates = Fates(store)
+    keys = {left.key for left in _all(store / FOLDER)}
+    found = {key: fates.of(key, fates.last_us(key)) for key in keys}
+    return {key: one for key, one in found.items() if one is not None}
 
 
 def note_renamed(store: Path, old: str, new: str) -> None:
@@ -146,8 +165,10 @@ def note_renamed(store: Path, old: str, new: str) -> None:
 
 
 def _now_us(store: Path, name: str) -> int:
-    """A time that is later than all notes of an agent, whatever the clock says."""
-    return max(time.time_ns() // 1000, times(store).get(key_of(name), 0) + 1)
+    """A time that is later than all notes of an agent, and of its name, whatever the clock says."""
+    key = key_of(name)
+    told = [left.at_us for left in _all(store / FOLDER) if key in (left.key, left.heir)]
+    return max([time.time_ns() // 1000, *[at_us + 1 for at_us in told]])
 
 
 def lift(store: Path, name: str) -> None:
@@ -177,10 +198,11 @@ def _age(left: _Left) -> int:
 
 
 def _forget_oldest(home: Path) -> None:
-    """Keep one note an agent, and the newest of them all."""
+    """Keep one note an agent, all that tell of another name, and the newest of them all."""
     notes = sorted([left for left in _all(home) if left.is_note], key=_age)
     newest = {left.key: left for left in notes}
-    kept = sorted(newest.values(), key=_age)[-KEPT_MAX:]
+    # Of a name that was used again, what the first one is called now is told by its own note alone.
+    kept = [left for left in notes if left.heir is not None or newest[left.key] is left][-KEPT_MAX:]
     with files.translate_os_errors(home):
         for left in {*notes} - {*kept}:
             left.path.unlink(missing_ok=True)

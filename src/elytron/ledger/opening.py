@@ -15,7 +15,7 @@ from typing import Protocol
 import apsw
 
 from elytron.config import Config
-from elytron.errors import Busy, Corrupt, ElytronError, NotFound, Unavailable
+from elytron.errors import Busy, Corrupt, ElytronError, Unavailable
 from elytron.ledger import carrying, deleted, files, pages, renamed, schema, swapping
 from elytron.ledger.beginning import identity, set_up
 from elytron.ledger.connection import PAGE_BYTES, STORAGE_ERRORS, connect, translate
@@ -203,14 +203,14 @@ class LedgerFile:
         That the agent was deleted or renamed; None if nothing says so. Then a disk may have been
         taken away, and a save would begin an empty memory.
         """
-        gone = deleted.gone(self._store).get(deleted.key_of(self.name))
-        return gone if gone is not None and gone.at_us >= self._opened_us else None
+        return deleted.Fates(self._store).of(deleted.key_of(self.name), self._opened_us)
 
     def gone(self) -> ElytronError:
         """What is said to whoever has a file open that has lost its name."""
+        # First, since it ends with the note that is looked for then.
+        is_under_way = renamed.is_under_way(self._store, self.name)
         is_followed, gone = self._is_followed(), self._left()
-        is_known = is_followed or gone is not None
-        if not is_known and not renamed.is_under_way(self._store, self.name):
+        if not (is_followed or is_under_way or gone is not None):
             return Corrupt(
                 f"{self.path} was removed or replaced while it was open, and nothing says that"
                 f" {self.name!r} was deleted, renamed or repaired; nothing was written: look at the"
@@ -221,10 +221,7 @@ class LedgerFile:
                 f"{self.path} was deleted or replaced just now; nothing was written: retry, which"
                 " opens what is there"
             )
-        return NotFound(
-            f"{self.name!r} was renamed while it was open; nothing was written: use its new name,"
-            " or open the store anew to begin another memory under this one"
-        )
+        return renamed.refused(self.name)
 
     def _connect_writer(self, locked: Locked) -> apsw.Connection:
         try:

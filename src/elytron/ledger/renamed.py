@@ -16,7 +16,7 @@ from pathlib import Path
 
 import apsw
 
-from elytron.errors import Conflict, Corrupt, ElytronError, OutcomeUnknown
+from elytron.errors import Conflict, Corrupt, ElytronError, NotFound, OutcomeUnknown
 from elytron.ledger import deleted, files
 from elytron.ledger.beginning import identity
 from elytron.ledger.connection import STORAGE_ERRORS, translate
@@ -46,6 +46,14 @@ def taken(store: object, name: str) -> Conflict:
     return Conflict(
         f"{store} has an agent called {name!r}, or what is left of one; nothing was changed:"
         " choose another name, or delete that one"
+    )
+
+
+def refused(name: str) -> NotFound:
+    """What is said to whoever has the agent open under the name that it had."""
+    return NotFound(
+        f"{name!r} was renamed while it was open; nothing was written: use its new name,"
+        " or open the store anew to begin another memory under this one"
     )
 
 

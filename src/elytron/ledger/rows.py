@@ -96,9 +96,7 @@ def verify(row: tuple[Any, ...], source: object) -> None:
         )
 
 
-def check_there(
-    found: Collection[int], keys: Collection[int], kind: str, source: object
-) -> None:
+def check_there(found: Collection[int], keys: Collection[int], kind: str, source: object) -> None:
     """
     Raises:
         Corrupt: an index has keys that the table has not. Where damage has put pages into each

@@ -7,13 +7,14 @@ was verified, of the same ledger, and no older.
 """
 
 import logging
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import NamedTuple
 
 from elytron.archive import Archive, Manifest
-from elytron.errors import Busy, Closed, Corrupt, DiskFull, ElytronError, Forked, NotFound
+from elytron.errors import Closed, Corrupt, DiskFull, ElytronError, Forked, NotFound
 from elytron.ledger import deleted, files, surveys
 from elytron.reports import AgentBackup, BackedUp, NotBackedUp
 from elytron.upkeep import copying, kept, stamps
@@ -24,9 +25,16 @@ _log = logging.getLogger("elytron.backup")
 # After these the others would fail too.
 _ENDING = (DiskFull, Closed, Forked)
 
-_STAYED = deleted.Gone(0, None)
-
 Progress = Callable[[int, int], None]
+
+
+class _Run(NamedTuple):
+    """One backup: how far it is."""
+
+    there: dict[str, bool]
+    """Keys of agents that are in the store, and in the backup by the end: whether they are now."""
+    circled: list[tuple[Path, str]]
+    """Copies kept until the one of this key has been backed up, who has what they are of."""
 
 
 def back_up(
@@ -51,10 +59,10 @@ def back_up(
     backup.begin(store)
     with backup.locked(writing=True):
         copies = backup.copies()
-        gone = deleted.gone(store)
-        kept.remove_deleted(backup, gone)
-        names = _in_order(_names(store, held, wanted, copies), held, gone)
-        there = {deleted.key_of(name) for name in {*names} & {*held}}
+        fates = deleted.Fates(store)
+        kept.remove_deleted(backup, fates)
+        names = _in_order(_names(store, held, wanted, copies), held, copies, fates)
+        run = _Run({deleted.key_of(name): False for name in {*names} & {*held}}, [])
         removed: list[str] = []
         done: list[AgentBackup] = []
         failed: list[NotBackedUp] = []
@@ -62,20 +70,22 @@ def back_up(
             if on_progress is not None:
                 on_progress(number, len(names))
             key = deleted.key_of(name)
-            if key not in there and key not in gone:  # opening the others ended its renaming?
-                gone = deleted.gone(store)
+            if key not in run.there:  # opening the others may have ended its renaming
+                fates = deleted.Fates(store)
             try:
-                one = _one(store, backup, upkeep, name, gone.get(key, _STAYED), there)
+                one = _one(store, backup, upkeep, name, fates, run)
                 if one is None:
                     removed.append(name)
                 else:
                     done.append(one)
+                    run.there[key] = True
             except _ENDING:
                 raise
             except ElytronError as error:
                 _log.info("%r was not backed up: %s", name, error)
                 failed.append(NotBackedUp(name, error))
-                there.discard(key)
+                run.there.pop(key, None)
+        _end_circles(backup, run)
         at = datetime.now(UTC)
         backup.finish(at.isoformat(), failed=[one.agent for one in failed])
         beside = tuple(map(str, kept.paths(backup)))
@@ -105,15 +115,25 @@ def _names(
     return list(dict.fromkeys(wanted))
 
 
-def _in_order(names: list[str], held: Sequence[str], gone: dict[str, deleted.Gone]) -> list[str]:
-    """Last come those whose copy is of one that is called otherwise now, or is not there."""
-
-    there = frozenset(held)
-
-    def is_late(name: str) -> bool:
-        return name not in there or gone.get(deleted.key_of(name), _STAYED).heir is not None
-
-    return sorted(names, key=is_late)
+def _in_order(
+    names: list[str],
+    held: Sequence[str],
+    copies: dict[str, Copy | Corrupt],
+    fates: deleted.Fates,
+) -> list[str]:
+    """Each behind the one that has what its copy is of; last those that are not there."""
+    there, by_key = frozenset(held), {deleted.key_of(name): name for name in names}
+    ordered: dict[str, None] = {}
+    for first in sorted(names, key=lambda name: name not in there):
+        way: dict[str, None] = {}
+        name: str | None = first
+        while name is not None and name not in ordered and name not in way:
+            way[name] = None
+            copy = copies.get(name)
+            fate = fates.of(deleted.key_of(name), copy.at_us) if isinstance(copy, Copy) else None
+            name = None if fate is None or fate.heir is None else by_key.get(fate.heir)
+        ordered |= dict.fromkeys(reversed(way))
+    return list(ordered)
 
 
 def _alone(name: str, store: Path) -> Corrupt:
@@ -129,21 +149,21 @@ def _one(
     backup: BackupFiles,
     upkeep: Housekeeping,
     name: str,
-    gone: deleted.Gone,
-    there: Collection[str],
+    fates: deleted.Fates,
+    run: _Run,
 ) -> AgentBackup | None:
     """
     Back one agent up; None if it is there no more, and its copy is removed.
 
     Args:
-        gone: when an agent of this name was deleted or renamed last. A copy from before is of that
-            one, and what is in the store now has nothing to do with it.
-        there: keys of agents that are in the store, and in the backup once this one has ended.
+        fates: what became of the agent that the copy is of. If it was deleted or renamed, what is
+            in the store now has nothing to do with it.
     """
-    gone_us = gone.at_us
+    key = deleted.key_of(name)
     former = _former(backup, name)
-    is_gone = former is not None and former.at_us <= gone_us
-    if is_gone and gone.heir is not None and gone.heir not in there:
+    gone = None if former is None else fates.of(key, former.at_us)
+    is_gone = gone is not None
+    if gone is not None and gone.heir is not None and gone.heir not in run.there:
         raise _alone(name, store)
     folder = files.agent_folder(store, name)
     if former is not None and not is_gone and former.settled and backup.has(former):
@@ -154,8 +174,9 @@ def _one(
             return _report(former, copied_bytes=0)
     with upkeep.chores(name) as chores:
         if chores is None and is_gone and not files.may_hold_ledger(folder):
-            if former is not None and gone.heir is not None:
-                _let_go_renamed(former, gone.heir, backup, upkeep)
+            if former is not None and gone is not None and gone.heir is not None:
+                with files.translate_os_errors(backup.path):
+                    _let_go_renamed(former, gone.heir, backup, upkeep, run)
             backup.drop(name)
             return None
         if chores is None:
@@ -171,13 +192,19 @@ def _one(
         copy = copying.copy(chores.desk, backup)
         try:
             chores.desk.read(surveys.granted_bytes)
-        except (Busy, Corrupt):  # it is another by now, and what was copied is of no use
+        except ElytronError:  # it is another by now, and what was copied is of no use
             backup.remove(copy)
             raise
-    copy = replace(copy, at_us=max(copy.at_us, gone_us + 1))  # whatever the clock says
+    copy = replace(copy, at_us=max(copy.at_us, fates.last_us(key) + 1))  # whatever the clock says
     with files.translate_os_errors(backup.path):
         if former is not None and not is_gone:
             _let_go(copy, former, backup, upkeep.archive_of(name))
+        elif former is not None and gone is not None and gone.heir is not None:
+            try:
+                _let_go_renamed(former, gone.heir, backup, upkeep, run)
+            except ElytronError:
+                backup.remove(copy)
+                raise
         before = _segments(backup, former)
         backup.commit(copy)
     new = [entry for entry in backup.entries(copy).entries if entry.name not in before.names]
@@ -234,8 +261,15 @@ def _let_go(copy: Copy, former: Copy, backup: BackupFiles, archive: Archive) -> 
         raise
 
 
-def _let_go_renamed(former: Copy, heir: str, backup: BackupFiles, upkeep: Housekeeping) -> None:
+def _let_go_renamed(
+    former: Copy, heir: str, backup: BackupFiles, upkeep: Housekeeping, run: _Run
+) -> None:
     """The same of a copy whose agent has another name now, and was backed up under that."""
+    if not run.there[heir] and backup.has(former):  # names in a circle: one has to be the first
+        path = kept.keep(backup, former)
+        if path is not None:
+            run.circled.append((path, heir))
+        return
     for copy in backup.copies().values():
         if isinstance(copy, Copy) and deleted.key_of(copy.agent) == heir and backup.has(former):
             archive = upkeep.archive_of(copy.agent)
@@ -243,22 +277,42 @@ def _let_go_renamed(former: Copy, heir: str, backup: BackupFiles, upkeep: Housek
                 kept.keep(backup, former)
 
 
+def _end_circles(backup: BackupFiles, run: _Run) -> None:
+    """What was kept until another had been backed up goes, unless a repair may have lost of it."""
+    if not run.circled:
+        return
+    copies = [copy for copy in backup.copies().values() if isinstance(copy, Copy)]
+    by_key = {deleted.key_of(copy.agent): copy for copy in copies}
+    with files.translate_os_errors(backup.path):
+        for path, heir in run.circled:
+            if run.there.get(heir) and heir in by_key:
+                copy = by_key[heir]
+                if not copying.repaired_within(backup.folder(copy.agent) / copy.ledger.name):
+                    kept.remove(path)
+
+
 def _is_repaired(copy: Copy, former: Copy, backup: BackupFiles) -> bool:
     """Whether the ledger was repaired between two copies."""
-    then_us, now_us = [
-        copying.repaired_within(backup.folder(one.agent) / one.ledger.name)
-        for one in (former, copy)
-    ]
-    return now_us > then_us
+    now_us = copying.repaired_within(backup.folder(copy.agent) / copy.ledger.name)
+    if not now_us:
+        return False
+    try:
+        return now_us > copying.repaired_within(backup.folder(former.agent) / former.ledger.name)
+    except Corrupt as error:  # of the copy; it may have been, and what is whole in it is kept
+        _log.warning("%s", error)
+        return True
 
 
 def _lacks(copy: Copy, former: Copy, backup: BackupFiles, archive: Archive) -> bool:
-    """Whether the former copy has anything that is not there any more, for whatever reason."""
+    """Whether the former copy has, or may have, anything that is not there any more."""
     if former.schema != copy.schema:  # it cannot be compared
         return True
-    then, now = [
-        copying.told_within(backup.folder(one.agent) / one.ledger.name) for one in (former, copy)
-    ]
+    now = copying.told_within(backup.folder(copy.agent) / copy.ledger.name)
+    try:
+        then = copying.told_within(backup.folder(former.agent) / former.ledger.name)
+    except Corrupt as error:
+        _log.warning("%s", error)
+        return True
     changed = [one for one, told in then.messages.items() if told != now.messages.get(one)]
     return not (then.others <= now.others and archive.find(changed)[0].keys() >= {*changed})
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from elytron.errors import OverBudget
 from elytron.ledger import files
-from elytron.ledger.deleted import Gone, key_in
+from elytron.ledger.deleted import Fates, key_in
 from elytron.ledger.files import sync_folder
 from elytron.upkeep.backup_files import (
     AGENT,
@@ -29,9 +29,9 @@ FOLDER = "kept"
 KEPT_MAX = 3  # copies of one agent; each may be as large as the agent
 
 
-def keep(backup: BackupFiles, copy: Copy) -> None:
+def keep(backup: BackupFiles, copy: Copy) -> Path | None:
     """
-    Have the copy that counts stay, whatever takes its place. Done again it is harmless.
+    Have the copy that counts stay, whatever takes its place; where, or None if it was kept already.
 
     Raises:
         OverBudget: there are as many of this agent as may be.
@@ -40,7 +40,7 @@ def keep(backup: BackupFiles, copy: Copy) -> None:
     path = backup.path / FOLDER / f"{home.name}.{copy.at_us}"
     own = BackupFiles(path)
     if own.exists():  # kept by a backup that was stopped just after
-        return
+        return None
     there = [one for one in _of(backup, copy.agent) if one != path]
     if len(there) >= KEPT_MAX:
         raise OverBudget(
@@ -60,6 +60,7 @@ def keep(backup: BackupFiles, copy: Copy) -> None:
         sync_folder(folder)
     # Last, since by this it counts.
     own.finish(datetime.fromtimestamp(copy.at_us / 1e6, UTC).isoformat(), failed=())
+    return path
 
 
 def _link(source: Path, target: Path, checksum: str) -> None:
@@ -79,18 +80,21 @@ def paths(backup: BackupFiles) -> list[Path]:
         return [path for path in found if (path / files.BACKUP).exists()]
 
 
-def remove_deleted(backup: BackupFiles, gone: dict[str, Gone]) -> None:
+def remove(path: Path) -> None:
+    """Let a kept copy count no more, then remove it."""
+    (path / files.BACKUP).unlink(missing_ok=True)
+    sync_folder(path)
+    remove_folder(path)
+
+
+def remove_deleted(backup: BackupFiles, fates: Fates) -> None:
     """Remove those of agents that were deleted since, whatever these were called then."""
     with files.translate_os_errors(backup.path):
         for path in sorted((backup.path / FOLDER).glob("*.*/")):
             name, _, at_us = path.name.rpartition(".")
-            found = gone.get(key_in(name))
-            if found is None or found.heir is not None or not at_us.isdecimal():
-                continue
-            if int(at_us) <= found.at_us:
-                (path / files.BACKUP).unlink(missing_ok=True)
-                sync_folder(path)
-                remove_folder(path)
+            found = fates.of(key_in(name), int(at_us)) if at_us.isdecimal() else None
+            if found is not None and found.heir is None:
+                remove(path)
                 sync_folder(path.parent)
 
 

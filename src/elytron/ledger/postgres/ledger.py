@@ -19,7 +19,7 @@ from psycopg import errors as server_errors
 
 from elytron.config import Config
 from elytron.errors import Busy, Corrupt, ElytronError
-from elytron.ledger import carrying, deleted, files
+from elytron.ledger import carrying, deleted, files, renamed
 from elytron.ledger.connection import PAGE_BYTES
 from elytron.ledger.embedded import EMBEDDED
 from elytron.ledger.learned import LEARNED
@@ -86,6 +86,7 @@ class PostgresLedger:
         self._known: Known | None = None
         self._wrote = False
         self._gone = False
+        self._opened_us = 0
         self._index_due = False
 
     # -- opening and closing
@@ -103,7 +104,7 @@ class PostgresLedger:
         """
         config = self._config
         timeout_s = config.save_timeout_s if create else config.read_timeout_s
-        deadline = time.monotonic() + timeout_s
+        deadline, now_us = time.monotonic() + timeout_s, time.time_ns() // 1000
         if not self._links.look(create=create, deadline=deadline):
             return False
         found = self._find(create=create, deadline=deadline)
@@ -125,6 +126,7 @@ class PostgresLedger:
         self.languages = found.languages
         with files.translate_os_errors(self.folder):
             files.make_folders(self.folder)
+        self._opened_us = now_us
         return True
 
     def _find(self, *, create: bool, deadline: float) -> "writing.Begun | None":
@@ -262,7 +264,11 @@ class PostgresLedger:
         except BaseException as error:
             self.uses.put_back(uses)
             link.undo()
-            self._gone = self._gone or writes.is_gone
+            if writes.is_gone:
+                store = self.folder.parent.parent
+                if writes.is_renaming or renaming.is_renamed(store, self.name, self._opened_us):
+                    raise renamed.refused(self.name) from error
+                self._gone = True
             if isinstance(error, psycopg.Error) and not link.committing and len(ops) > 1:
                 locked = isinstance(error, server_errors.LockNotAvailable)
                 if not locked and not link.closed:

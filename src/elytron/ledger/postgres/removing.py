@@ -16,6 +16,7 @@ from dataclasses import asdict
 
 from psycopg import errors as server_errors
 
+from elytron.errors import Busy
 from elytron.ledger import carrying
 from elytron.ledger.carried import GOING
 from elytron.ledger.postgres import writing
@@ -42,15 +43,19 @@ def begin(link: Link, source: str, *, alone: Callable[[], None], deadline: float
         alone: called once nobody else writes to it; what it raises stops this.
 
     Raises:
-        Busy: another process had it until *deadline*.
+        Busy: another process had it until *deadline*, or is renaming it.
     """
     try:
-        locked(link, source, deadline)
+        said = locked(link, source, deadline)
+        if carrying.is_leaving(said, source) and not carrying.is_going(said, source):
+            raise Busy(
+                f"{source} is being renamed, and nothing was deleted: repeat it, under the name"
+                " that it has then"
+            )
         if writing.find(link) is None and not link.native(_NAMED):
             return False
         alone()
-        said = json.dumps(asdict(carrying.Mark("", "", GOING)))
-        link.later(MARK, {"said": said})
+        link.later(MARK, {"said": json.dumps(asdict(carrying.Mark("", "", GOING)))})
         link.native(REFUSE, {"next": new_version()})
         link.execute("COMMIT")
     finally:

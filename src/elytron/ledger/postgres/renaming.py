@@ -16,7 +16,7 @@ import contextlib
 import json
 import os
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import NamedTuple
@@ -33,7 +33,8 @@ from elytron.ledger.postgres.schema import AGENT_TABLES
 from elytron.ledger.renamed import TAKEN, taken
 
 FINISH_S = 3600.0  # it cannot be half done, and others are refused until it is done
-_AT_ONCE = 100  # rows on their way; each may be as large as a message
+_AT_ONCE = 20  # rows on their way; each may be as large as a message
+_PART_BYTES = 64 << 20  # of them in one statement, if there is more than one; the server takes 1 GB
 _TAKE_PLACE = "INSERT INTO agents VALUES(%(agent)s::uuid, %(name)s::text, 0, 0, 0, 0)"
 # What was said of where its rows came from stands aside meanwhile.
 _PUT_ASIDE = (
@@ -129,6 +130,7 @@ def finish(link: Link, names: Renaming, source: str, *, store: Path, deadline: f
         if removing.locked(link, source, deadline) != names.mark:
             return
         link.bind(new)
+        link.native("SELECT set_config('extra_float_digits', '1', true)")  # all of them, as text
         link.native(writing.LOCK, {})
         if link.native(removing.SAID) != [(names.mark,)]:
             raise Conflict(f"{names.new!r} was begun anew; {names.old!r} cannot be renamed to it")
@@ -154,12 +156,24 @@ def _carry(link: Link, table: str, old: uuid.UUID, new: uuid.UUID) -> None:
     link.native(_DECLARE.format(table=table), {})
     while part := _fetched(link, old):
         assert all(text.startswith(before) for text in part), "it is the first column of all"
-        rows = [after + text.removeprefix(before) for text in part]
         link.bind(new)
-        link.native(_PUT.format(table=table), {"rows": f"[{','.join(rows)}]"})
+        for rows in _parts([after + text.removeprefix(before) for text in part]):
+            link.native(_PUT.format(table=table), {"rows": f"[{','.join(rows)}]"})
     link.bind(old)
     link.native("CLOSE renamed")
     link.native(removing.DELETE.format(table=table), {})
+
+
+def _parts(rows: list[str]) -> Iterator[list[str]]:
+    part: list[str] = []
+    part_bytes = 0
+    for row in rows:
+        if part and part_bytes + len(row) > _PART_BYTES:
+            yield part
+            part, part_bytes = [], 0
+        part.append(row)
+        part_bytes += len(row)
+    yield part
 
 
 def _fetched(link: Link, old: uuid.UUID) -> list[str]:
@@ -181,6 +195,12 @@ def _move_files(store: Path, names: Renaming) -> None:
                 folder.rmdir()
         files.sync_folder(place.parent)
         deleted.note_renamed(store, names.old, names.new)
+
+
+def is_renamed(store: Path, name: str, since_us: int) -> bool:
+    """Whether the agent that was called so then has another name, as far as this machine knows."""
+    fate = deleted.Fates(store).of(deleted.key_of(name), since_us)
+    return fate is not None and fate.heir is not None
 
 
 def pending(

@@ -69,7 +69,7 @@ class LinkWrites(Writes):
             max_concepts=max_concepts,
         )
         self._link = db
-        self.is_gone = False
+        self.is_gone = self.is_renaming = False
 
     def lock(self, deadline: float) -> Known:
         """
@@ -89,6 +89,7 @@ class LinkWrites(Writes):
         )
         if not found or carrying.is_leaving(carried, self.source):
             self.is_gone = True
+            self.is_renaming = bool(found) and not carrying.is_going(carried, self.source)
             raise Busy(
                 f"{self.source} was deleted just now; nothing was written: retry, which opens what"
                 " is there"
