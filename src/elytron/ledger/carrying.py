@@ -219,7 +219,7 @@ class Transaction(Protocol):
     half_done: bool
 
     def drop_words(self, keys: Sequence[int]) -> object: ...
-    def replace_words(self, key: int, terms: bytes) -> None: ...
+    def replace_words(self, entries: Sequence[tuple[int, bytes]]) -> None: ...
     def whole(self, value: object) -> int: ...
 
 
@@ -304,8 +304,7 @@ class Carrying:
         self._db.executemany(sql, op.rows)
         came = self._held(keys) - held
         self._writes.messages += came
-        for key, terms in self._terms(behind):
-            self._writes.replace_words(key, terms)
+        self._writes.replace_words(self._terms(behind))
         return came
 
     def _drop(self, op: DropRows) -> None:

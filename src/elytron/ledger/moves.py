@@ -67,8 +67,8 @@ class Transaction(Protocol):
     def add_message(self, row: tuple[Any, ...], draft: Draft) -> None: ...
     def add_user(self, id: str, arrived_us: int) -> int: ...
     def drop_vectors(self, keys: Sequence[int]) -> None: ...
-    def drop_words(self, keys: Sequence[int]) -> bool: ...
-    def replace_words(self, key: int, terms: bytes | None) -> None: ...
+    def drop_words(self, keys: Sequence[int]) -> object: ...
+    def replace_words(self, entries: Sequence[tuple[int, bytes]]) -> None: ...
     def whole(self, value: object) -> int: ...
 
 
@@ -105,7 +105,9 @@ class Moves:
             case Remove():
                 return self._remove(op)
             case Restore(returning):
-                return sum([self._restore(one) for one in returning])
+                came = [one for one in returning if self._restore(one)]
+                self._writes.replace_words([(one.key, one.draft.terms) for one in came])
+                return len(came)
             case Tidy(at_once):
                 return self._tidy(at_once)
             case _:
@@ -230,18 +232,18 @@ class Moves:
             self._db.execute(f"DELETE FROM {table} WHERE key IN {_KEYS}", (keys,))
         self._db.execute(f"DELETE FROM mentions WHERE source IN {_KEYS}", (keys,))
 
-    def _restore(self, returning: Returning) -> int:
-        """Bring one message back to its key and place; 0 if its id, or its key, is held."""
+    def _restore(self, returning: Returning) -> bool:
+        """Bring one message back to its key and place, but not if its id, or its key, is held."""
         draft = returning.draft
         if self._db.execute(
             "SELECT 1 FROM messages WHERE id = ? OR key = ?", (draft.id, returning.key)
         ).get:
-            return 0
+            return False
         if self._db.execute(
             "SELECT 1 FROM gone WHERE (kind, id) IN (VALUES(?, ?), (?, ?), (0, ?)) AND key >= ?",
             (MESSAGE, draft.id, SESSION, draft.session, str(returning.key), returning.key),
         ).get:
-            return 0
+            return False
         session = self._session(returning, draft)
         user = None
         if draft.user is not None:
@@ -266,8 +268,7 @@ class Moves:
         self._writes.add_message(row, draft)
         # Its key is behind what later readers have seen, so it is told again.
         self._writes.add_change(SAVE, MESSAGE, returning.key)
-        self._writes.replace_words(returning.key, draft.terms)
-        return 1
+        return True
 
     def _session(self, returning: Returning, draft: Draft) -> int:
         found = self._db.execute("SELECT key FROM sessions WHERE id = ?", (draft.session,)).get

@@ -333,7 +333,7 @@ class Writes:
             (op.content, op.terms, embedding, rows.checksum(row), row[0]),
         )
         self.drop_vectors([row[0]])
-        self.replace_words(row[0], op.terms)
+        self.replace_words([(row[0], op.terms)])
         self.add_change(EDIT, MESSAGE, row[0])
 
     def _delete(self, op: Delete) -> bool:
@@ -435,28 +435,28 @@ class Writes:
     def drop_vectors(self, keys: Sequence[int]) -> None:
         vectors.drop(self._db, keys)
 
-    def replace_words(self, key: int, terms: bytes | None) -> None:
-        """Index a message anew, or no more."""
-        if self.drop_words([key]) and terms is not None:
-            self._stirred_bytes += len(terms)
-            words.add(self._db, [(key, terms)])
+    def replace_words(self, entries: Sequence[tuple[int, bytes]]) -> None:
+        """Index messages anew, (key, hashed terms), but for those whose turn is still to come."""
+        held = self.drop_words([key for key, _ in entries])
+        self._stirred_bytes += sum([len(terms) for key, terms in entries if key in held])
+        words.add(self._db, [entry for entry in entries if entry[0] in held])
 
-    def drop_words(self, keys: Sequence[int]) -> bool:
-        """Take messages out of the word index; whether any were in it. Others' turn never comes."""
+    def drop_words(self, keys: Sequence[int]) -> frozenset[int]:
+        """Take messages out of the word index; which were in it. Others' turn never comes."""
         indexed = self.whole(self._execute(_FIND_INDEXED).get)
         held = [key for key in keys if key <= indexed]
         if held:
             self._stirred_bytes += len(held) * (_PAGE_BYTES // 64)
             words.remove(self._db, held)
-        return bool(held)
+        return frozenset(held)
 
     def _reindex(self, op: Reindex) -> None:
+        sql, changed = "UPDATE messages SET terms = ? WHERE key = ? AND content = ?", []
         for key, content, terms in op.entries:
-            self._execute(
-                "UPDATE messages SET terms = ? WHERE key = ? AND content = ?", (terms, key, content)
-            )
+            self._execute(sql, (terms, key, content))
             if self._db.changes():  # else deleted or edited in the meantime, and indexed with that
-                self.replace_words(key, terms)
+                changed.append((key, terms))
+        self.replace_words(changed)
         if op.languages is not None:
             self._execute("UPDATE meta SET value = ? WHERE name = 'languages'", (op.languages,))
 
