@@ -1,5 +1,6 @@
 """Restoring a backup: what is damaged is filled up, what was there is set aside, none lost."""
 
+import contextlib
 import os
 import shutil
 from pathlib import Path
@@ -24,9 +25,11 @@ from backups import (
     restored,
     text_flipped,
 )
-from elytron import Conflict, Corrupt, NotFound
+from elytron import Conflict, Corrupt, NotFound, Unavailable
 from elytron.archive import merging
 from elytron.ledger import files
+from elytron.ledger.connection import PAGE_BYTES
+from elytron.ledger.pages import Image
 from ledgers import contents, flip, ledger_path, marker_path, query
 
 WAIT_MAX_S = 60
@@ -68,6 +71,24 @@ def test_what_is_there_already_as_the_backup_has_it_is_no_error(place):
     elytron.restore_backup(place / "backup", place / "new")
     (done,) = elytron.restore_backup(place / "backup", place / "new").agents
     assert done.how == "same"
+
+
+@pytest.mark.parametrize("left", ["restoring", "salvage.part"])
+def test_what_one_that_was_stopped_left_goes_also_where_nothing_is_to_do(place, left):
+    elytron.restore_backup(place / "backup", place / "new")
+    shutil.copytree(place / "store", home(place / "new") / left)
+    (done,) = elytron.restore_backup(place / "backup", place / "new").agents
+    assert done.how == "same"
+    assert not (home(place / "new") / left).exists()
+
+
+def test_a_page_of_a_copy_that_is_not_read_is_not_taken_for_an_empty_one(place):
+    path = copy_of(place / "backup")
+    with contextlib.closing(Image(path, is_whole=True)) as image:
+        os.truncate(path, 2 * PAGE_BYTES)
+        assert len(image.page(2)) == PAGE_BYTES
+        with pytest.raises(Unavailable, match=r"page 3 of .* cannot be read; nothing was"):
+            image.page(3)
 
 
 def test_only_who_is_named_comes_back(place):

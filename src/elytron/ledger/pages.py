@@ -63,17 +63,21 @@ class Image:
         *,
         over: Mapping[int, bytes] | None = None,
         count: int | None = None,
+        is_whole: bool = False,
     ) -> None:
         """
         Args:
             path: None for pages without a file.
             over: pages by their numbers, in place of the file's.
             count: how many there are; what the file has beyond is of no meaning.
+            is_whole: each page could be read just now, so that none may be passed over.
 
         Raises:
             Unavailable: there is a file, and it cannot be opened.
         """
         self.over = over or {}
+        self._path = path
+        self._is_whole = is_whole
         self._file: apsw.VFSFile | None = None
         held = 0
         try:
@@ -110,7 +114,12 @@ class Image:
         return int.from_bytes(page[60:64]) if page.startswith(_HEADER) else 0
 
     def page(self, number: int) -> bytes:
-        """A page; empty if it cannot be read."""
+        """
+        A page; empty if it cannot be read.
+
+        Raises:
+            Unavailable: it cannot, and the file is whole.
+        """
         if not 1 <= number <= self.count:
             return b""
         if number in self.over:
@@ -118,9 +127,15 @@ class Image:
         if self._file is None:
             return b""
         try:
-            return bytes(self._file.xRead(PAGE_BYTES, (number - 1) * PAGE_BYTES))
+            data = bytes(self._file.xRead(PAGE_BYTES, (number - 1) * PAGE_BYTES))
         except (*STORAGE_ERRORS, OSError):  # a bad sector: the other pages are read
-            return b""
+            data = b""
+        if self._is_whole and len(data) < PAGE_BYTES and number <= self._held:
+            raise Unavailable(
+                f"page {number} of {self._path} cannot be read; nothing was changed: look at the"
+                " disk, and retry"
+            )
+        return data
 
     def is_unreadable(self, number: int) -> bool:
         """Whether a page should hold records, or lead to them, and does neither."""

@@ -184,12 +184,14 @@ class _Restore:
         return self._put(copy, "replaced")
 
     def _clear_beside(self, folder: Path) -> None:
-        """Remove what a restore left that was stopped, also where this one has nothing to do."""
-        beside = folder / swapping.BESIDE
+        """Remove what was left by one that was stopped, also where this one has nothing to do."""
         with files.translate_os_errors(folder):
-            if not self._dry_run and beside.exists():
-                with replacing.only(folder):
-                    remove_folder(beside)
+            if self._dry_run or not swapping.unfinished(folder):
+                return
+            with replacing.only(folder), self._locked(folder):  # a repair holds the second
+                for path in swapping.unfinished(folder):
+                    if path.name == swapping.BESIDE or not swapping.pending(folder):
+                        remove_folder(path)
 
     def _look(self, copy: Copy) -> "_Present":
         """What the store has of an agent."""
@@ -286,9 +288,9 @@ class _Restore:
             report = checking.check(chores.desk, repair=True)
         if not report.ok:
             wrong = next(found.what for found in report.findings if not found.repaired)
-            raise Corrupt(
-                f"{copy.agent!r} is still damaged where the backup has nothing: {wrong}; add"
-                " `--replace` to put the backup in its place"
+            raise Corrupt(  # or the disk failed to read it, once
+                f"{copy.agent!r} is still damaged where the backup has nothing: {wrong}; restore"
+                " again, and if that says the same add `--replace` to put the backup in its place"
             )
         return replace(
             _report(copy, "salvaged", aside=aside),

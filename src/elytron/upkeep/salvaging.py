@@ -215,7 +215,7 @@ class _Salvage:
         if not self._backup.is_file():
             raise Unavailable(f"{self._backup} is no file: name the ledger in a backup")
         log = frames.read(self._backup.with_name(f"{self._backup.name}-wal"))
-        with _image(self._backup, log) as image:
+        with _image(self._backup, log, is_whole=True) as image:
             outline = rescued.outline(image)
             if outline.agent != self._name:
                 raise Corrupt(
@@ -348,11 +348,14 @@ def _verify(desk: Desk) -> None:
 
 
 @contextlib.contextmanager
-def _image(path: Path, log: frames.Log) -> Iterator[Image]:
+def _image(path: Path, log: frames.Log, *, is_whole: bool = False) -> Iterator[Image]:
     """A ledger's pages, with those of its log up to the last commit that is whole."""
     valid = log.valid()
     image = Image(
-        path, over=log.pages(range(1, valid + 1)), count=log.commits(valid) if valid else None
+        path,
+        over=log.pages(range(1, valid + 1)),
+        count=log.commits(valid) if valid else None,
+        is_whole=is_whole,
     )
     try:
         yield image
