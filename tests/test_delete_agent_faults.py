@@ -40,7 +40,7 @@ def whole_or_gone(folder: Path) -> bool:
             assert not files.agent_folder(folder, "bob").exists()
         store.cleanup()
         assert left(folder) == []
-        assert (deleted.key_of("bob") in deleted.gone(folder)) == (not is_there)
+        assert (deleted.Fates(folder).of(deleted.key_of("bob")) is None) == is_there
     return is_there
 
 

@@ -346,7 +346,8 @@ def test_agents_that_swap_their_names_or_get_them_back_are_backed_up(folder, tmp
         assert {one.agent: one.messages for one in report.agents} == {"bob": 21, "al": 20}
         store.rename("bob", "y")
         store.rename("y", "bob")
-        assert deleted.gone(folder).keys().isdisjoint({deleted.key_of("bob")})
+        fates, key = deleted.Fates(folder), deleted.key_of("bob")
+        assert fates.of(key, fates.last_us(key)) is None
         shutil.rmtree(files.agent_folder(folder, "bob"))
         report = store.backup(to)
         assert [one.agent for one in report.failed] == ["bob"], "it was lost, and not renamed"

@@ -50,7 +50,7 @@ def called(folder: Path, whole: object, *, first: str) -> str:
         home = files.agent_folder(folder, name)
         assert not (home / files.RENAMING).exists()
         assert files.marked(home) == name
-        assert (deleted.key_of(OLD) in deleted.gone(folder)) == (name == NEW)
+        assert (deleted.Fates(folder).of(deleted.key_of(OLD)) is not None) == (name == NEW)
     return name
 
 

@@ -148,14 +148,6 @@ class Fates:
         return next((left for left in self._left.get(key, ()) if left.at_us >= since_us), None)
 
 
-def gone(store: Path) -> dict[str, Gone]:
-    """Which agents are not what they were any more, by their keys; none that has its name again."""
-    fates = Fates(store)
-    keys = {left.key for left in _all(store / FOLDER)}
-    found = {key: fates.of(key, fates.last_us(key)) for key in keys}
-    return {key: one for key, one in found.items() if one is not None}
-
-
 def note_renamed(store: Path, old: str, new: str) -> None:
     """Note, durably, that the agent which was *old* is called *new* now. Raises `OSError`."""
     home = store / FOLDER
