@@ -148,7 +148,7 @@ def test_a_store_without_room_for_another_agent_refuses_and_makes_nothing(open_s
     names: list[str] = []
 
     def begin_many() -> None:
-        for n in range(40):
+        for n in range(300):
             store.agent(f"agent {n}").save("user", "Hello")
             names.append(f"agent {n}")
 
@@ -157,6 +157,21 @@ def test_a_store_without_room_for_another_agent_refuses_and_makes_nothing(open_s
     assert names
     assert sorted(names) == store.agents()
     assert all(len(everywhere(store.agent(name))) == 1 for name in names)
+
+
+def test_an_agent_that_has_more_than_it_was_granted_is_granted_it_while_there_is_some_free(
+    open_store, folder
+):
+    """As after a kill between archiving and its end: the next note of a clean-up was refused."""
+    store = open_store(max_total_mb=64, auto_cleanup=False)
+    bob = store.agent("bob")
+    fill(bob, 100)
+    budget = store._agents.upkeep.sharing._budget
+    assert budget.settle(*budget.uses(), 100_000) == 100_000
+    assert bob.archive(older_than_days=0, keep=50).archived == 50
+    (granted,) = budget.uses().values()
+    (agent,) = (folder / "agents").iterdir()
+    assert (agent / "ledger.db").stat().st_size + bob.usage().archive.bytes <= granted
 
 
 def test_without_cleanup_the_total_refuses_instead_of_archiving(open_store):

@@ -143,9 +143,12 @@ class Sharing:
     def settle(self, chores: Chores) -> None:
         """Note what an agent uses now that a chore has changed its files."""
         folder = files.folder_name(chores.desk.name)
-        granted = self._budget.grant(folder)
+        granted, used = self._budget.grant(folder), chores.used_bytes
         if granted:
-            kept = min(granted, chores.used_bytes + self._step_bytes())
+            if used > granted:  # what left for the archive takes more there than it freed by now
+                self._took(folder, used - granted)
+                granted = self._budget.grant(folder)
+            kept = min(granted, used + self._step_bytes())
             # First in its ledger, so that nobody writes by the old grant any more.
             chores.desk.commit(ops.Grant(max(0, kept - chores.beside_bytes)))
             self._budget.settle(folder, kept)
