@@ -7,6 +7,7 @@ slopes of each process and of all. Exits with 1 where a limit was passed or a me
 """
 
 import argparse
+import contextlib
 import dataclasses
 import itertools
 import multiprocessing
@@ -44,7 +45,8 @@ def work(folder: Path, plan: Plan, told: Connection) -> None:
     """One process: a row each window, then what its own end was, told when it is asked for."""
     outcome = soak(folder, plan, tell=told.send)
     told.send((sum(outcome.load.saved), outcome.samples.full_at(), outcome.wrong))
-    told.recv()  # one report after the other
+    with contextlib.suppress(EOFError):  # another has failed
+        told.recv()  # one report after the other
     print(f"\nagents {plan.first} to {plan.first + plan.agents - 1}:")
     report(outcome)
     sys.stdout.flush()
@@ -71,20 +73,21 @@ def soak_by(folder: Path, plans: list[Plan]) -> tuple[list[dict[str, float]], li
     for process, (_, theirs) in zip(crew, pipes, strict=True):
         process.start()
         theirs.close()  # its end is heard as one
-    ours = [mine for mine, _ in pipes]
-    total: list[dict[str, float]] = []
-    ends: list[Any] = []
-    while not ends:
-        told = [pipe.recv() for pipe in ours]
-        ends = [one for one in told if isinstance(one, tuple)]
-        if not ends:
-            total.append(summed(told))
-            print(line_of(total[-1]), flush=True)
-    # One may have come to its end a window before another.
-    told = [_end(pipe, one) for pipe, one in zip(ours, told, strict=True)]
-    for process, pipe in zip(crew, ours, strict=True):
-        pipe.send("report")
-        process.join(STOP_MAX_S)
+    with contextlib.ExitStack() as stack:  # those who wait hear it when one has failed
+        ours = [stack.enter_context(mine) for mine, _ in pipes]
+        total: list[dict[str, float]] = []
+        ends: list[Any] = []
+        while not ends:
+            told = [pipe.recv() for pipe in ours]
+            ends = [one for one in told if isinstance(one, tuple)]
+            if not ends:
+                total.append(summed(told))
+                print(line_of(total[-1]), flush=True)
+        # One may have come to its end a window before another.
+        told = [_end(pipe, one) for pipe, one in zip(ours, told, strict=True)]
+        for process, pipe in zip(crew, ours, strict=True):
+            pipe.send("report")
+            process.join(STOP_MAX_S)
     return total, told
 
 
@@ -108,6 +111,8 @@ def main() -> int:
     given = {
         name: value for name, value in vars(arguments).items() if name in Plan.__dataclass_fields__
     }
+    if not 1 <= arguments.processes <= arguments.agents:
+        parser.error(f"--processes {arguments.processes}: 1 to --agents, {arguments.agents}")
     plan = Plan(seconds=60 * arguments.minutes, settle_s=60 * arguments.settle_minutes, **given)
     with tempfile.TemporaryDirectory() as folder:
         total, ends = soak_by(Path(folder) / "store", shares(plan, arguments.processes))

@@ -110,6 +110,17 @@ def test_the_copy_of_one_that_cannot_be_read_stays_though_its_old_name_was_used_
     assert OF_A in saved(place)
 
 
+def test_what_was_deleted_is_not_taken_for_the_next_of_its_name_which_was_renamed(place):
+    with elytron.open(place / "store", **QUIET) as store:
+        store.delete("a")
+        store.agent("a").save("user", "another memory")
+        store.rename("a", "c")
+    damage(place, "c")
+    report = back_up(place)
+    assert [one.agent for one in report.failed] == ["c"]
+    assert report.removed == ("a",)
+
+
 def test_what_was_kept_stays_though_the_old_name_was_used_and_deleted(place):
     lose_one(place)
     (before,) = back_up(place).kept

@@ -14,6 +14,7 @@ import elytron
 from elytron import Erased, InvalidArgument
 from elytron.ledger import files
 from elytron.upkeep.erasing import Said, reach
+from elytron.upkeep.runs import Run
 from ledgers import check_index, held, ledger_path
 from limits import everything
 
@@ -376,9 +377,13 @@ def test_what_a_dead_process_left_half_archived_is_forgotten_too(folder, monkeyp
         assert bob.check().ok
 
 
-@pytest.mark.parametrize("age_s", [0, 120])
-def test_an_unfinished_segment_is_removed_or_named(folder, bob, store, age_s):
-    """One that stood still for minutes is a dead process's; another may be at work on a new one."""
+@pytest.mark.parametrize(
+    ("age_s", "others"), [(0, set()), (120, set()), (120, {"run"})],
+    ids=["new", "two minutes old", "another is at work"],
+)  # fmt: skip
+def test_an_unfinished_segment_is_removed_or_named(folder, bob, store, age_s, others, monkeypatch):
+    """One that stood still for minutes is a dead process's, unless another is at work."""
+    monkeypatch.setattr(Run, "others", lambda _run: frozenset(others))
     conversation(bob, 5, 50)
     bob.archive(older_than_days=0, keep=10)
     segment = next((files.agent_folder(folder, "bob") / "archive").glob("segment-*"))
@@ -391,7 +396,7 @@ def test_an_unfinished_segment_is_removed_or_named(folder, bob, store, age_s):
     assert traces(folder, erased_marks(5)).keys() == (
         {part.name} if part.name in remaining else set()
     )
-    assert (part.name in remaining) == (age_s == 0)
+    assert (part.name in remaining) == part.exists() == (age_s == 0 or bool(others))
 
 
 def test_a_damaged_segment_is_named_as_what_may_hold_it_still(folder, bob, store):

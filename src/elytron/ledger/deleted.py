@@ -190,13 +190,17 @@ def _age(left: _Left) -> int:
 
 
 def _forget_oldest(home: Path) -> None:
-    """Keep one note an agent, all that tell of another name, and the newest of them all."""
-    notes = sorted([left for left in _all(home) if left.is_note], key=_age)
-    newest = {left.key: left for left in notes}
-    # Of a name that was used again, what the first one is called now is told by its own note alone.
-    kept = [left for left in notes if left.heir is not None or newest[left.key] is left][-KEPT_MAX:]
+    """Keep the newest notes: all of other names, and the last of an agent's deletions in a row."""
+    kept: list[_Left] = []
+    after: dict[str, _Left] = {}
+    notes = sorted([left for left in _all(home) if left.is_note], key=_age, reverse=True)
+    for left in notes:
+        # Else what became of the next one of that name would be told of the one that was deleted.
+        if left.heir is not None or left.key not in after or after[left.key].heir is not None:
+            kept.append(left)
+        after[left.key] = left
     with files.translate_os_errors(home):
-        for left in {*notes} - {*kept}:
+        for left in {*notes} - {*kept[:KEPT_MAX]}:
             left.path.unlink(missing_ok=True)
 
 

@@ -207,9 +207,10 @@ class LedgerFile:
 
     def gone(self) -> ElytronError:
         """What is said to whoever has a file open that has lost its name."""
-        # First, since it ends with the note that is looked for then.
-        is_under_way = renamed.is_under_way(self._store, self.name)
-        is_followed, gone = self._is_followed(), self._left()
+        is_followed, gone, is_under_way = self._is_followed(), self._left(), False
+        if not is_followed and gone is None:
+            is_under_way = renamed.is_under_way(self._store, self.name)
+            gone = self._left()  # of one that has come to its end just before
         if not (is_followed or is_under_way or gone is not None):
             return Corrupt(
                 f"{self.path} was removed or replaced while it was open, and nothing says that"

@@ -331,7 +331,8 @@ def sweep(desk: Desk) -> None:
     Remove segments that are not listed, whoever wrote them: for erasing, which looks through what
     is listed. Who is about to list one is refused, and begins again with what is left.
     """
-    _sweep(desk, _unlisted(desk))
+    if desk.archive.exists():
+        _discard_unlisted(desk, _unlisted(desk))
 
 
 def _sweep(desk: Desk, unlisted: set[str]) -> None:
@@ -350,7 +351,12 @@ def _sweep(desk: Desk, unlisted: set[str]) -> None:
                 # A writer that is alive after all cannot begin again without its file.
                 if part.stat().st_mtime * 1e6 < desk.clock.now_us() - _UNFINISHED_US:
                     part.unlink()
-    for name in sorted(unlisted & _unlisted(desk)):
+    _discard_unlisted(desk, unlisted & _unlisted(desk))
+
+
+def _discard_unlisted(desk: Desk, names: Collection[str]) -> None:
+    folder = desk.archive.folder
+    for name in sorted(names):
         try:
             desk.archive.discard([examine(folder, name)])
         except Corrupt as error:  # `check` names it; unless another has just removed it, too

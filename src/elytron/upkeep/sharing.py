@@ -253,6 +253,8 @@ class Sharing:
         chores.give(max(give_bytes, self._step_bytes()))
         # First in its ledger, so that nobody writes by the old grant any more.
         used = chores.used_bytes
+        if used > before:
+            self._took(giver, used - before)
         chores.desk.commit(ops.Grant(max(0, used - chores.beside_bytes)))
         self._budget.settle(giver, used)
         _log.info("%r gave %d bytes of the store's budget", chores.desk.name, before - used)

@@ -114,6 +114,7 @@ class PostgresLedger:
         names = renaming.pending(found and found.carried, self.source, self._links.agent_id)
         if names is not None:
             self.finish_renaming(names, deadline)
+            now_us = time.time_ns() // 1000  # what is noted of it is of the one before
             found = self._find(create=create, deadline=deadline)
         if found is None:
             return False

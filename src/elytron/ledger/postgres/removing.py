@@ -11,12 +11,13 @@ so that it refuses the agent too.
 """
 
 import json
+import logging
 from collections.abc import Callable
 from dataclasses import asdict
 
 from psycopg import errors as server_errors
 
-from elytron.errors import Busy
+from elytron.errors import Busy, Corrupt
 from elytron.ledger import carrying
 from elytron.ledger.carried import GOING
 from elytron.ledger.postgres import writing
@@ -24,6 +25,7 @@ from elytron.ledger.postgres.known import new_version
 from elytron.ledger.postgres.link import Link
 from elytron.ledger.postgres.schema import AGENT_TABLES
 
+_log = logging.getLogger("elytron.ledger")
 _NAMED = "SELECT 1 FROM names WHERE agent_id = %(agent)s::uuid"
 SAID = "SELECT value FROM meta WHERE agent_id = %(agent)s::uuid AND name = 'carried'"
 MARK = (
@@ -47,7 +49,7 @@ def begin(link: Link, source: str, *, alone: Callable[[], None], deadline: float
     """
     try:
         said = locked(link, source, deadline)
-        if carrying.is_leaving(said, source) and not carrying.is_going(said, source):
+        if _is_renaming(said, source):
             raise Busy(
                 f"{source} is being renamed, and nothing was deleted: repeat it, under the name"
                 " that it has then"
@@ -61,6 +63,14 @@ def begin(link: Link, source: str, *, alone: Callable[[], None], deadline: float
     finally:
         link.undo()  # nothing, if it was committed
     return True
+
+
+def _is_renaming(said: str | None, source: str) -> bool:
+    try:
+        return carrying.is_leaving(said, source) and not carrying.is_going(said, source)
+    except Corrupt as error:  # for that one may want it gone
+        _log.info("%s", error)
+        return False
 
 
 def finish(link: Link, source: str, *, take_away: Callable[[], object], deadline: float) -> None:
