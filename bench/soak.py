@@ -452,24 +452,32 @@ def report(outcome: Outcome) -> None:
     print("\n".join(outcome.wrong) or "nothing is missing, and no limit was passed")
 
 
+def add_plan(parser: argparse.ArgumentParser) -> None:
+    """The options that say how much is asked of the store."""
+    parser.add_argument("--minutes", type=float, default=10)
+    parser.add_argument("--settle-minutes", type=float, default=0)
+    for name, kind in (
+        ("saves_per_s", float), ("recalls_per_s", float), ("agents", int), ("messages_max", int),
+        ("window_s", float), ("noise_bytes", int),
+    ):  # fmt: skip
+        parser.add_argument(f"--{name.replace('_', '-')}", type=kind, default=getattr(Plan, name))
+
+
+def plan_of(arguments: argparse.Namespace) -> Plan:
+    given = {
+        name: value for name, value in vars(arguments).items() if name in Plan.__dataclass_fields__
+    }
+    return Plan(seconds=60 * arguments.minutes, settle_s=60 * arguments.settle_minutes, **given)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n\n")[0])
-    parser.add_argument("--minutes", type=float, default=10)
-    parser.add_argument("--saves-per-s", type=float, default=Plan.saves_per_s)
-    parser.add_argument("--recalls-per-s", type=float, default=Plan.recalls_per_s)
-    parser.add_argument("--agents", type=int, default=Plan.agents)
-    parser.add_argument("--messages-max", type=int, default=Plan.messages_max)
-    parser.add_argument("--window-s", type=float, default=Plan.window_s)
-    parser.add_argument("--noise-bytes", type=int, default=Plan.noise_bytes)
-    parser.add_argument("--settle-minutes", type=float, default=0)
+    add_plan(parser)
     parser.add_argument("--switch-interval-s", type=float, default=sys.getswitchinterval())
     parser.add_argument("--trace", action="store_true", help="where Python's memory grew; slow")
     arguments = parser.parse_args()
     sys.setswitchinterval(arguments.switch_interval_s)
-    given = {
-        name: value for name, value in vars(arguments).items() if name in Plan.__dataclass_fields__
-    }
-    plan = Plan(seconds=60 * arguments.minutes, settle_s=60 * arguments.settle_minutes, **given)
+    plan = plan_of(arguments)
     before = None
     if arguments.trace:
         tracemalloc.start(12)

@@ -19,13 +19,23 @@ from pathlib import Path
 from typing import Any
 
 from slopes import slope
-from soak import MB, SLOPE_TARGET_MB, STOP_MAX_S, Plan, line_of, report, soak
+from soak import (
+    MB,
+    SLOPE_TARGET_MB,
+    STOP_MAX_S,
+    Plan,
+    add_plan,
+    line_of,
+    plan_of,
+    report,
+    soak,
+)
 
 _LATENCIES = "_ms"  # of these columns the worst process counts; "second" is the first's
 
 
 def shares(plan: Plan, processes: int) -> list[Plan]:
-    """The plan of each process; agents in turn, so that no two of them share one."""
+    """The plan of each process, with agents of its own."""
     edges = [plan.agents * number // processes for number in range(processes + 1)]
     return [
         dataclasses.replace(
@@ -100,22 +110,13 @@ def _end(pipe: Connection, told: Any) -> tuple[int, int, list[str]]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n\n")[0])
     parser.add_argument("--processes", type=int, default=2)
-    parser.add_argument("--minutes", type=float, default=10)
-    parser.add_argument("--saves-per-s", type=float, default=Plan.saves_per_s)
-    parser.add_argument("--recalls-per-s", type=float, default=Plan.recalls_per_s)
-    parser.add_argument("--agents", type=int, default=Plan.agents)
-    parser.add_argument("--messages-max", type=int, default=Plan.messages_max)
-    parser.add_argument("--noise-bytes", type=int, default=Plan.noise_bytes)
-    parser.add_argument("--settle-minutes", type=float, default=0)
+    add_plan(parser)
     arguments = parser.parse_args()
-    given = {
-        name: value for name, value in vars(arguments).items() if name in Plan.__dataclass_fields__
-    }
     if not 1 <= arguments.processes <= arguments.agents:
         parser.error(f"--processes {arguments.processes}: 1 to --agents, {arguments.agents}")
-    plan = Plan(seconds=60 * arguments.minutes, settle_s=60 * arguments.settle_minutes, **given)
+    plans = shares(plan_of(arguments), arguments.processes)
     with tempfile.TemporaryDirectory() as folder:
-        total, ends = soak_by(Path(folder) / "store", shares(plan, arguments.processes))
+        total, ends = soak_by(Path(folder) / "store", plans)
     tell_all(total, ends)
     return 1 if any(wrong for _, _, wrong in ends) else 0
 
