@@ -137,3 +137,13 @@ def test_numbers_with_a_fraction_are_the_same_whatever_the_server_shows_of_them(
     assert query_server(postgres.dsn(), kept_schema, query, agent=NEW) == before
     assert before[0][0]
     assert open_one().agent(NEW).check().ok
+
+
+def test_an_agent_whose_mark_is_damaged_can_be_deleted(open_one, postgres, kept_schema):
+    """The mark that would say that it is being renamed, too."""
+    one = open_one()
+    assert save(one, OLD, "a")
+    sql = "INSERT INTO meta VALUES('carried', '{') RETURNING name"
+    assert query_server(postgres.dsn(), kept_schema, sql, agent=OLD)
+    one.delete(OLD)
+    assert open_one().agents() == []
