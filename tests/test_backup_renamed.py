@@ -14,7 +14,7 @@ import pytest
 import elytron
 from backups import fill, restored
 from elytron import DiskFull
-from elytron.ledger import deleted
+from elytron.ledger import deleted, renamed
 from elytron.upkeep import kept
 from ledgers import ledger_path, query
 from test_cli import run
@@ -87,6 +87,27 @@ def test_of_two_that_swapped_their_names_nothing_is_left_beside_once_both_are_in
     assert sorted(map(len, saved(place))) == sorted(map(len, (OF_A, OF_B)))
 
 
+def test_swapping_names_time_and_again_after_a_repair_keeps_no_more_copies(place):
+    lose_one(place)
+    before = back_up(place).kept
+    assert len(before) == 1
+    for _ in range(kept.KEPT_MAX + 1):
+        rename(place, "a>x", "b>a", "x>b")
+        report = back_up(place)
+        assert (report.failed, report.kept) == ((), before)
+    assert OF_A in saved(place)
+
+
+def test_of_two_that_were_swapped_and_repaired_at_once_what_was_kept_stays(place):
+    lose_one(place)
+    rename(place, "a>x", "b>a", "x>b")
+    for _ in range(2):
+        report = back_up(place)
+        assert report.ok, report.failed
+        assert len(report.kept) == 1
+        assert OF_A in saved(place)
+
+
 @pytest.mark.parametrize("unread", ["a", "b"])
 def test_of_two_that_swapped_their_names_each_is_in_the_backup_or_beside_it(place, unread):
     rename(place, "a>x", "b>a", "x>b")
@@ -146,6 +167,19 @@ def test_the_copy_from_before_a_repair_is_kept_though_the_old_name_is_in_use_aga
         assert store.backup(place / "backup").kept == report.kept
     assert OF_A in saved(place)
     assert {"other"} in saved(place)
+
+
+def test_a_renaming_that_another_ends_counts_from_when_it_was_made(place):
+    renamed.move(place / "store", "a", "c")  # and dies
+    with elytron.open(place / "store", **QUIET) as store:
+        store.agent("a").save("user", "another memory", id="other")
+        assert store.backup(place / "backup 2", agents=["a"]).ok
+        assert store.agent("c").usage().messages == len(OF_A)
+    shutil.rmtree(ledger_path(place / "store", "a").parent)
+    with elytron.open(place / "store", **QUIET) as store:
+        report = store.backup(place / "backup 2")
+    assert [one.agent for one in report.failed] == ["a"]
+    assert report.removed == ()
 
 
 def test_a_clock_that_is_put_back_between_two_renames_loses_no_copy(place, monkeypatch):

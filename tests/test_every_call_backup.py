@@ -203,6 +203,16 @@ def store_is_one_or_the_other(
     assert not swapping.unfinished(home(store))
 
 
+def be_refused(bench: Bench, nth: int, mode: Mode) -> Outcome:
+    outcome = bring_back(bench, nth, mode)
+    return Outcome(None) if isinstance(outcome.error, elytron.Conflict) else outcome
+
+
+def store_is_as_it_was(bench: Bench, _outcome: Outcome, _after: Looks) -> None:
+    assert look_at(bench.one / "store") == bench.new
+    assert not swapping.aside_folders(home(bench.one / "store")), "it was taken for a damaged one"
+
+
 def nothing(_place: Path) -> None:
     """As it is."""
 
@@ -218,6 +228,7 @@ ATTEMPTS = {
     "restore what is gone": Attempt(
         lambda place: ledger_gone(place / "store"), bring_back, store_is_one_or_the_other
     ),
+    "restore what is whole": Attempt(nothing, be_refused, store_is_as_it_was),
     "replace": Attempt(
         nothing,
         partial(bring_back, replace=True),

@@ -127,7 +127,8 @@ def test_who_has_it_open_hears_of_a_renaming_that_was_cut_short(tmp_path):
 def rename_halfway(folder: Path) -> None:
     """The folder has its new name, and nothing in it does."""
     home = files.agent_folder(folder, OLD)
-    files.write_json(home / files.RENAMING, {"from": OLD, "to": NEW})
+    note = {"from": OLD, "to": NEW, "at_us": deleted.next_us(folder, OLD)}
+    files.write_json(home / files.RENAMING, note)
     home.replace(files.agent_folder(folder, NEW))
 
 

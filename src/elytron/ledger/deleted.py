@@ -79,7 +79,7 @@ def take_away(store: Path, name: str) -> bool:
     folder, home = files.agent_folder(store, name), store / FOLDER
     with files.translate_os_errors(home):
         files.make_folders(home)
-        at_us = _now_us(store, name)
+        at_us = next_us(store, name)
         try:
             folder.replace(home / f"{folder.name}.{at_us}")
         except FileNotFoundError:
@@ -148,16 +148,16 @@ class Fates:
         return next((left for left in self._left.get(key, ()) if left.at_us >= since_us), None)
 
 
-def note_renamed(store: Path, old: str, new: str) -> None:
-    """Note, durably, that the agent which was *old* is called *new* now. Raises `OSError`."""
+def note_renamed(store: Path, old: str, new: str, at_us: int) -> None:
+    """Note, durably, that the agent *old* is called *new* since *at_us*. Raises `OSError`."""
     home = store / FOLDER
     files.make_folders(home)
-    (home / f"{key_of(old)}.{_now_us(store, old)}.{key_of(new)}").touch()
+    (home / f"{key_of(old)}.{at_us}.{key_of(new)}").touch()
     sync_folder(home)
 
 
-def _now_us(store: Path, name: str) -> int:
-    """A time that is later than all notes of an agent, and of its name, whatever the clock says."""
+def next_us(store: Path, name: str) -> int:
+    """Now, and later than all notes of an agent and of its name, whatever the clock says."""
     key = key_of(name)
     told = [left.at_us for left in _all(store / FOLDER) if key in (left.key, left.heir)]
     return max([time.time_ns() // 1000, *[at_us + 1 for at_us in told]])

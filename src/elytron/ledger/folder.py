@@ -71,7 +71,8 @@ class FolderLedgers:
             swapping.finish(files.agent_folder(self.folder, old))  # which has the name in it
             renamed.move(self.folder, old, new)
             try:
-                LedgerFile(self.folder, new, self._config, vfs=self._vfs).finish_renaming()
+                file = LedgerFile(self.folder, new, self._config, vfs=self._vfs)
+                file.finish_renaming(just_moved=True)
             except ElytronError as error:
                 raise renamed.is_done(error, old, new) from error
             return True

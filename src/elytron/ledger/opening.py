@@ -108,9 +108,9 @@ class LedgerFile:
         finally:
             lock.close()
 
-    def finish_renaming(self) -> None:
+    def finish_renaming(self, *, just_moved: bool = False) -> None:
         """The same, with the lock of the ledger's writers in hand. See `renamed.py`."""
-        renamed.finish(self.folder, lambda: self.connect(create=False))
+        renamed.finish(self.folder, lambda: self.connect(create=False), just_moved=just_moved)
 
     def _lost_its_marker(self) -> bool:
         """Whether a whole ledger of this agent lies here, though no marker says so."""

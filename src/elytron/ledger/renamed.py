@@ -73,7 +73,8 @@ def move(store: Path, old: str, new: str) -> None:
         if _marked(folder) is None:  # which the rest goes by
             files.write_marker(folder, old)
         try:
-            files.write_json(folder / files.RENAMING, {"from": old, "to": new})
+            note = {"from": old, "to": new, "at_us": deleted.next_us(store, old)}
+            files.write_json(folder / files.RENAMING, note)
             folder.replace(place)
         except BaseException as error:
             with contextlib.suppress(OSError):  # who opens the agent next does it
@@ -91,13 +92,17 @@ def move(store: Path, old: str, new: str) -> None:
         ) from error
 
 
-def finish(folder: Path, connect: Callable[[], apsw.Connection]) -> None:
+def finish(
+    folder: Path, connect: Callable[[], apsw.Connection], *, just_moved: bool = False
+) -> None:
     """
     Have what is in *folder* say what it is called by its place; harmless if nothing is pending.
     To be called with the lock of the agent's writers in hand.
 
     Args:
         connect: opens the ledger, to write to it.
+        just_moved: by who calls, so that it was still opened under its old name until now. Of
+            another's renaming the note has the time: its old name may be in use again since.
 
     Raises:
         Corrupt: the note, or the ledger, cannot be understood.
@@ -106,8 +111,8 @@ def finish(folder: Path, connect: Callable[[], apsw.Connection]) -> None:
     note = files.read_json(folder / files.RENAMING)
     if note is None:
         return
-    old, new = note.get("from"), note.get("to")
-    if not (isinstance(old, str) and isinstance(new, str)):
+    old, new, at_us = note.get("from"), note.get("to"), note.get("at_us")
+    if not (isinstance(old, str) and isinstance(new, str) and isinstance(at_us, int)):
         raise Corrupt(f"{folder / files.RENAMING} is damaged; nothing was changed")
     came = files.folder_name(new) == folder.name
     name, other = (new, old) if came else (old, new)
@@ -116,7 +121,10 @@ def finish(folder: Path, connect: Callable[[], apsw.Connection]) -> None:
             files.sync_folder(folder.parent)
             _call(folder / files.LEDGER, name, other, connect)
             if came:  # first, since the marker says that all of this is done
-                deleted.note_renamed(folder.parent.parent, old, new)
+                store = folder.parent.parent
+                if just_moved:
+                    at_us = deleted.next_us(store, old)
+                deleted.note_renamed(store, old, new, at_us)
             if _marked(folder) != name:
                 files.write_marker(folder, name)
         (folder / files.RENAMING).unlink(missing_ok=True)

@@ -33,8 +33,8 @@ class _Run(NamedTuple):
 
     there: dict[str, bool]
     """Keys of agents that are in the store, and in the backup by the end: whether they are now."""
-    circled: list[tuple[Path, str]]
-    """Copies kept until the one of this key has been backed up, who has what they are of."""
+    circled: list[tuple[Path, Copy, str]]
+    """Copies kept, and where, until the one of this key was backed up, who has what they are of."""
 
 
 def back_up(
@@ -85,7 +85,7 @@ def back_up(
                 _log.info("%r was not backed up: %s", name, error)
                 failed.append(NotBackedUp(name, error))
                 run.there.pop(key, None)
-        _end_circles(backup, run)
+        _end_circles(backup, upkeep, run)
         at = datetime.now(UTC)
         backup.finish(at.isoformat(), failed=[one.agent for one in failed])
         beside = tuple(map(str, kept.paths(backup)))
@@ -251,8 +251,9 @@ def _let_go(copy: Copy, former: Copy, backup: BackupFiles, archive: Archive) -> 
         OverBudget: too many are kept already.
     """
     try:
-        if backup.has(former) and _is_repaired(copy, former, backup):
-            if _lacks(copy, former, backup, archive):
+        now, then = _ledger(backup, copy), _ledger(backup, former)
+        if backup.has(former) and _is_repaired(now, then):
+            if _lacks(copy, former, now, then, archive):
                 kept.keep(backup, former)
         else:
             _check_successor(copy, former, backup, archive)
@@ -268,53 +269,63 @@ def _let_go_renamed(
     if not run.there[heir] and backup.has(former):  # names in a circle: one has to be the first
         path = kept.keep(backup, former)
         if path is not None:
-            run.circled.append((path, heir))
-        return
-    for copy in backup.copies().values():
-        if isinstance(copy, Copy) and deleted.key_of(copy.agent) == heir and backup.has(former):
-            archive = upkeep.archive_of(copy.agent)
-            if _is_repaired(copy, former, backup) and _lacks(copy, former, backup, archive):
-                kept.keep(backup, former)
+            run.circled.append((path, former, heir))
+    elif backup.has(former) and _may_lack(heir, former, backup, backup, upkeep):
+        kept.keep(backup, former)
 
 
-def _end_circles(backup: BackupFiles, run: _Run) -> None:
+def _end_circles(backup: BackupFiles, upkeep: Housekeeping, run: _Run) -> None:
     """What was kept until another had been backed up goes, unless a repair may have lost of it."""
-    if not run.circled:
-        return
-    copies = [copy for copy in backup.copies().values() if isinstance(copy, Copy)]
-    by_key = {deleted.key_of(copy.agent): copy for copy in copies}
     with files.translate_os_errors(backup.path):
-        for path, heir in run.circled:
-            if run.there.get(heir) and heir in by_key:
-                copy = by_key[heir]
-                if not copying.repaired_within(backup.folder(copy.agent) / copy.ledger.name):
-                    kept.remove(path)
+        for path, former, heir in run.circled:
+            if run.there.get(heir) and not _may_lack(
+                heir, former, backup, BackupFiles(path), upkeep
+            ):
+                kept.remove(path)
 
 
-def _is_repaired(copy: Copy, former: Copy, backup: BackupFiles) -> bool:
-    """Whether the ledger was repaired between two copies."""
-    now_us = copying.repaired_within(backup.folder(copy.agent) / copy.ledger.name)
+def _may_lack(
+    heir: str, former: Copy, backup: BackupFiles, own: BackupFiles, upkeep: Housekeeping
+) -> bool:
+    """Whether a repair may have lost of a copy, which is in *own*, what the one of *heir* lacks."""
+    copies = [copy for copy in backup.copies().values() if isinstance(copy, Copy)]
+    copy = next((one for one in copies if deleted.key_of(one.agent) == heir), None)
+    if copy is None:
+        return True
+    now, then = _ledger(backup, copy), _ledger(own, former)
+    archive = upkeep.archive_of(copy.agent)
+    return _is_repaired(now, then) and _lacks(copy, former, now, then, archive)
+
+
+def _ledger(backup: BackupFiles, copy: Copy) -> Path:
+    return backup.folder(copy.agent) / copy.ledger.name
+
+
+def _is_repaired(now: Path, then: Path) -> bool:
+    """Whether the ledger was repaired between two copies of it."""
+    now_us = copying.repaired_within(now)
     if not now_us:
         return False
     try:
-        return now_us > copying.repaired_within(backup.folder(former.agent) / former.ledger.name)
+        return now_us > copying.repaired_within(then)
     except Corrupt as error:  # of the copy; it may have been, and what is whole in it is kept
         _log.warning("%s", error)
         return True
 
 
-def _lacks(copy: Copy, former: Copy, backup: BackupFiles, archive: Archive) -> bool:
-    """Whether the former copy has, or may have, anything that is not there any more."""
+def _lacks(copy: Copy, former: Copy, now: Path, then: Path, archive: Archive) -> bool:
+    """Whether the former copy, *then*, has, or may have, anything that is not there any more."""
     if former.schema != copy.schema:  # it cannot be compared
         return True
-    now = copying.told_within(backup.folder(copy.agent) / copy.ledger.name)
+    said = copying.told_within(now)
     try:
-        then = copying.told_within(backup.folder(former.agent) / former.ledger.name)
+        former_said = copying.told_within(then)
     except Corrupt as error:
         _log.warning("%s", error)
         return True
-    changed = [one for one, told in then.messages.items() if told != now.messages.get(one)]
-    return not (then.others <= now.others and archive.find(changed)[0].keys() >= {*changed})
+    texts = former_said.messages.items()
+    changed = [one for one, text in texts if text != said.messages.get(one)]
+    return not (former_said.others <= said.others and archive.find(changed)[0].keys() >= {*changed})
 
 
 def _check_successor(copy: Copy, former: Copy, backup: BackupFiles, archive: Archive) -> None:
@@ -343,8 +354,7 @@ def _check_successor(copy: Copy, former: Copy, backup: BackupFiles, archive: Arc
 
 def _texts(backup: BackupFiles, copy: Copy) -> dict[str, int]:
     """Hashes of the messages in a copy's ledger, by id; none if its file cannot be read."""
-    path = backup.folder(copy.agent) / copy.ledger.name
-    return copying.texts_within(path) if backup.has(copy) else {}
+    return copying.texts_within(_ledger(backup, copy)) if backup.has(copy) else {}
 
 
 def _report(copy: Copy, *, copied_bytes: int) -> AgentBackup:

@@ -165,6 +165,8 @@ class _Restore:
             return self._put(copy, "new")
         seen = files.file_id(folder / files.LEDGER)
         present = self._look(copy)
+        if not present.is_whole:  # or a read failed, once
+            present = self._look(copy)
         if not present.is_whole:
             return self._mend(copy, present, seen)
         if present.is_same:

@@ -194,7 +194,7 @@ def _move_files(store: Path, names: Renaming) -> None:
                 # Made by one who had found its rows just before; not if anything is in it.
                 folder.rmdir()
         files.sync_folder(place.parent)
-        deleted.note_renamed(store, names.old, names.new)
+        deleted.note_renamed(store, names.old, names.new, deleted.next_us(store, names.old))
 
 
 def is_renamed(store: Path, name: str, since_us: int) -> bool:
