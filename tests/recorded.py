@@ -151,6 +151,7 @@ def _talk(bob: Agent) -> None:
     bob.history("nowhere")
     bob.sessions(limit=3)
     bob.recall("where does Alice live?", user="alice", session="s0", role="user")
+    bob.recall("where does Alice live?", user="bruno", role="user")
     bob.recall("unique11x on 8 May 2024", since=datetime(2024, 1, 1, tzinfo=UTC), kinds=["fact"])
     bob.context("what was said of tea?")
     bob.get("m3")
@@ -249,4 +250,6 @@ def _look(bob: Agent) -> None:
             vector_reads.count(db)
             vector_reads.worths(db, row_bytes=72, default_importance=0.5)
             vector_reads.worths_of(db, keys, default_importance=0.5)
+            for accept in (reads.Filter(), reads.Filter("s0", "alice", "user", 0, 1 << 60)):
+                vector_reads.newest(db, accept, limit=9, among=99)
             reads.arrivals(db, since_us=0)

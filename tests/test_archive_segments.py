@@ -64,8 +64,12 @@ ARCHIVED = st.builds(
     session_key=st.integers(1, 2),
     responds_to=st.none() | st.integers(0, 5),
     arrived_us=st.integers(0, 2**62),
-    embedding=st.sampled_from(("disabled", "too short", "")),
-)
+    embedding=st.sampled_from(("disabled", "declined", "")),
+).map(lambda one: one._replace(message=replace(one.message, embed=refused(one.embedding))))
+
+
+def refused(embedding: str) -> bool | None:
+    return False if embedding == "declined" else None
 
 
 @given(st.lists(ARCHIVED, max_size=6))
@@ -86,7 +90,7 @@ def test_the_messages_above_vary_in_every_member():
     """A member that is added later has to come back as well."""
     assert [field.name for field in fields(Message)] == [
         "id", "role", "content", "at", "session", "user", "metadata", "position", "importance",
-        "pinned",
+        "pinned", "embed",
     ]  # fmt: skip
 
 

@@ -146,6 +146,7 @@ def test_history_for_programs_is_the_library_s_messages(held):
         "position": 0,
         "importance": 0.5,
         "pinned": False,
+        "embed": None,
     }
     assert [message["id"] for message in others] == ["m2"]
 

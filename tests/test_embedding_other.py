@@ -6,6 +6,7 @@ import pytest
 import elytron
 from elytron.embed import policy
 from elytron.errors import Conflict, EmbedderUnavailable, InvalidSetting
+from elytron.importers import import_file
 from elytron.ledger import schema
 from elytron.ledger.embedded import DropVectors
 from elytron.upkeep import backfill
@@ -54,6 +55,30 @@ def test_with_another_model_only_what_needs_no_vector_works_until_all_is_made_an
     assert bob.usage().embeddings.model == "callable:other"
     check_vectors(bob, dim=DIM)
     assert bob.recall("number three")
+
+
+def test_what_no_embedder_may_see_none_sees_after_an_export_either(folder, tmp_path):
+    begin(folder)
+    with elytron.open(folder, embedder=Hashing()) as store:
+        bob = store.agent("bob")
+        bob.save("user", "A secret, to be archived.", id="one", embed=False)
+        bob.archive(older_than_days=0, keep=0)
+        bob.save("user", "A secret that is held.", id="other", embed=False)
+        bob.export(tmp_path / "all.jsonl", archived=True)
+        said = list(bob.messages(archived=True))
+    for number, pour in enumerate(
+        (
+            lambda to: import_file(to, tmp_path / "all.jsonl"),
+            lambda to: to.agent("all").import_(said),
+        )
+    ):
+        embedder = Hashing()
+        with elytron.open(tmp_path / str(number), embedder=embedder) as store:
+            pour(store)
+            store.agent("all").flush()
+            assert sorted(embedder.documents) == sorted(TEXTS)
+            secret = {one.id for one in store.agent("all").messages() if one.embed is False}
+            assert secret == {"one", "other"}
 
 
 def test_another_dimension_is_found_out_with_the_first_answer(folder, open_store):

@@ -102,6 +102,7 @@ messages = st.fixed_dictionaries(
         "user": name,
         "at": times,
         "metadata": st.none() | st.dictionaries(st.text("ab", max_size=2), values, max_size=2),
+        "embed": st.sampled_from([None, False]),
     }
 )
 

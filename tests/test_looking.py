@@ -165,6 +165,33 @@ def test_days_are_those_of_the_one_who_asks_though_the_clocks_changed_since():
     assert not has(group, datetime(2022, 12, 31, 12, tzinfo=UTC))
 
 
+@pytest.mark.parametrize(
+    ("text", "zone", "days"),
+    [
+        ("yesterday", "Europe/Paris", [7, 8]),
+        ("yesterday", "America/New_York", [8, 9]),
+        ("yesterday", "UTC", [8]),
+        ("the last two days", "America/New_York", [7, 8, 9, 10]),
+        ("in April", "America/New_York", [1]),
+    ],
+)
+def test_a_day_is_looked_for_under_the_days_of_utc_that_it_has_a_part_in(text, zone, days):
+    """What is saved without a time has one of UTC: an evening in New York is of the next day."""
+    asked = question(text, at=datetime(2023, 5, 9, 12, tzinfo=ZoneInfo(zone)))
+    assert sorted(day.day for day, _ in Looking(asked)._named()) == days
+    for day, whole in Looking(asked)._named():
+        groups = Looking(asked).days(ANALYZER)
+        assert whole or any(has(group, datetime(2023, 5, day.day, tzinfo=UTC)) for group in groups)
+
+
+@pytest.mark.parametrize("hours", [-11, -1, 0, 1, 11])
+def test_the_day_after_the_last_that_there_is_is_none(hours):
+    at = MAY.replace(tzinfo=timezone(timedelta(hours=hours)))
+    asked = question("What is planned for the day after 9999-12-31, and on 9999-12-31?", at=at)
+    assert len(Looking(asked).days(ANALYZER)) <= 2
+    assert len(Looking(asked).terms(ANALYZER, asked.terms)) <= 3
+
+
 def test_a_relative_day_becomes_the_words_of_its_date():
     asked = question("What happened yesterday?")
     day, year, month = Looking(asked).terms(ANALYZER, asked.terms)

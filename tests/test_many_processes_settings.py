@@ -29,6 +29,20 @@ def test_who_writes_in_other_languages_is_told_both_and_changes_nothing(
     assert bob.recall("live")[0].message.id == "one"
 
 
+def test_who_was_refused_for_languages_goes_on_once_another_program_indexed_anew(
+    store: elytron.Store, open_store: Open, folder: Path
+) -> None:
+    store.agent("bob").save("user", "Ich wohne in Häusern", id="one")
+    bob = open_store(languages=["german"]).agent("bob")
+    for _ in range(2):
+        with pytest.raises(InvalidSetting, match="elytron reindex"):
+            bob.recall("Haus")
+    with elytron.open(folder, languages=["german"]) as other:
+        other.agent("bob").reindex()
+    assert bob.recall("Haus")[0].message.id == "one"
+    assert bob.save("user", "Sie wohnt in einem Haus").new
+
+
 def test_who_has_another_embedder_writes_nothing_of_its_own(open_store: Open) -> None:
     first, second = Hashing(name="first"), Hashing(name="second")
     bob = open_store(embedder=first).agent("bob")

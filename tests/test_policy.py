@@ -26,16 +26,19 @@ class One(NamedTuple):
 @given(st.sampled_from(sorted(ROLES)), st.text(max_size=9), st.sampled_from([None, True, False]))
 def test_who_gets_a_vector_is_said_by_the_caller_else_by_role_and_length(role, content, wanted):
     decided = policy.decide(role, content, wanted=wanted, config=ON)
-    if not content.strip():
+    if wanted is False:
+        assert decided == policy.DECLINED
+    elif not content.strip():
         assert decided == policy.TOO_SHORT
-    elif wanted is not None:
-        assert decided == (policy.QUEUED if wanted else policy.DECLINED)
+    elif wanted:
+        assert decided == policy.QUEUED
     elif role not in ("user", "assistant"):
         assert decided == policy.BY_ROLE
     else:
         assert decided == (policy.QUEUED if len(content) >= 5 else policy.TOO_SHORT)
     off = Config(enable_embeddings=False)
-    assert policy.decide(role, content, wanted=wanted, config=off) == policy.DISABLED
+    switched_off = policy.DECLINED if wanted is False else policy.DISABLED
+    assert policy.decide(role, content, wanted=wanted, config=off) == switched_off
 
 
 ONES = st.lists(

@@ -15,7 +15,7 @@ from elytron.ledger import rows
 from elytron.ledger.files import folder_name
 from elytron.recall import context
 from elytron.records import ROLES, Hit
-from elytron.text import HASH_BYTES, Analyzer, fold, hash_term, split_words
+from elytron.text import HASH_BYTES, TERM_MAX, Analyzer, fold, hash_term, split_words
 from elytron.write.admission import IdClock, admit
 
 ANALYZER = Analyzer(("english", "french"))
@@ -109,6 +109,16 @@ def test_a_message_is_read_in_its_own_language():
 
 def test_an_endless_word_is_cut():
     assert stems("a" * 100_000) == stems("a" * 64)
+
+
+def test_an_endless_word_is_remembered_by_what_is_cut_of_it():
+    analyzer = Analyzer(("english", "french"))
+    for length in (TERM_MAX, TERM_MAX + 1, 100_000):
+        word = "ab" * (length // 2) + "c" * (length % 2)
+        analyzer.document(f"{word} {word}é", speaker=word, at=datetime.now(UTC))
+        analyzer.query(word, terms_max=8)
+    known = [word for language in analyzer._languages for word in language._known]
+    assert max(map(len, known)) == TERM_MAX
 
 
 def test_many_threads_share_one_analyzer():

@@ -135,6 +135,12 @@ def test_an_export_to_a_path_can_be_saved_again_elsewhere(store, tmp_path):
     assert names(tmp_path) & {"bob.jsonl", "bob.jsonl.part"} == {"bob.jsonl"}
 
 
+@pytest.mark.parametrize("target", [123, None, b"x", object()])
+def test_an_export_to_what_is_neither_path_nor_stream_is_refused(bob, target):
+    with pytest.raises(InvalidArgument, match="path or a text stream"):
+        bob.export(target)
+
+
 def test_an_export_to_a_stream_leaves_it_open(bob):
     fill(bob, 3)
     stream = io.StringIO()

@@ -12,6 +12,7 @@ import pytest
 import elytron
 import ledgers
 from elytron.ledger import vectors
+from elytron.recall import candidates
 
 # In a file and on a server.
 pytestmark = pytest.mark.ledgers
@@ -191,6 +192,47 @@ def test_what_a_filter_leaves_is_found_though_many_others_are_nearer(open_bob, a
     bob.flush()
     expected = "fact" if "kinds" in accept else "mine"
     assert ids(bob.recall("what dog", limit=1, **accept)) == [expected]
+
+
+@pytest.mark.parametrize(
+    ("accept", "expected"),
+    [
+        ({"user": "ben"}, {"ben 2"}),
+        ({"role": "assistant"}, {"ann 1"}),
+        ({"since": MAY + timedelta(days=1), "until": MAY + timedelta(days=2)}, {"ben 1", "cat 1"}),
+        ({"since": MAY, "kinds": ["fact"]}, {"fact"}),
+    ],
+)
+def test_who_shares_a_text_is_found_by_its_meaning_under_each_filter(bob, accept, expected):
+    """Ann has the vector, and Cat the newest share of it: neither is all that there is."""
+    for day in range(3):
+        for user in ("ann", "ben", "cat"):
+            role = "assistant" if (user, day) == ("ann", 1) else "user"
+            name, at = f"{user} {day}", MAY + timedelta(days=day)
+            bob.save(role, "A hound barked.", id=name, user=user, session=name, at=at)
+    bob.remember("A hound barked.", kind="fact", id="fact")
+    bob.remember("A hound barked.", kind="note", id="note")
+    bob.flush()
+    found = set(ids(bob.recall("dog", **accept)))
+    assert found & expected
+    assert found <= expected | {"ben 0", "ben 1"}
+
+
+@pytest.mark.parametrize("accept", [{"user": "dana"}, {"until": MAY}, {"since": MAY}])
+def test_what_a_filter_leaves_is_found_beyond_the_nearest_that_are_looked_at(
+    open_bob, monkeypatch, accept
+):
+    monkeypatch.setattr(candidates, "_NEAR_MAX", 20)
+    bob = open_bob(vector_candidates_max=2)
+    others = [{"content": f"dog {n}", "session": f"s{n}", "at": MAY} for n in range(25)]
+    others += [{"content": f"dog hound {n}", "session": f"t{n}", "at": MAY} for n in range(25)]
+    if "since" in accept:
+        others = [one | {"at": MAY - timedelta(days=1)} for one in others]
+    bob.save_many(one | {"role": "user", "user": "eve"} for one in others)
+    at = MAY + timedelta(days=1 if "since" in accept else -1)
+    bob.save("user", "A puppy by the sea, by car", session="mine", user="dana", id="mine", at=at)
+    bob.flush()
+    assert ids(bob.recall("what dog", **accept)) == ["mine"]
 
 
 def test_memories_that_hold_no_longer_do_not_stand_in_the_way(open_bob):

@@ -8,10 +8,13 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 import elytron
-from elytron import Config, InvalidArgument
+from elytron import Config, InvalidArgument, InvalidSetting
 from elytron.embed.calls import Calls
+from elytron.embed.connections import Answer
+from elytron.embed.http import refused
+from elytron.errors import EmbedderUnavailable
 from elytron.ledger.embedded import ROW_BYTES
-from embedders import Hashing
+from embedders import Hashing, by_hand, step
 
 MB = 1 << 20
 
@@ -216,3 +219,61 @@ def test_vectors_in_memory_are_given_back_where_all_take_too_much(open_store, mo
     held = {name: entry.nearest.bytes for name, entry in opened._entries.items()}
     assert held["agent 0"] == held["agent 1"] == 0
     assert held["agent 2"], "what is being asked stays"
+
+
+# -- whom nothing is sent to, and who is too busy
+
+
+def test_what_was_to_have_no_vector_gets_none_though_embeddings_were_off_then(folder):
+    with elytron.open(folder) as store:
+        bob = store.agent("bob")
+        assert bob.save("user", "The safe opens with 4711.", id="secret", embed=False)
+        bob.save("user", "The weather is as it was.", id="plain")
+    embedder = Hashing()
+    with elytron.open(folder, embedder=embedder) as store:
+        bob = store.agent("bob")
+        assert bob.embed().left_out == {"declined": 1}
+        assert bob.usage().embeddings.reasons == {"declined": 1, "embedded": 1}
+        assert with_vectors(bob) == {"plain"}
+    assert not any("4711" in text for text in embedder.documents)
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_a_rate_limit_that_names_no_time_refuses_no_text(open_store, status):
+    """The short text by which it is seen whether an embedder is well passes such a limit."""
+
+    def limits(texts, _kind):
+        if any("text of its own" in text for text in texts):
+            raise refused(Answer(status, {}, None), source="it", hints={}, now_s=0.0)
+
+    embedder = Hashing(fail=limits)
+    bob = by_hand(open_store(embedder=embedder).agent("bob"))
+    for text in sentences(5):
+        bob.save("user", text)
+    with pytest.raises(EmbedderUnavailable, match=f"HTTP {status}; retry in 5 s"):
+        step(bob)
+    assert len(embedder.asked) == 1, "it is left alone at once"
+    assert bob.usage().embeddings.reasons == {"queued": 5}
+    embedder.fail = None
+    bob.flush()
+    assert bob.usage().embeddings.reasons == {"embedded": 5}
+
+
+# -- who is refused, until another program has done what was advised
+
+
+def test_who_was_refused_goes_on_once_another_program_made_the_vectors_anew(folder, open_store):
+    with elytron.open(folder, embedder=Hashing()) as store:
+        bob = store.agent("bob")
+        bob.save("user", sentences(1)[0])
+        bob.flush()
+    bob = by_hand(open_store(embedder=Hashing(name="other")).agent("bob"))
+    for _ in range(2):
+        with pytest.raises(InvalidSetting, match="elytron reembed"):
+            bob.recall("a text")
+    with elytron.open(folder, embedder=Hashing(name="other")) as store:
+        store.agent("bob").reembed()
+    assert bob.recall("a text")
+    assert bob.save("user", sentences(2)[1]).embedding == "queued"
+    bob.flush()
+    assert len(with_vectors(bob)) == 2

@@ -22,6 +22,7 @@ def to_line(message: Message) -> dict[str, Any]:
         "metadata": dict(message.metadata) or None,
         "importance": None if message.importance == DEFAULT_IMPORTANCE else message.importance,
         "pinned": message.pinned or None,
+        "embed": message.embed,
         "content": message.content,
     }
     return {name: value for name, value in members.items() if value is not None}

@@ -15,6 +15,7 @@ from elytron.archive import Archive
 from elytron.concepts.known import KnownNames
 from elytron.embed.calls import Calls
 from elytron.errors import Busy, ElytronError
+from elytron.ledger.beginning import identity
 from elytron.ledger.ledgers import Ledger
 from elytron.recall.nearest import Nearest
 from elytron.upkeep.background import Background
@@ -210,9 +211,22 @@ class OpenAgent:
             return self.extracting.step(stopping=stopping) or more if ours else None
 
     def look_whose(self) -> None:
-        """Note whether the vectors held are of this store's embedder."""
+        """
+        Note whether the vectors held are of this store's embedder; again where they were not, since
+        another program may have made them anew meanwhile.
+        """
         if self.embedding is not None:
             self.embedded_otherwise = self.embedding.mismatch()
+
+    def indexed_for(self, languages: str) -> str:
+        """
+        What its words are indexed for. If that is something else than *languages* as far as is
+        known here, it is read anew, since another program may have indexed them anew meanwhile.
+        """
+        if self.ledger.languages == languages:
+            return languages
+        with self.ledger.reading() as db:
+            return identity(db, self.ledger.source)[1]
 
 
 def vectors_gate(folder: Path) -> Gate:

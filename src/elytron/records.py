@@ -15,6 +15,7 @@ from elytron.reports import ArchiveUsage, EmbeddingUsage, Forecast, JanitorUsage
 ROLES = ("system", "developer", "user", "assistant", "tool", "function")
 DEFAULT_SESSION = "default"
 DEFAULT_IMPORTANCE = 0.5
+DECLINED = "declined"  # of `Receipt.embedding`: `save(embed=False)`
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +26,8 @@ class Message:
     `position` counts from 0 within the session, in the order of saving. `at` carries the UTC
     offset with which it was saved. `speaker` is the user where there is one, else the role.
     `importance`, 0 to 1, and `pinned` say how long it stays: what is pinned never leaves.
+    `embed` is False where it was saved so, None otherwise: saved again from here, it is declined
+    again.
     """
 
     id: str
@@ -37,6 +40,7 @@ class Message:
     position: int
     importance: float = DEFAULT_IMPORTANCE
     pinned: bool = False
+    embed: bool | None = None
 
     @property
     def speaker(self) -> str:

@@ -152,12 +152,12 @@ class _Language:
 
     def stem(self, word: str) -> tuple[str, bytes]:
         """The word's term and its hash."""
+        word = word[:TERM_MAX]  # what is remembered is bounded, too
         known = self._known.get(word)
         if known is not None:
             return known
-        cut = word[:TERM_MAX]
         with self._lock:
-            term = fold(cut if self._stemmer is None else self._stemmer.stemWord(cut))
+            term = fold(word if self._stemmer is None else self._stemmer.stemWord(word))
             if len(self._known) >= _CACHE_MAX:
                 self._known.clear()
             self._known[word] = known = (term, hash_term(term))

@@ -17,7 +17,7 @@ from typing import Any
 from elytron.archive.entries import LINE_MAX_BYTES, Archived
 from elytron.errors import InvalidArgument
 from elytron.lines import to_line
-from elytron.records import DEFAULT_IMPORTANCE, ROLES, Message
+from elytron.records import DECLINED, DEFAULT_IMPORTANCE, ROLES, Message
 
 NO_EMBEDDING = "disabled"
 # What is the same from line to line stands together, so that it is one match for the compressor.
@@ -50,6 +50,7 @@ def encode(archived: Archived, before: Archived | None) -> bytes:
     """
     message = archived.message
     members: dict[str, Any] = to_line(message)
+    members.pop("embed", None)  # `embedding` says it
     members["session_key"] = archived.session_key
     if not _follows(archived, before):
         members["position"] = message.position
@@ -138,6 +139,7 @@ def _archived(members: _Members, before: Archived | None) -> Archived:
     role = members.take("role", str)
     if role not in ROLES:
         raise ValueError("its `role` is unknown")
+    embedding = members.take("embedding", str, default=NO_EMBEDDING)
     message = Message(
         id=members.take("id", str),
         role=role,
@@ -149,6 +151,7 @@ def _archived(members: _Members, before: Archived | None) -> Archived:
         position=members.take("position", int, default=next_position),
         importance=members.take("importance", int, float, default=DEFAULT_IMPORTANCE),
         pinned=members.take("pinned", bool, default=False),
+        embed=False if embedding == DECLINED else None,
     )
     return Archived(
         key,
@@ -156,5 +159,5 @@ def _archived(members: _Members, before: Archived | None) -> Archived:
         session_key,
         key - members.take("back", int) if members.has("back") else None,
         members.take("arrived_us", int, default=to_us(at)),
-        members.take("embedding", str, default=NO_EMBEDDING),
+        embedding,
     )

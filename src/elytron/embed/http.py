@@ -24,6 +24,7 @@ ANSWER_MAX_BYTES = 64 << 20
 _NUMBERS_MAX_BYTES = 8192 * 32  # the longest vector that is taken, generously written out
 _FRAME_MAX_BYTES = 1 << 20
 WAIT_MAX_S = 3_600.0
+_WAIT_S = 5.0  # where it is too busy and does not say for how long
 _KEY_MAX = 4_000  # characters
 _TRY_LATER = (408, 425, 429)
 
@@ -90,6 +91,7 @@ def refused(
     wait = None
     if status in (429, 503):
         wait = wait_s(answer.headers.get("Retry-After"), now_s=now_s)
+        wait = _WAIT_S if wait is None else wait
     permanent = 300 <= status < 500 and status not in _TRY_LATER
     if status in hints:
         then = hints[status]

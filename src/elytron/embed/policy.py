@@ -11,11 +11,11 @@ from typing import Protocol
 from elytron.config import Config
 from elytron.embed.embedder import TEXT_MAX_CHARS
 from elytron.ledger.schema import NO_VECTOR_ROOM
+from elytron.records import DECLINED as DECLINED
 
 # What is said of a message: it is to have a vector, or why not.
 QUEUED = "queued"
 DISABLED = "disabled"  # `enable_embeddings` is off
-DECLINED = "declined"  # `save(embed=False)`
 BY_ROLE = "role"  # not one of `embed_roles`
 TOO_SHORT = "short"  # fewer characters than `min_embed_chars`
 # What is found out later, in `usage()`.
@@ -55,12 +55,14 @@ def decide(role: str, content: str, *, wanted: bool | None, config: Config) -> s
     Args:
         wanted: what the caller said; None leaves it to the role and the length.
     """
+    if wanted is False:  # noted though embeddings are off: they may be on later
+        return DECLINED
     if not config.enable_embeddings:
         return DISABLED
     if not can_embed(content):
         return TOO_SHORT
-    if wanted is not None:
-        return QUEUED if wanted else DECLINED
+    if wanted:
+        return QUEUED
     if role not in config.embed_roles:
         return BY_ROLE
     if len(content) < config.min_embed_chars:

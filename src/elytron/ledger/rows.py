@@ -8,7 +8,7 @@ from typing import Any
 
 from elytron.errors import Corrupt
 from elytron.ledger.database import Database
-from elytron.records import DEFAULT_IMPORTANCE, Message
+from elytron.records import DECLINED, DEFAULT_IMPORTANCE, Message
 from elytron.text import HASH_BYTES
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -42,7 +42,7 @@ MESSAGE_COLUMNS = "i" * 17  # as `bundles.fetch` has to know them
 _JOINED = ["\x1f".join(["%s"] * count) for count in range(20)]  # twice as fast as `str.join`
 SESSION, USER = 2, 4  # places in a row of `STORED`
 _ROLE, _AT_US, _OFFSET_MIN = 6, 7, 8
-_CONTENT, _CHECKSUM = 12, 13
+_EMBEDDING, _CONTENT, _CHECKSUM = 10, 12, 13
 _IMPORTANCE, _PINNED, _MARK_CHECKSUM = 14, 15, 16
 
 
@@ -145,6 +145,7 @@ def to_message(
         row[3],
         DEFAULT_IMPORTANCE if row[_IMPORTANCE] is None else row[_IMPORTANCE],
         bool(row[_PINNED]),
+        False if row[_EMBEDDING] == DECLINED else None,
     )
 
 

@@ -12,13 +12,15 @@ from elytron.errors import Corrupt
 from elytron.ledger import bundles, rows, texts
 from elytron.ledger.database import Database
 from elytron.ledger.integers import Integers
+from elytron.ledger.reads import Filter
 from elytron.ledger.schema import MESSAGE, NO_VECTOR_GIVEN, NO_VECTOR_ROOM
 from elytron.ledger.vectors import any_noted, checksum, counted, projection_checksum, state
 
 _KEYS = "(SELECT value FROM carray(?))"
 _DIGEST_BYTES = 8
 _REASONS = (NO_VECTOR_ROOM, NO_VECTOR_GIVEN)
-_SHARING_MAX = 1000  # who else has an equal text, looked up for one question
+# Who else has an equal text: for one question so many, the newest of so many looked through.
+_SHARING_MAX, _SHARED_MAX = 1000, 10_000
 
 
 class Wanted(NamedTuple):
@@ -133,16 +135,36 @@ def _any_shared(db: Database) -> bool:
     return bool(db.execute("SELECT EXISTS (SELECT 1 FROM shared)").get)
 
 
-def sharing(db: Database, keys: Sequence[int], *, every: bool) -> list[int]:
-    """Those who share the vectors of these, at most a thousand; of each the newest, or *every*."""
+def sharing(db: Database, keys: Sequence[int], accept: Filter | None) -> list[int]:
+    """
+    Those who share the vectors of these, at most a thousand: of each the newest, or with a filter
+    the newest message that passes it, and the memories.
+    """
     if not _any_shared(db):
         return []
+    shared = f"FROM vectors v CROSS JOIN shared s ON s.digest = v.digest WHERE v.key IN {_KEYS}"
+    if accept is None:
+        sql = f"SELECT max(s.key) {shared} GROUP BY s.digest LIMIT ?"
+        return [key for (key,) in rows.fetch(db, sql, (Integers(keys), _SHARING_MAX))]
+    where, values = accept.where()
     sql = (
-        f"SELECT {'s.key' if every else 'max(s.key)'} FROM vectors v"
-        f" CROSS JOIN shared s ON s.digest = v.digest WHERE v.key IN {_KEYS}"
-        f"{'' if every else ' GROUP BY s.digest'} LIMIT ?"
+        f"SELECT max(f.key) FROM (SELECT s.key, s.digest {shared} ORDER BY s.key DESC LIMIT ?) f"
+        f" LEFT JOIN messages m ON m.key = f.key WHERE m.key IS NULL OR (m.key IS NOT NULL{where})"
+        " GROUP BY f.digest, CASE WHEN m.key IS NULL THEN f.key END LIMIT ?"
     )
-    return [key for (key,) in rows.fetch(db, sql, (Integers(keys), _SHARING_MAX))]
+    bound = (Integers(keys), _SHARED_MAX, *values, _SHARING_MAX)
+    return [key for (key,) in rows.fetch(db, sql, bound)]
+
+
+def newest(db: Database, accept: Filter, *, limit: int, among: int) -> list[int]:
+    """The keys of the newest *limit* messages that pass a filter, *among* so many of all."""
+    where, values = accept.where()
+    sql = (
+        "SELECT m.key FROM (SELECT n.key, n.session, n.user, n.role, n.at_us FROM messages n"
+        f" ORDER BY n.key DESC LIMIT ?) m WHERE m.key IS NOT NULL{where}"
+        " ORDER BY m.key DESC LIMIT ?"
+    )
+    return [key for (key,) in rows.fetch(db, sql, (among, *values, limit))]
 
 
 def unreduced(db: Database, projection: StoredProjection, *, limit: int) -> list[StoredVector]:

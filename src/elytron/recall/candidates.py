@@ -13,7 +13,7 @@ from heapq import nlargest
 from typing import Protocol
 
 from elytron.config import Config
-from elytron.ledger import ahead, knowledge, reads, word_reads
+from elytron.ledger import ahead, knowledge, reads, vector_reads, word_reads
 from elytron.ledger.database import Database
 from elytron.recall.question import Question, possible_names
 from elytron.recall.reach import Reach
@@ -26,13 +26,14 @@ _POSTINGS_MAX = 30_000  # of all words that are sought; some 20 ms
 _MEMORIES_BEST = 50
 # How many times more of the nearest are looked at where a filter leaves too few, and their most.
 _NEAR_TIMES, _NEAR_MAX = (1, 10, 40), 4000
-_EACH_MAX = 5000  # messages of a session that are each compared instead
+_EACH_MAX = 5000  # that are each compared instead: messages of a session, or what a filter leaves
+_AMONG_MAX = 100_000  # newest messages among which the latter are sought; some 30 ms
 
 
 class Finding(Protocol):
     """Finds what is near a question by its vector; see `Nearest`."""
 
-    def __call__(self, *, count: int, every: bool = False) -> list[int]: ...
+    def __call__(self, *, count: int, accept: reads.Filter | None = None) -> list[int]: ...
 
 
 class Comparing(Protocol):
@@ -231,6 +232,9 @@ def _near(
 
     Where all messages may be, it is not, unless they are to be *checked*: some may be gone, or
     memories that are not sought. That is seen when their places are read.
+
+    Where too few of the nearest 4,000 pass a filter, the newest 5,000 messages that do, of the
+    newest 100,000 of all, are compared each, and 5,000 memories.
     """
     if sources.near is None or sources.cosines is None:
         return [], True
@@ -244,14 +248,19 @@ def _near(
     found: list[int] = []
     for times in _NEAR_TIMES:
         count = min(wanted * times, max(wanted, _NEAR_MAX))
-        near = sources.near(count=count)
+        near = sources.near(count=count, accept=question.accept)
         held = set(memories)
         if question.accept is not None:
             held |= reads.accepted(db, [key for key in near if key not in held], question.accept)
         found = [key for key in near if key in held]
-        if len(found) >= wanted or len(near) < count or count >= _NEAR_MAX:
+        if len(found) >= wanted or len(near) < count:
+            return found, True
+        if count >= _NEAR_MAX:
             break
-    return found, True
+    assert question.accept is not None, "else each was compared"
+    each = vector_reads.newest(db, question.accept, limit=_EACH_MAX, among=_AMONG_MAX)
+    cosines = sources.cosines([*found, *each, *list(memories)[:_EACH_MAX]])
+    return nlargest(wanted, cosines, key=lambda key: cosines[key]), True
 
 
 def _wanted_near(question: Question, config: Config) -> int:

@@ -4,7 +4,7 @@ Looking: what the second pass of ranking sees in a text, for one question. Pure.
 
 import re
 from collections.abc import Iterator, Sequence
-from datetime import datetime, timedelta, timezone
+from datetime import date, datetime, timedelta, timezone
 
 from elytron.ledger import rows
 from elytron.recall.dates import Span, asks_when, has_time, spans
@@ -96,17 +96,34 @@ class Looking:
         """The days that the question names, and the first days of whole months; at most 31."""
         left = _DAYS_MAX
         for span in self._spans:
-            count = -(-(span.end_us - span.start_us) // _DAY_US)
-            if count > _DAYS_MAX:
-                continue
-            first = rows.to_datetime(span.start_us).astimezone(self._zone)
-            last = first + timedelta(days=count - 1)
-            # The last day that there is has none after it.
-            ends = (last.month, last.day) == (12, 31) or (last + timedelta(days=1)).day == 1
-            whole = first.day == 1 and ends
-            for n in range(min(left, 1 if whole else count)):
-                yield first + timedelta(days=n), whole
+            days, whole = self._days_of(span)
+            for day in days[:left]:
+                yield day, whole
                 left -= 1
+
+    def _days_of(self, span: Span) -> tuple[list[datetime], bool]:
+        """
+        The days of a span, or the first of a whole month; none if it is longer. Of single days also
+        those that they reach into by UTC, of which what is saved without a time is.
+        """
+        count = -(-(span.end_us - span.start_us) // _DAY_US)
+        if not 0 < count <= _DAYS_MAX:
+            return [], False
+        begun = rows.to_datetime(span.start_us)
+        try:
+            first = begun.astimezone(self._zone)
+            last = first + timedelta(days=count - 1)
+        except OverflowError:  # beyond the last day that there is
+            return [], False
+        # The last day that there is has none after it.
+        ends = (last.month, last.day) == (12, 31) or (last + timedelta(days=1)).day == 1
+        if first.day == 1 and ends:
+            return [first], True
+        days = [first + timedelta(days=n) for n in range(count)]
+        different: dict[date, datetime] = {}
+        for day in (*days, begun, rows.to_datetime(span.end_us - 1)):
+            different.setdefault(day.date(), day)
+        return list(different.values()), False
 
 
 def identity(text: Text) -> tuple[str, str | None]:

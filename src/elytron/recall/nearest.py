@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from elytron.config import Config
-from elytron.ledger import vector_reads, vectors
+from elytron.ledger import reads, vector_reads, vectors
 from elytron.ledger.database import Database
 
 if TYPE_CHECKING:  # numpy is an extra
@@ -51,14 +51,15 @@ class Nearest:
         question: "Floats",
         *,
         count: int,
-        every: bool = False,
+        accept: reads.Filter | None = None,
         scores: Callable[[Sequence[int]], dict[int, float]] | None = None,
     ) -> list[int]:
         """
         The keys of the *count* nearest messages and memories, if there are so many, best first; of
-        those that share a vector also the newest, or with *every* all, a thousand at most.
+        those that share a vector also the newest, a thousand at most.
 
         Args:
+            accept: of those that share one the newest message that passes this, and the memories.
             scores: what compares instead of `scores`.
 
         The first question loads the matrix: about a second for a million.
@@ -73,7 +74,7 @@ class Nearest:
         if len(found) > count:  # by their signs alone, or some of them gone
             cosines = scores(found) if scores else self.scores(db, question, found)
             found = sorted(cosines, key=lambda key: -cosines[key])[:count]
-        return list(dict.fromkeys(found + vector_reads.sharing(db, found, every=every)))
+        return list(dict.fromkeys(found + vector_reads.sharing(db, found, accept)))
 
     def scores(self, db: Database, question: "Floats", keys: Sequence[int]) -> dict[int, float]:
         """The cosine of each of these with the question, of those that have a vector."""
@@ -148,10 +149,10 @@ class Asked:
         self._read = set[int]()
         self._cosines: dict[int, float] = {}
 
-    def keys(self, *, count: int, every: bool = False) -> list[int]:
+    def keys(self, *, count: int, accept: reads.Filter | None = None) -> list[int]:
         """As `Nearest.keys`."""
         return self._nearest.keys(
-            self._db, self._state, self._question, count=count, every=every, scores=self.scores
+            self._db, self._state, self._question, count=count, accept=accept, scores=self.scores
         )
 
     def scores(self, keys: Sequence[int]) -> dict[int, float]:

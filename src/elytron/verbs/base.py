@@ -103,12 +103,14 @@ class Verbs:
         Raises:
             InvalidSetting: the memory was made for other `languages`, or with another `embedder`.
         """
-        ledger = agent.ledger
+        if agent.embedded_otherwise is not None:
+            agent.look_whose()
         if agent.embedded_otherwise is not None:
             raise InvalidSetting(f"the memory of {self.name!r}: {agent.embedded_otherwise}")
-        if ledger.languages != self._languages:
+        languages = agent.indexed_for(self._languages)
+        if languages != self._languages:
             raise InvalidSetting(
-                f"the memory of {self.name!r} is indexed for {ledger.languages}, `languages` is"
+                f"the memory of {self.name!r} is indexed for {languages}, `languages` is"
                 f" {self._languages}: restore the setting, or run `elytron reindex`"
             )
 

@@ -363,6 +363,10 @@ def write_messages(
 ) -> int:
     """`Agent.export` of these messages; a path has to lie *outside* of the store."""
     stream = not isinstance(target, str | Path)
+    if stream and not callable(getattr(target, "write", None)):
+        raise InvalidArgument(
+            f"target must be a path or a text stream, not a {type(target).__name__}"
+        )
     parquet = format == "parquet"
     if format is None:
         parquet = not stream and str(target).endswith(".parquet")
