@@ -110,6 +110,38 @@ def test_the_archives_limit_is_told_too(make):
     assert told == [("max_archive_mb", "soft")]
 
 
+def test_the_archives_limit_is_told_before_messages_are_dropped_for_good(make):
+    """It drops from seven eighths on, since an eighth is kept free."""
+    store, bob, told = make(max_archive_mb=1)
+    for n in range(60):
+        bob.save("user", random.Random(n).randbytes(30_000).hex())
+        store._upkeep.clock.pass_s(60)
+        bob.archive(older_than_days=0, keep=0)
+        look(store)
+        if bob.usage().archive.dropped:
+            break
+    assert bob.usage().archive.dropped
+    assert told[:1] == [("max_archive_mb", "soft")]
+
+
+def test_a_save_that_the_stores_total_refuses_is_not_told_as_the_agents_limit(make):
+    """Two agents have half of it each; no agent is told of the store's limit."""
+    store, bob, told = make(max_total_mb=3, max_db_size_mb=3, wal_limit_mb=0.25, auto_cleanup=False)
+
+    def fill_up() -> None:
+        for n in range(1000):
+            store.agent("alice").save("user", random.Random(n).randbytes(4000).hex())
+            bob.save("user", random.Random(n).randbytes(4000).hex())
+
+    for _ in range(2):  # whichever of them it was
+        with pytest.raises(OverBudget, match="max_total_mb"):
+            fill_up()
+    with pytest.raises(OverBudget, match="max_total_mb"):
+        bob.save("user", random.Random(0).randbytes(30_000).hex())
+    look(store)
+    assert told == []
+
+
 def test_a_hook_that_raises_costs_nothing(make, caplog):
     store, bob, told = make(max_messages_per_agent=20, auto_cleanup=False)
     later: list[elytron.Alarm] = []

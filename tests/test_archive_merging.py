@@ -53,6 +53,19 @@ def test_a_merge_keeps_the_limits_and_leaves_nothing_for_a_second(
     assert plan_merge(entries, bytes_max=bytes_max) == []
 
 
+def test_what_is_written_anew_still_counts_as_of_when_it_left_the_ledger(tmp_path, merged_soon):
+    archive = Archive(tmp_path / "archive", timeout_s=5)
+    archive.folder.parent.mkdir(exist_ok=True)
+    for number, written_us in ((0, 1_000), (10, 3_000), (20, 9_000_000)):
+        entries = archive.write(some(number, number + 10), written_us=written_us)
+        archive.publish(add=entries)
+    assert archive.written_since(3_000) == 20
+    assert archive.merge(skip=lambda: {entries[0].name}) == 1
+    assert (archive.written_since(2_000), archive.written_since(2_001)) == (30, 10)
+    assert archive.rewrite(lambda one: one.message.id == "m3").removed == 1
+    assert (archive.written_since(2_000), archive.written_since(2_001)) == (29, 10)
+
+
 @given(st.lists(st.integers(1, 999), max_size=60))
 def test_few_small_segments_stay_whatever_small_ones_come(additions: list[int]):
     entries: list[Entry] = []

@@ -299,6 +299,7 @@ def test_two_limits_that_contradict_each_other_are_both_named(tmp_path):
         ({"page_cache_mb": 100}, {"max_ram_mb": 599}),
         ({"wal_limit_mb": 8}, {"max_db_size_mb": 15}),
         ({"max_message_kb": 4096}, {"wal_limit_mb": 7}),
+        ({"max_message_kb": 513}, {"max_archive_mb": 1}),
     ],
 )
 def test_two_set_values_that_contradict_each_other_are_told_with_both_numbers(lower, higher):
@@ -327,6 +328,7 @@ def test_what_just_fits_is_no_contradiction():
         "max_ram_mb": 24,
         "wal_limit_mb": 30,
         "max_message_kb": 15 * 1024,
+        "max_archive_mb": 30,
         "reserve_mb": 3,
     }
     assert load(exact) == Config(**exact, emergency_messages=7)

@@ -309,6 +309,20 @@ def test_a_function_that_hangs_is_given_up_and_not_called_beside_itself(extracts
     assert calls == ["Hello", "Hello"]
 
 
+def test_where_no_thread_can_be_begun_it_is_tried_again_later(extracts, monkeypatch):
+    def refuse(_thread):
+        raise RuntimeError("can't start new thread")
+
+    chore = extracts(Model(None))
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        with pytest.raises(Unavailable, match="start new thread"):
+            chore.step()
+    drain(chore)
+    assert chore.counts.messages == 1
+    assert chore.counts.failures == 0, "the function was not at fault"
+
+
 def test_closing_waits_for_no_call(extracts):
     gate, entered = threading.Event(), threading.Event()
 

@@ -2,10 +2,13 @@
 
 import math
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from elytron import ArchiveUsage, Config, Usage
 from elytron.upkeep.forecast import Gauge, forecast, since_us
+from elytron.upkeep.monitor import with_forecast
 
 DAY_US = 86_400_000_000
 NOW_US = 20_000 * DAY_US
@@ -67,6 +70,25 @@ def test_a_limit_that_does_not_come_nearer_has_no_day():
     assert until(Gauge(4, 5, 0)) is None
     assert until(Gauge(4, None, 1)) is None
     assert until(Gauge(0, 1e308, 1e-300)) is None
+
+
+def test_where_messages_leave_the_archive_is_forecast_to_where_it_begins_to_drop():
+    """The janitor makes room ahead, so the messages held hardly ever are at their limit."""
+    config = Config(max_archive_mb=8)
+    usage = Usage(
+        "bob", 1, messages=100, archive=ArchiveUsage(messages=6144, segments=2, bytes=6 << 20)
+    )
+
+    def days(*, left):
+        told = with_forecast(usage, (70, False, 0), left, config, now_us=NOW_US)
+        return told.forecast.until
+
+    assert days(left=0)["max_archive_mb"] is None
+    half, all_of_them = days(left=35), days(left=70)
+    assert half["max_archive_mb"] == pytest.approx(1024 / 5), "a kilobyte each, five a day, one MB"
+    assert all_of_them["max_archive_mb"] == pytest.approx(1024 / 10)
+    assert half["max_messages_per_agent"] == pytest.approx(4900 / 5)
+    assert all_of_them["max_messages_per_agent"] is None, "as many leave as come"
 
 
 @given(now=st.integers(-9, 9), first_us=times, arrived=st.integers(0, 9), gauge=gauges)

@@ -1,6 +1,7 @@
 """The janitor's thread: when it begins, when it ends; and the clock that it goes by."""
 
 import gc
+import sys
 import threading
 
 import pytest
@@ -137,7 +138,7 @@ def test_the_clock_never_runs_ahead_of_the_steady_one_by_more_than_a_minute(monk
 
     now_ns, steady_s = 1_800_000_000 * 10**9, 5000.0
     monkeypatch.setattr(module.time, "time_ns", lambda: now_ns)
-    monkeypatch.setattr(module.time, "monotonic", lambda: steady_s)
+    monkeypatch.setattr(module, "_steady_s", lambda: steady_s)
     clock = Clock()
     begun_us = clock.now_us()
     now_ns += 365 * 86_400 * 10**9
@@ -148,3 +149,19 @@ def test_the_clock_never_runs_ahead_of_the_steady_one_by_more_than_a_minute(monk
     assert clock.now_us() == now_ns // 1000, "backwards it is followed"
     now_ns += 35 * 86_400 * 10**9 + 30 * 10**9
     assert clock.now_us() == now_ns // 1000, "and a little ahead too"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="no clock there counts what is slept through")
+def test_what_a_machine_slept_through_has_passed_for_its_messages_too(monkeypatch):
+    """Linux stops the monotonic clock meanwhile, and has another that goes on."""
+    from elytron.upkeep import clock as module
+
+    now_ns, slept_s = 1_800_000_000 * 10**9, 0.0
+    monkeypatch.setattr(module.time, "time_ns", lambda: now_ns)
+    monkeypatch.setattr(module.time, "monotonic", lambda: 5000.0)
+    monkeypatch.setattr(module.time, "clock_gettime", lambda _clock: 5000.0 + slept_s)
+    clock = Clock()
+    begun_us, begun_s = clock.now_us(), clock.monotonic()
+    now_ns, slept_s = now_ns + 40 * 86_400 * 10**9, 40 * 86_400.0
+    assert clock.now_us() == begun_us + 40 * 86_400 * 10**6
+    assert clock.monotonic() == begun_s + 40 * 86_400

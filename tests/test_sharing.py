@@ -2,12 +2,14 @@
 
 import contextlib
 import os
+import random
 import threading
 from pathlib import Path
 
 import pytest
 
 import elytron
+from elytron.ledger import surveys
 from elytron.upkeep.shares import fair_level
 from ledgers import held
 
@@ -172,6 +174,38 @@ def test_an_agent_that_has_more_than_it_was_granted_is_granted_it_while_there_is
     (granted,) = budget.uses().values()
     (agent,) = (folder / "agents").iterdir()
     assert (agent / "ledger.db").stat().st_size + bob.usage().archive.bytes <= granted
+
+
+def test_what_saves_at_the_limit_of_messages_archive_is_counted_in_the_total(open_store, folder):
+    """Room is made by the saves themselves: the janitor finds nothing left to do."""
+    limits = {"max_messages_per_agent": 20, "keep_messages": 20}
+    store = open_store(max_total_mb=2.5, max_db_size_mb=2, wal_limit_mb=0.5, **limits)
+    bob = store.agent("bob")
+    for n in range(100):
+        bob.save("user", random.Random(n).randbytes(22_500).hex())
+        assert on_disk(folder) <= 2.5 * MB
+    usage = bob.usage()
+    assert usage.messages + usage.archived + usage.archive.dropped == 100
+    assert usage.archive.dropped
+
+
+def test_what_a_chore_that_failed_has_made_of_the_files_is_counted(open_store):
+    store = open_store(max_total_mb=64, keep_messages=0)
+    bob = store.agent("bob")
+    fill(bob, 100)
+
+    def fail() -> None:
+        with store._upkeep.chores("bob") as chores:
+            chores.archive(older_than_days=0, keep=50, dry_run=False, on_progress=None)
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    (granted,) = store._agents.upkeep.sharing._budget.uses().values()
+    with store._upkeep.chores("bob", lent=True) as chores:
+        in_ledger = chores.desk.read(surveys.granted_bytes)
+        assert chores.archive_bytes
+        assert in_ledger + chores.beside_bytes <= granted
 
 
 def test_without_cleanup_the_total_refuses_instead_of_archiving(open_store):

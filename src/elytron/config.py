@@ -66,7 +66,11 @@ class Config:
         "Exceptions by role or session, at most 100; see below.",
     )
     max_archive_mb: float = _bound(
-        500, 1, 10_000_000, "Archive of one agent. Then its oldest segment is dropped, and told."
+        500,
+        1,
+        10_000_000,
+        "Archive of one agent, an eighth of it kept free. Then its oldest segment is dropped, and"
+        " told.",
     )
     max_total_mb: float | None = _bound(
         None, 2, 100_000_000, "Bytes on disk of the whole store; `off` for no such limit."
@@ -124,7 +128,10 @@ class Config:
         8, 1, 64, "Threads behind the async face, for all verbs but `save`."
     )
     max_message_kb: float = _bound(
-        256, 1, 65_536, "Content of one message, and its metadata. At most half of the WAL."
+        256,
+        1,
+        65_536,
+        "Content of one message, and its metadata. At most half of the WAL, or archive.",
     )
     max_query_rows: int = _bound(10_000, 1, 1_000_000, "The largest `limit` that a read accepts.")
     max_query_terms: int = _bound(64, 1, 1000, "Different words of a question that are used.")
@@ -303,6 +310,8 @@ class Config:
         _at_most(self, "wal_limit_mb", "max_db_size_mb", factor=2, words="more than half of")
         if self.max_message_bytes * 2 > self.wal_limit_bytes:
             raise _contradiction(self, "max_message_kb", "wal_limit_mb", "more than half of")
+        if self.max_message_bytes * 2 > self.max_archive_bytes:
+            raise _contradiction(self, "max_message_kb", "max_archive_mb", "more than half of")
         _at_most(self, "keep_messages", "max_messages_per_agent")
         if self.max_total_mb is not None:
             _at_most(self, "max_db_size_mb", "max_total_mb")
@@ -335,6 +344,19 @@ class Config:
     @property
     def max_archive_bytes(self) -> int:
         return int(self.max_archive_mb * MB)
+
+    @property
+    def archive_spare_bytes(self) -> int:
+        """
+        What of an archive's limit is kept free for what is there twice for a moment: messages on
+        their way into it, segments that are joined, and one from which something is taken out.
+        """
+        return self.max_archive_bytes // 8
+
+    @property
+    def archive_full_bytes(self) -> int:
+        """From so many bytes on an archive drops its oldest segments."""
+        return self.max_archive_bytes - self.archive_spare_bytes
 
     @property
     def max_total_bytes(self) -> int | None:

@@ -43,11 +43,14 @@ class Archive(Listing):
         self._trailers = Trailers(folder)
         self._together: tuple[Manifest, array[int] | None] | None = None
 
-    def write(self, messages: Iterable[Archived]) -> list[Entry]:
+    def write(self, messages: Iterable[Archived], *, written_us: int | None = None) -> list[Entry]:
         """
         Write segments, durably; they do not count until they are published.
 
         *messages* are taken one by one. A segment is closed at 5000 of them or 8 MB of lines.
+
+        Args:
+            written_us: when they left the ledger, if that is not now.
 
         Raises:
             InvalidArgument: a message that is no JSON or over 64 MB; what was written is removed.
@@ -64,7 +67,7 @@ class Archive(Listing):
                         self._begin()
                     else:
                         written.append(writer.finish())
-                    writer = SegmentWriter(self.folder)
+                    writer = SegmentWriter(self.folder, written_us=written_us)
                     line = encode(archived, None)
                 writer.add(archived, line)
                 before = archived
@@ -159,7 +162,10 @@ class Archive(Listing):
             Conflict: one of *old*, or of those named in *needs*, is no longer listed; nothing was
                 changed.
         """
-        new = self.write(messages)
+        # They did not leave the ledger again: what counts the arrivals of a week goes by that.
+        weighed_us = sum([entry.written_us * entry.messages for entry in old])
+        count = sum([entry.messages for entry in old])
+        new = self.write(messages, written_us=weighed_us // count if count else None)
         try:
             self.publish(add=new, remove=[entry.name for entry in old], needs=needs)
         except BaseException:
@@ -279,14 +285,9 @@ class Archive(Listing):
         return found
 
     def written_since(self, at_us: int) -> int:
-        """How many messages there are in segments written from a time on, by their names."""
-        return sum(
-            [
-                entry.messages
-                for entry in self.manifest().entries
-                if int(entry.name.split("-")[1]) >= at_us
-            ]
-        )
+        """How many messages left the ledger from a time on, by the names of their segments."""
+        entries = self.manifest().entries
+        return sum([entry.messages for entry in entries if entry.written_us >= at_us])
 
     def usage(self) -> ArchiveUsage:
         held = self.manifest()

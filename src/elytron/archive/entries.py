@@ -51,6 +51,11 @@ class Entry:
     last_us: int
     checksum: str
 
+    @property
+    def written_us(self) -> int:
+        """When its messages left the ledger; of those in a merged one, on average."""
+        return int(self.name.split("-")[1])
+
 
 @dataclass(frozen=True, slots=True)
 class Manifest:

@@ -96,10 +96,12 @@ class Trailer(NamedTuple):
 class SegmentWriter:
     """One segment in the making. Either `finish` or `abandon` ends it."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, written_us: int | None = None) -> None:
         import zstandard  # only where a segment is written or read
 
-        name = f"segment-{time.time_ns() // 1000:016d}-{secrets.token_hex(4)}.jsonl.zst"
+        if written_us is None:
+            written_us = time.time_ns() // 1000
+        name = f"segment-{written_us:016d}-{secrets.token_hex(4)}.jsonl.zst"
         self._path = folder / name
         parameters = zstandard.ZstdCompressionParameters(**COMPRESSION)
         compressor = zstandard.ZstdCompressor(compression_params=parameters)

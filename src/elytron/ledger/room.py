@@ -32,7 +32,8 @@ class NoRoom(OverBudget):
     A limit of this agent is reached. Nothing was written.
 
     Whoever can make room is told for how much: `bytes`, or new `messages`; and the `ids` of what
-    was to be written, which may be held already. A caller sees an `OverBudget`.
+    was to be written, which may be held already; and which setting is the `limit`. A caller sees
+    an `OverBudget`.
     """
 
     def __init__(
@@ -42,11 +43,13 @@ class NoRoom(OverBudget):
         bytes: int = 0,
         messages: int = 0,
         ids: frozenset[str] = frozenset(),
+        limit: str = "max_db_size_mb",
     ) -> None:
         super().__init__(message)
         self.bytes = bytes
         self.messages = messages
         self.ids = ids
+        self.limit = limit
 
     def asked(self, ops: Iterable[Op], *, times: int) -> "NoRoom":
         """The same for what *ops* write, and so many times the bytes."""
@@ -54,7 +57,10 @@ class NoRoom(OverBudget):
         drafts += [op.draft for op in ops if isinstance(op, SaveOne)]
         ids = frozenset([draft.id for draft in drafts])
         ids |= {op.id for op in ops if isinstance(op, Edit | Mark)}
-        return NoRoom(str(self), bytes=self.bytes * times, messages=self.messages, ids=ids)
+        size_bytes = self.bytes * times
+        return NoRoom(
+            str(self), bytes=size_bytes, messages=self.messages, ids=ids, limit=self.limit
+        )
 
 
 class Room:
@@ -162,7 +168,9 @@ class Room:
     def no_bytes(self, *, held_bytes: int, need_bytes: int, granted_bytes: int | None) -> NoRoom:
         """What to say when the pages are used up."""
         own = self._config.max_db_size_bytes - self._config.wal_limit_bytes - self.graph_bytes
+        setting = "max_db_size_mb"
         if self.file_bytes(granted_bytes) < own:
+            setting = "max_total_mb"
             limit = (
                 f"{granted_bytes or 0} bytes of the store's `max_total_mb`; nothing was written:"
                 " delete something, or raise it"
@@ -176,6 +184,7 @@ class Room:
         return NoRoom(
             f"the memory of {self._name!r} is at its limit: it has {held_bytes} of {limit}",
             bytes=need_bytes,
+            limit=setting,
         )
 
     def no_messages(self, *, held: int, new: int) -> NoRoom:
@@ -186,4 +195,5 @@ class Room:
             f" {limit}, and {new} are new; nothing was written: archive, unpin or delete some, or"
             " raise `max_messages_per_agent`",
             messages=new,
+            limit="max_messages_per_agent",
         )

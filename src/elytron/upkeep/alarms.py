@@ -55,11 +55,15 @@ class Alarms:
         return list(self._limits(chores)) if self._hooks else []
 
     def refused(self, agent: str, short: NoRoom) -> None:
-        """Note that a write was refused; the hooks are told with the next `tell`."""
-        limit = "max_messages_per_agent" if short.messages else "max_db_size_mb"
+        """
+        Note that a write was refused at a limit of the agent's own; the hooks are told with the
+        next `tell`. Of `max_total_mb` they are not: no agent is told of the store's.
+        """
+        if short.limit == "max_total_mb":
+            return
         with self._mutex:
             if len(self._refused) < _KNOWN_MAX:
-                self._refused.add((agent, limit))
+                self._refused.add((agent, short.limit))
 
     def _limits(self, chores: Chores) -> Iterator[tuple[str, float, float]]:
         desk, config = chores.desk, self._config
@@ -69,7 +73,8 @@ class Alarms:
         live = desk.pages().live_bytes + config.max_db_size_bytes - chores.room_bytes
         yield "max_db_size_mb", live / _MB, config.max_db_size_mb
         if desk.archive.exists():
-            yield "max_archive_mb", desk.archive.usage().bytes / _MB, config.max_archive_mb
+            used, full = desk.archive.usage().bytes, config.archive_full_bytes
+            yield "max_archive_mb", used / _MB, full / _MB
 
     def tell(self, agent: str | None, limit: str, used: float, maximum: float) -> None:
         """Tell the hooks, if this limit has passed a level since they were last told of it."""

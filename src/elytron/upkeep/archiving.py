@@ -32,7 +32,6 @@ _CHUNK = 5000  # messages that leave between two looks at the whole
 ROUNDS_MAX = 10  # when others change the archive at the same time
 _SETTLED_MAX = 20  # segments of which all ids are in memory at once
 _UNFINISHED_US = 60_000_000
-_KEPT_FREE_SHARE = 8
 _LISTING_BYTES, _ENTRY_BYTES = 4096, 300  # of a listing, and of each segment in it
 
 Progress = Callable[[int, int], None]
@@ -96,7 +95,7 @@ def archive(desk: Desk, found: Plan, *, on_progress: Progress | None = None) -> 
     moved = 0
     total, done = len(found.leaving), 0
     _drop_excess(desk)
-    for chunk in _chunks(found.leaving, limit_bytes=_kept_free(desk)):
+    for chunk in _chunks(found.leaving, limit_bytes=desk.config.archive_spare_bytes):
 
         def on_step(count: int) -> None:
             nonlocal done
@@ -218,19 +217,11 @@ def _read(desk: Desk, keys: Sequence[int]) -> tuple[list[surveys.Stored], list[i
     return desk.read(lambda db: surveys.stored(db, keys, desk.ledger.source))
 
 
-def _kept_free(desk: Desk) -> int:
-    """
-    How much of the archive's limit is kept free for what is there twice for a moment: messages on
-    their way into it, segments that are joined, and one from which something is taken out.
-    """
-    return desk.config.max_archive_bytes // _KEPT_FREE_SHARE
-
-
 def _drop_excess(desk: Desk, *, new_bytes: int = 0) -> None:
     """Bring the archive down so far that *new_bytes* more stay within its limit."""
     if desk.archive.exists():
         limit_bytes = desk.config.max_archive_bytes - _beside_bytes(desk)
-        drop_oldest(desk, max(0, limit_bytes - max(new_bytes, _kept_free(desk))))
+        drop_oldest(desk, max(0, limit_bytes - max(new_bytes, desk.config.archive_spare_bytes)))
 
 
 def _beside_bytes(desk: Desk) -> int:
@@ -244,7 +235,7 @@ def _room_bytes(desk: Desk) -> int:
     """How large a segment may be that is written in the place of others."""
     listed = sum([entry.bytes for entry in desk.archive.manifest().entries])
     free_bytes = desk.config.max_archive_bytes - listed - _beside_bytes(desk)
-    return min(free_bytes, _kept_free(desk))
+    return min(free_bytes, desk.config.archive_spare_bytes)
 
 
 def drop_oldest(desk: Desk, limit_bytes: int) -> None:

@@ -6,7 +6,8 @@ entries, unused pages, the WAL. Cut short anywhere, it has forgotten a part; run
 the rest.
 """
 
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 from elytron.archive import Archived
@@ -22,12 +23,14 @@ from elytron.upkeep import reclaiming
 from elytron.upkeep.archiving import heal, sweep
 from elytron.upkeep.desk import Desk
 
-_ROUNDS_MAX = 3  # what is saved while we erase is found by another round
+_ROUNDS_MAX = 4  # what is saved or moved while we erase is found by another round
+_LOOKS_MAX = 5  # while others move messages between the ledger and the archive
 _PAGE = 500  # messages in memory at once
 _PAGE_OF = f"SELECT {rows.STORED} FROM messages m WHERE m.key > ? ORDER BY m.key LIMIT ?"
 _NAMED_MAX = 100
 _UNFINISHED_S = 60  # nobody writes to a file any more that has stood still for so long
 _BACKUPS = "backups and exports that were made before: erase them where they are"
+_MORE = "what others saved or moved meanwhile, since each round found more: run it again"
 _READER = "the WAL, which a reader kept; it is emptied when that has ended: run `reclaim` then"
 
 
@@ -70,33 +73,68 @@ def reach(said: Iterable[Said], *, replies: bool) -> set[int]:
 def forget(desk: Desk, *, user: str | None, session: str | None, replies: bool) -> Erased:
     """Erase a user's or a session's messages; see `Agent.forget`."""
 
-    total = Erased(desk.name, 0, 0, 0, 0, 0, 0)
-    for _ in range(_ROUNDS_MAX):
-        said, damaged = _said(desk, user)
+    def chosen(said: Sequence[Said]) -> tuple[set[int], Collection[str]]:
         if session is not None:
-            gone = {one.key for one in said if one.session == session}
-        else:
-            gone = reach(said, replies=replies)
-        if not gone and total.messages + total.archived:
-            break
-        emptied = _emptied(said, gone) if session is None else {session}
-        total = _erase(desk, gone, emptied, before=total, damaged=damaged)
-        if not gone:
-            break
-    return total
+            return {one.key for one in said if one.session == session}, {session}
+        gone = reach(said, replies=replies)
+        return gone, _emptied(said, gone)
+
+    return _in_rounds(desk, user, chosen)
 
 
 def clear(desk: Desk) -> Erased:
     """Erase all that the agent holds."""
-    said, damaged = _said(desk, None)
-    gone = {one.key for one in said}
-    before = Erased(desk.name, 0, 0, 0, 0, 0, 0)
-    return _erase(desk, gone, set(), before=before, damaged=damaged, everything=True)
+    return _in_rounds(desk, None, lambda said: ({one.key for one in said}, ()), everything=True)
 
 
-def _said(desk: Desk, user: str | None) -> tuple[list[Said], list[str]]:
-    """Who said what, in the ledger and in the archive; and what is damaged and cannot tell."""
+def _in_rounds(
+    desk: Desk,
+    user: str | None,
+    chosen: Callable[[Sequence[Said]], tuple[set[int], Collection[str]]],
+    *,
+    everything: bool = False,
+) -> Erased:
+    """
+    Erase the messages that *chosen* names, until a look at all that is there finds none: what
+    another process moves meanwhile may be in the archive once that was written anew, or be back
+    in the ledger once that was read.
+    """
+    total: Erased | None = None
+    for _ in range(_ROUNDS_MAX):
+        said, damaged, stood_still = _said(desk, user)
+        gone, emptied = chosen(said)
+        if gone or total is None:
+            before = total or Erased(desk.name, 0, 0, 0, 0, 0, 0)
+            total = _erase(
+                desk, gone, emptied, before=before, damaged=damaged, everything=everything
+            )
+        if not gone and stood_still:
+            return total
+    assert total is not None
+    return replace(total, remaining=(_MORE, *total.remaining))
+
+
+def _said(desk: Desk, user: str | None) -> tuple[list[Said], list[str], bool]:
+    """
+    Who said what, in the ledger and in the archive; what is damaged and cannot tell; and whether
+    nothing moved meanwhile. A message that comes back between the two may be seen in neither.
+    """
     heal(desk)
+    for _ in range(_LOOKS_MAX):
+        before = _places(desk)
+        said, damaged = _look(desk, user)
+        if _places(desk) == before:
+            return said, damaged, True
+    return said, damaged, False
+
+
+def _places(desk: Desk) -> tuple[frozenset[tuple[str, str]], frozenset[str]]:
+    """What is moving, and where the archive has its messages."""
+    names = desk.archive.manifest().names if desk.archive.exists() else frozenset[str]()
+    return frozenset(desk.read(surveys.moving)), names
+
+
+def _look(desk: Desk, user: str | None) -> tuple[list[Said], list[str]]:
     with desk.ledger.reading(snapshot=True) as db:
         said, damaged = _held_said(db, user)
     if desk.archive.exists():

@@ -92,7 +92,8 @@ class Extracting:
             stopping: asked meanwhile; once it says so, the call is not waited for.
 
         Raises:
-            Unavailable: the function failed. To be called again, after a while.
+            Unavailable: the function failed, or no thread could be begun for it. To be called
+                again, after a while.
             OverBudget, Busy, and what else a write may raise: nothing was changed.
         """
         if self._running is not None and not self._running.done():
@@ -154,7 +155,6 @@ class Extracting:
         store from being closed.
         """
         future: Future[Any] = Future()
-        self._running = future
 
         def run() -> None:
             try:
@@ -162,7 +162,11 @@ class Extracting:
             except BaseException as error:  # noqa: BLE001 - handed to whoever looks at the future
                 future.set_exception(error)
 
-        threading.Thread(target=run, name="elytron-extract", daemon=True).start()
+        try:
+            threading.Thread(target=run, name="elytron-extract", daemon=True).start()
+        except RuntimeError as error:
+            raise Unavailable(f"`extract` could not be called: {error}") from error
+        self._running = future  # of a call that began: else nothing would ever end it
         return future
 
     def _ended(self, future: "Future[Any]", stopping: Callable[[], bool]) -> bool:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 
 from elytron.archive import Archive
 from elytron.config import Config
-from elytron.errors import Busy
+from elytron.errors import Busy, ElytronError
 from elytron.ledger import deleted, files
 from elytron.ledger.ledgers import Ledgers
 from elytron.ledger.room import NoRoom
@@ -122,11 +122,22 @@ class Housekeeping:
             if self.sharing is None or lent:
                 yield chores
                 return
-            before = chores.used_bytes
-            yield chores
-            # Not without need: a write may be about to use what it was just granted.
-            if chores.used_bytes != before:
-                self.sharing.settle(chores)
+            with self._settling(chores, self.sharing):
+                yield chores
+
+    @contextlib.contextmanager
+    def _settling(self, chores: Chores, sharing: Sharing) -> Iterator[None]:
+        """Note in the store's budget what the block makes of an agent's files, even if it fails."""
+        before = chores.used_bytes
+        try:
+            yield
+        except Exception:
+            try:
+                sharing.settle_from(chores, before)
+            except ElytronError as error:  # the first error is the one to tell
+                _log.warning("what %r uses is noted later: %s", chores.desk.name, error)
+            raise
+        sharing.settle_from(chores, before)
 
     @contextlib.contextmanager
     def alone(self, name: str, *, deadline: float | None = None) -> Iterator[None]:
@@ -210,7 +221,12 @@ class Housekeeping:
     def _make_room(self, chores: Chores, short: NoRoom, deadline: float) -> bool:
         if self.sharing is not None and not short.messages and self._fits(chores, short):
             return self.sharing.grow(chores, short.bytes, deadline)
-        return self._config.auto_cleanup and chores.make_room(short)
+        if not self._config.auto_cleanup:
+            return False
+        if self.sharing is None:
+            return chores.make_room(short)
+        with self._settling(chores, self.sharing):  # the archive has grown by what left
+            return chores.make_room(short)
 
     def _fits(self, chores: Chores, short: NoRoom) -> bool:
         """Whether it is the store's budget that is short, and not the agent's own."""

@@ -32,17 +32,21 @@ def with_forecast(
         arrived += left
     mean_bytes = usage.bytes.live / usage.messages if usage.messages else 0.0
     mean_archived = usage.archive.bytes / usage.archive.messages if usage.archive.messages else 0.0
-    # Once messages leave as fast as they come, it is the archive that grows.
-    leaves = usage.messages >= config.max_messages_per_agent
+    # Of those that come: by as many as leave the ledger does not grow, but the archive does.
+    leaving = min(1.0, left / arrived) if arrived else 0.0
+    if usage.messages >= config.max_messages_per_agent:
+        leaving = 1.0
     gauges = {
-        "max_messages_per_agent": Gauge(usage.messages, config.max_messages_per_agent, 1),
+        "max_messages_per_agent": Gauge(usage.messages, config.max_messages_per_agent, 1 - leaving),
         "max_db_size_mb": Gauge(
             (usage.bytes.live + config.wal_limit_bytes) / _MB,
             config.max_db_size_mb,
-            0 if leaves else mean_bytes / _MB,
+            (1 - leaving) * mean_bytes / _MB,
         ),
         "max_archive_mb": Gauge(
-            usage.archive.bytes / _MB, config.max_archive_mb, mean_archived / _MB if leaves else 0
+            usage.archive.bytes / _MB,
+            config.archive_full_bytes / _MB,  # then it begins to drop
+            leaving * mean_archived / _MB,
         ),
     }
     found = forecast(

@@ -153,6 +153,17 @@ class Sharing:
             chores.desk.commit(ops.Grant(max(0, kept - chores.beside_bytes)))
             self._budget.settle(folder, kept)
 
+    def settle_from(self, chores: Chores, before_bytes: int) -> None:
+        """
+        The same if an agent uses other than it did before the chore; or more than it was granted,
+        since a chore of a process that died may not have come to note it.
+
+        Not without need: a write may be about to use what it was just granted.
+        """
+        used = chores.used_bytes
+        if used != before_bytes or used > self._budget.grant(files.folder_name(chores.desk.name)):
+            self.settle(chores)
+
     def recount(self) -> None:
         """Measure again what the agents have; what was granted to those that are gone is free."""
         with self._alone(time.monotonic() + self._config.save_timeout_s):
