@@ -21,6 +21,7 @@ from elytron.ledger.learned import (
     NewConcept,
 )
 from ledgers import changes_of, row_of, state, write
+from links import mentions
 
 # In a file and on a server.
 pytestmark = pytest.mark.ledgers
@@ -151,6 +152,28 @@ def test_a_renamed_concept_keeps_all_that_names_it(bob):
     assert bob.relate("Bombay", "was", "Mumbai") is None
     assert len(bob.concepts()) == 3
     assert bob.check().ok
+
+
+def test_what_names_a_renamed_concept_stays_linked_when_another_is_made(open_store):
+    """The texts that have the old name are looked through again, for the new concept."""
+    bob = open_store(propose_concepts=False).agent("bob")
+    bob.relate("Robert Smith", "knows", "New York")
+    bob.save("user", "I met Robert Smith near the quartz tower", id="message")
+    bob.save("user", "Robert Smith reads the New York Times in the quartz tower", id="paper")
+    bob.remember("Robert Smith likes the quartz tower", id="memory")
+    bob.set_concept("Robert Smith", rename="Bob Jones")
+    bob.relate("quartz tower", "is in", "Portugal")
+    bob.relate("New York Times", "is a", "newspaper")
+    bob.flush()
+    both = {"Bob Jones", "quartz tower"}
+    assert mentions(bob) == {
+        "message": both,
+        "paper": both | {"New York Times"},
+        "memory": both,
+    }
+    bob.edit("message", "I met him near the quartz tower")
+    bob.flush()
+    assert mentions(bob)["message"] == {"quartz tower"}
 
 
 def test_a_deleted_concept_takes_its_relations_and_leaves_what_was_saved(look, open_store):

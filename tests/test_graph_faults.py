@@ -24,6 +24,7 @@ from elytron.errors import (
 )
 from elytron.graph import client as client_module
 from elytron.graph.client import Behind, GraphClient, GraphState
+from elytron.graph.engines import Fault, fault_of
 from elytron.graph.files import GraphFolder
 from graphs import (
     COUNT,
@@ -391,6 +392,21 @@ def test_a_full_disk_is_called_so(folder, monkeypatch):
     assert called("IO exception: it broke") is Unavailable
     monkeypatch.setattr(client_module, "free_bytes", lambda _: 1000)
     assert called("IO exception: it broke") is DiskFull
+
+
+@pytest.mark.parametrize(
+    ("said", "fault"),
+    [
+        ('Conversion exception: Cast failed. Could not convert "{}" to INT64.', Fault.QUERY),
+        ("Binder exception: Variable {} is not in scope.", Fault.QUERY),
+        ("Runtime exception: Found duplicated primary key value {}, which", Fault.QUERY),
+        ("IO exception: {}", Fault.DISK),
+        ("Runtime exception: {}", Fault.DISK),
+    ],
+)
+def test_what_an_error_quotes_does_not_say_what_it_means(said, fault):
+    for quoted in ("No space left on device", "a panic state", "Checkpoint failed"):
+        assert fault_of(said.format(quoted)) is fault
 
 
 def test_an_agent_whose_folder_is_deleted_meanwhile_is_let_go(make, folder):

@@ -312,3 +312,13 @@ def test_a_query_that_is_wrong_is_told_with_its_place_or_its_limit(folder, query
         with pytest.raises(elytron.InvalidArgument, match=said):
             bob.cypher(query)
         assert bob.cypher(COUNT) == [{"n": 1}]
+
+
+def test_a_query_that_fails_on_a_text_about_a_full_disk_harms_nobody(folder):
+    with elytron.open(folder) as store:
+        bob = store.agent("bob")
+        bob.save("user", "write failed: No space left on device")
+        for _ in range(2):
+            with pytest.raises(elytron.InvalidArgument, match="Cast failed"):
+                bob.cypher("MATCH (m:Message) RETURN cast(m.content AS INT64)")
+        assert store.usage().worker.starts == 1

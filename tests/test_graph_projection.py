@@ -131,6 +131,50 @@ def test_dead_rows_are_given_back_by_building_anew(store: elytron.Store, client:
     assert why_built(store).endswith("rows were dead")
 
 
+def test_links_that_are_made_anew_with_their_concept_leave_dead_ones_behind(
+    store: elytron.Store, client: GraphClient
+):
+    bob = store.agent("bob")
+    bob.relate("Alice", "is", "somebody")
+    fill(bob, 300)
+    bob.flush()
+    with projecting(bob, client) as graph:
+        graph.catch_up()
+        for description in ("once", "twice"):
+            bob.set_concept("Alice", description=description)
+            graph.catch_up()
+        same(graph)
+    assert why_built(store).endswith("rows were dead")
+
+
+def test_a_graph_without_room_to_be_brought_up_to_date_is_built_anew_once(
+    store: elytron.Store, client: GraphClient
+):
+    bob = store.agent("bob")
+    fill(bob, 50)
+    refusals = list[str]()
+
+    def allow(_name: str, _size_bytes: int) -> None:
+        if refusals:
+            raise OverBudget(refusals.pop())
+
+    with projecting(bob, client, allow=allow) as graph:
+        graph.catch_up()
+        bob.edit("m1", "something else")
+        graph.catch_up()
+        fill(bob, 1, first=50)
+        refusals += ["in steps", "exactly"]
+        same(graph)
+        assert why_built(store) == "there was no room to bring it up to date"
+        bob.edit("m1", "something else again")
+        graph.catch_up()
+        fill(bob, 1, first=51)
+        refusals += ["no room"] * 100
+        with pytest.raises(OverBudget):
+            graph.catch_up()
+        assert len(refusals) > 90, "tried once more, and not for ever"
+
+
 @pytest.mark.parametrize("goes_on", [0, 60])
 def test_a_graph_of_a_past_that_the_ledger_lost_is_built_anew(
     goes_on: int, open_store: OpenStore, client: GraphClient, folder: Path, tmp_path: Path

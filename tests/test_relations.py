@@ -85,6 +85,21 @@ def test_a_time_that_does_not_touch_the_other_is_another_fact(bob):
     assert bob.usage().edges == 3, "before the one that holds now, so it is none of that"
 
 
+@pytest.mark.parametrize("replaces", [False, True])
+@pytest.mark.parametrize("end", [None, NOW + 30 * DAY, NOW + 90 * DAY])
+def test_a_fact_told_now_holds_now_though_it_was_told_for_later(bob, replaces, end):
+    bob.relate("Alice", "lives in", "Paris")
+    bob.relate("Alice", "lives in", "Lyon", valid_from=NOW + 60 * DAY)
+    for _ in range(2):
+        bob.relate("Alice", "lives in", "Lyon", replaces=replaces, valid_to=end)
+        lyon, *others = bob.relations("Alice")
+        assert (lyon.target, lyon.valid_to) == ("Lyon", min(end or NOW + 60 * DAY, NOW + 60 * DAY))
+        assert [other.target for other in others] == ([] if replaces else ["Paris"])
+    ends = [fact.valid_to for fact in bob.relations("Lyon", as_of=NOW + 70 * DAY)]
+    assert ends == [None if end == NOW + 30 * DAY else end]
+    assert bob.usage().edges == 3
+
+
 def test_what_is_replaced_is_closed_and_as_of_asks_the_past(bob):
     bob.relate("Alice", "lives in", "Lyon", valid_from=NOW - 9 * DAY)
     bob.relate("Alice", "lives in", "Nice", valid_from=NOW - 8 * DAY)

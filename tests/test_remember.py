@@ -336,6 +336,16 @@ def test_closing_says_until_when_and_may_be_corrected(bob):
         bob.close_memory("held", at=datetime(2024, 1, 1))  # noqa: DTZ001
 
 
+def test_closing_without_a_time_leaves_what_has_ended_as_it_is(bob):
+    bob.remember("Held", id="held", valid_from=NOW - 9 * DAY)
+    bob.close_memory("held", at=NOW - 4 * DAY)
+    bob.close_memory("held")
+    assert bob.get_memory("held").valid_to == NOW - 4 * DAY
+    bob.close_memory("held", at=NOW + 4 * DAY)
+    bob.close_memory("held")
+    assert NOW - DAY < bob.get_memory("held").valid_to < NOW + DAY
+
+
 def test_editing_changes_the_words_and_nothing_else(bob):
     bob.remember("Alice likes te", id="one", about=["Alice"], importance=0.9, session="s")
     before = bob.get_memory("one")

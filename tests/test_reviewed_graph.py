@@ -9,8 +9,10 @@ import psutil
 import pytest
 
 import elytron
+from elytron.graph.client import Behind, GraphState
 from elytron.ledger import files
 from elytron.ledger.learned import Name, Relate
+from projecting import clients, fill, projecting, same
 
 
 @pytest.fixture
@@ -178,3 +180,21 @@ def test_questions_that_join_much_do_not_use_the_pool_up(folder):
             )
             assert row["n"] > 0
         assert store.usage().worker.starts == 1
+
+
+def test_builds_that_are_lost_with_the_worker_are_begun_again(folder, monkeypatch):
+    """As when another agent's questions take more memory than the worker may have."""
+    with elytron.open(folder) as store, clients() as start:
+        client, bob = start("ladybug"), store.agent("bob")
+        fill(bob, 50)
+        plain, lost = client.load, [GraphState(None, None, 0, 0, 0, 0, None)] * 5
+
+        def load(*arguments, **named):
+            if lost:
+                raise Behind(lost.pop())
+            plain(*arguments, **named)
+
+        monkeypatch.setattr(client, "load", load)
+        with projecting(bob, client) as graph:
+            same(graph)
+        assert not lost

@@ -22,6 +22,11 @@ _OF_QUERY = (
     "Binder", "Catalog", "Connection", "Conversion", "Function", "Interrupted", "Not implemented",
     "NotImplemented", "Overflow", "Parser", "Property", "Runtime", "Test", "Transaction",
 )  # fmt: skip
+# The same, where what follows may quote a row or the query, and so may hold any words.
+_QUOTING = (
+    "Binder", "Catalog", "Conversion", "Function", "Overflow", "Parser", "Property",
+    "Runtime exception: Found duplicated primary key value",
+)  # fmt: skip
 
 
 class Fault(Enum):
@@ -73,6 +78,8 @@ def _addresses_bytes(engine: str, db_size_bytes: int) -> int:
 
 def fault_of(said: str) -> Fault:
     """What an engine's error means, by its text, as both engines word it."""
+    if said.startswith(_QUOTING):
+        return Fault.QUERY
     if "Could not set lock on file" in said:
         return Fault.LOCKED
     if "read-only transaction" in said:

@@ -225,7 +225,7 @@ class Projection:
 
     def _up_to(self, state: GraphState, work: "_Work", *, because: str | None = None) -> GraphState:
         """Apply pages of changes until the target is reached, building anew where that is due."""
-        builds = 0
+        builds, is_compact = 0, False
         while True:
             try:
                 why = because or self._why_rebuild(state, work)
@@ -237,23 +237,31 @@ class Projection:
                 self._note_known(work.ledger)
                 return state
             work.check_time(state.position or 0, work.target, "changes")
-            builds += why is not None
-            if builds > _BUILDS_MAX:
+            if why is not None and builds >= _BUILDS_MAX:
                 raise GraphUnavailable(
                     f"the graph of {work.name!r} was built {_BUILDS_MAX} times and is no good"
                     f" still: {why}; the ledger is untouched"
                 )
             try:
                 if why is not None:
+                    is_compact = True
                     state = self._build(state, work, why)
                     because = None
+                    builds += 1
                 else:
                     state = self._apply(state, work)
             except batches.TooMany:
                 because = f"more than {batches.LINKS_MAX} links changed at once"
-            except Behind as behind:  # another process was first, or the worker was replaced
+            except Behind as behind:
+                # Another process was first, or the worker was replaced: as often as others' calls
+                # end it, so a build that is lost with it is not counted.
                 state = behind.state
+            except OverBudget:
+                if is_compact or not state.dead:  # anew it would be as large
+                    raise
+                because = "there was no room to bring it up to date"
             except InvalidArgument:
+                builds += why is not None
                 # What the engine said may hold a name, so it is not logged.
                 _log.warning("the graph in %s refused rows; it is built anew", work.folder)
                 because = "it refused rows of the ledger"

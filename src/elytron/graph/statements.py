@@ -23,7 +23,7 @@ _NODE_BYTES, _LINK_BYTES, _CHARACTER_BYTES = 450, 80, 2
 EMPTY_BYTES = {"ladybug": 1 << 19, "kuzu": 12 << 20}
 _FIRST_BYTES, _FIRST_NODE_BYTES = 3 << 20, 4096
 _ENGINE_TIMES = {"ladybug": 1, "kuzu": 3}
-# Links that go with a removed node, counted without asking: they are dead space.
+# Links that go with a node that is removed for good, counted without asking: they are dead space.
 _LINKS_OF = {"Message": 3, "Memory": 2, "Concept": 4}
 
 
@@ -158,9 +158,35 @@ class Batch:
 
     @property
     def removed(self) -> int:
-        """About how many are removed; links that go with their node are guessed."""
-        gone = sum([len(keys) * (1 + _LINKS_OF.get(table, 0)) for table, keys in self.gone.items()])
+        """
+        About how many are removed. Of a node that is made anew, its links are too; of one that is
+        not, they are guessed.
+        """
+        again = self._again()
+        gone = sum(map(len, self.gone.values()))
+        for table, keys in self.gone.items():
+            gone += (len(keys) - len(again.get(table, ()))) * _LINKS_OF.get(table, 0)
+        for name, edges in self.edges.items() if again else ():
+            sources = again.get(_LINKS[name].source, frozenset())
+            targets = again.get(_LINKS[name].target, frozenset())
+            gone += sum([edge.source in sources or edge.target in targets for edge in edges])
         return gone + len(self.gone_relations) + sum(map(len, self.unlinked.values()))
+
+    def _again(self) -> dict[str, frozenset[str]]:
+        """Ids, or names, of nodes that are removed and made anew, by table."""
+        if not self.gone:
+            return {}
+        made = {
+            "User": {row.key: row.id for row in self.users},
+            "Session": {row.key: row.id for row in self.sessions},
+            "Message": {row.key: row.id for row in self.messages},
+            "Memory": {row.key: row.id for row in self.memories},
+            "Concept": {row.key: row.name for row in self.concepts},
+        }
+        return {
+            table: frozenset([made[table][key] for key in keys if key in made[table]])
+            for table, keys in self.gone.items()
+        }
 
     def growth_bytes(self, engine: str) -> int:
         """About so much larger does the graph's file become, its log aside."""

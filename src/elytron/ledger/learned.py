@@ -81,10 +81,15 @@ class EditMemory:
 
 @dataclass(frozen=True, slots=True)
 class CloseMemory:
-    """Say until when a memory held. Result: None."""
+    """
+    Say until when a memory held. Result: None.
+
+    Where the time was not given, it is now, and a memory that has ended by then keeps its end.
+    """
 
     id: str
     at_us: int
+    at_given: bool
     size_bytes: int = _PAGES_MIN * _PAGE_BYTES
     items: int = 1
 
@@ -104,8 +109,9 @@ class Relate:
     Note a fact about two concepts, which are made or confirmed. Result: whether anything changed.
 
     The same open fact told again takes the strength, and the beginning and the end where these
-    are given. With *replaces*, other facts of (source, relation) that would hold beside it are
-    closed at its beginning, which is *now_us* if none is given.
+    are given. One that begins later is not told again by one without a beginning, which ends there.
+    With *replaces*, other facts of (source, relation) that would hold beside it are closed at its
+    beginning, which is *now_us* if none is given.
     """
 
     source: Name
@@ -120,7 +126,8 @@ class Relate:
 
     @property
     def size_bytes(self) -> int:
-        pages = _PAGES_MIN + (2 * CLOSED_MAX if self.replaces else 0)
+        # Besides its own row that of the same fact as it was told for later.
+        pages = _PAGES_MIN + 2 + (2 * CLOSED_MAX if self.replaces else 0)
         return pages * _PAGE_BYTES + naming_bytes(self.source) + naming_bytes(self.target)
 
 
@@ -280,9 +287,9 @@ class Linked(NamedTuple):
     """
     A message or memory that was looked through.
 
-    Its mentions for the reasons in `replaces` become those of `mentions`; others stay. It is
-    passed over if its row is gone, or is not the one of `checksum` any more: that is told as a
-    later change.
+    Its mentions for the reasons in `replaces` become those of `mentions`; others stay, and so do
+    those of concepts in `kept`, though `mentions` has them not. It is passed over if its row is
+    gone, or is not the one of `checksum` any more: that is told as a later change.
     """
 
     key: int
@@ -290,6 +297,7 @@ class Linked(NamedTuple):
     checksum: int  # of the row as it was read: the column `checksum`
     mentions: tuple[Mention, ...]
     replaces: tuple[int, ...] = (BY_TEXT,)
+    kept: tuple[int, ...] = ()  # keys of concepts
 
 
 class LearnedRelation(NamedTuple):

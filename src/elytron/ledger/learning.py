@@ -75,7 +75,7 @@ class Learning:
             case EditMemory():
                 self._edit(op)
             case CloseMemory():
-                self._close(op.id, op.at_us, replaced=False, at_given=True)
+                self._close(op.id, op.at_us, keep_end=not op.at_given, clip=False)
             case DeleteMemory():
                 return self._delete(op.id)
             case SetConcept():
@@ -103,7 +103,7 @@ class Learning:
             return self._remembered_before(held, draft)
         if op.replaces is not None:
             at_us = draft.created_us if draft.valid_from_us is None else draft.valid_from_us
-            self._close(op.replaces, at_us, replaced=True, at_given=draft.from_given)
+            self._close(op.replaces, at_us, keep_end=True, clip=not draft.from_given)
         concepts = self._concepts.tell(op.about, draft.created_us)
         session = None if draft.session is None else self._session(draft)
         key = self._notes.add_change(SAVE, MEMORY)
@@ -133,7 +133,8 @@ class Learning:
         )
         if not same or (draft.from_given and held[_FROM] != draft.valid_from_us):
             raise Conflict(
-                f"memory id {draft.id!r} is held with other content; use a new id, or `edit_memory`"
+                f"memory id {draft.id!r} is held with other content; use a new id, or"
+                " `Agent.edit_memory()` it"
             )
         return Receipt(draft.id, new=False)
 
@@ -154,18 +155,18 @@ class Learning:
             vectors.drop(self._db, [held[0]])
         self._db.execute("UPDATE memories SET terms = ? WHERE key = ?", (op.terms, held[0]))
 
-    def _close(self, id: str, at_us: int, *, replaced: bool, at_given: bool) -> None:
+    def _close(self, id: str, at_us: int, *, keep_end: bool, clip: bool) -> None:
         """
         End a memory at a time.
 
         Args:
-            replaced: by another; then one that ended before stays as it is.
-            at_given: else the time is that of the clock, and one that begins later never held.
+            keep_end: one that ended before stays as it is.
+            clip: one that begins later never held; else it is refused.
         """
         held = self._held(id)
-        if held[_TO] is not None and replaced and held[_TO] <= at_us:
+        if held[_TO] is not None and keep_end and held[_TO] <= at_us:
             return
-        if held[_FROM] is not None and not at_given:
+        if held[_FROM] is not None and clip:
             at_us = max(at_us, held[_FROM])
         if held[_FROM] is not None and held[_FROM] > at_us:
             raise InvalidArgument(

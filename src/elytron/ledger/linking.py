@@ -121,6 +121,7 @@ class Links:
                 wanted[key] = max(
                     wanted.get(key, (0.0, 0)), (float(mention.confidence), mention.why)
                 )
+        stay.update([key for key in source.kept if key not in wanted])
         gone = [key for key in held if key not in stay and wanted.get(key) != held[key]]
         new = [(key, *found) for key, found in wanted.items() if held.get(key) != found]
         if not gone and not new:

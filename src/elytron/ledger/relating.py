@@ -56,7 +56,11 @@ class Relations:
     def _relate(self, op: Relate) -> bool:
         source, target = self._concepts.tell((op.source, op.target), op.now_us)
         facts = self._facts(source, op.relation)
-        held = _told_before(op, [fact for fact in facts if fact.target == target])
+        same = [fact for fact in facts if fact.target == target]
+        held = _told_before(op, same)
+        later = None
+        if held is None or op.valid_to_us is not None:
+            later = _told_for_later(op, same)
         if held is not None:
             new = held._replace(
                 strength=op.strength,
@@ -75,6 +79,12 @@ class Relations:
         changed = 0
         if op.replaces:
             changed = self._replace(op, new, [fact for fact in facts if fact.target != target])
+        if later is not None:
+            # It holds from now on, in two rows: they meet where the later one begins.
+            new = new._replace(valid_to_us=later.valid_from_us)
+            if op.valid_to_us is not None and later.valid_to_us != op.valid_to_us:
+                self._write(later._replace(valid_to_us=op.valid_to_us))
+                changed += 1
         if held is None:
             self.add(new)
         elif new != held:
@@ -175,16 +185,37 @@ class Relations:
 
 
 def _told_before(op: Relate, held: list[RelationRow]) -> RelationRow | None:
-    """Which of the rows of the same three *op* tells again, if any."""
+    """Which of the rows of the same three *op* tells again, if any: one that it overlaps."""
     for fact in held:
         if (fact.valid_from_us, fact.valid_to_us) == (op.valid_from_us, op.valid_to_us):
             return fact
     for fact in held:
+        if _begins_later(op, fact):
+            continue
         begins = op.valid_from_us is None or _is_before(op.valid_from_us, fact.valid_to_us)
         ends = fact.valid_from_us is None or _is_before(fact.valid_from_us, op.valid_to_us)
         if _is_before(op.now_us, fact.valid_to_us) and begins and ends:
             return fact
     return None
+
+
+def _told_for_later(op: Relate, held: list[RelationRow]) -> RelationRow | None:
+    """Of the rows of the same three the first that begins while what is told now still holds."""
+    later = [
+        (fact.valid_from_us, fact)
+        for fact in held
+        if _begins_later(op, fact)
+        and fact.valid_from_us is not None
+        and fact.valid_from_us != fact.valid_to_us
+        and _is_before(fact.valid_from_us, op.valid_to_us)
+    ]
+    return min(later)[1] if later else None
+
+
+def _begins_later(op: Relate, fact: RelationRow) -> bool:
+    """Whether a fact does not hold yet, where one is told without a beginning: as of now."""
+    begins_later = fact.valid_from_us is not None and fact.valid_from_us > op.now_us
+    return op.valid_from_us is None and begins_later
 
 
 def _is_before(at_us: int, end_us: int | None) -> bool:

@@ -12,6 +12,7 @@ from elytron.errors import Corrupt
 from elytron.ledger import rows
 from elytron.ledger.database import Cursor, Database
 from elytron.ledger.integers import Integers
+from elytron.ledger.learned import BY_TEXT
 from elytron.ledger.schema import EDIT, MEMORY, MESSAGE, SAVE
 
 _log = logging.getLogger("elytron.ledger")
@@ -173,6 +174,15 @@ def is_unlinked(db: Database, last: int) -> bool:
 def count(db: Database) -> int:
     """How many messages there are."""
     return int(db.execute("SELECT count(*) FROM messages").get)
+
+
+def mentioned(db: Database, keys: Sequence[int]) -> dict[int, list[int]]:
+    """The concepts that were found by name in each of these texts."""
+    found: dict[int, list[int]] = {}
+    sql = f"SELECT source, concept FROM mentions WHERE source IN {_KEYS} AND told = {BY_TEXT}"
+    for source, concept in rows.fetch(db, sql, (Integers(keys),)):
+        found.setdefault(source, []).append(concept)
+    return found
 
 
 def heard(db: Database, folded: Iterable[str]) -> dict[str, tuple[str, int, int]]:

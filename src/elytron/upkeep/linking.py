@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 from elytron.concepts import proposals
 from elytron.concepts.known import KnownNames
+from elytron.concepts.names import Names
 from elytron.config import Config
 from elytron.ledger import texts
 from elytron.ledger.database import Database
@@ -163,7 +164,7 @@ class Linking:
             READER,
             page.before,
             page.after,
-            sources=self._sources(known, page.texts, named, names_max),
+            sources=self._sources(known, page.texts, named, {}, names_max),
             concepts=concepts,
             heard=heard,
         )
@@ -173,6 +174,7 @@ class Linking:
         known: KnownNames,
         found: Sequence[Text],
         named: dict[int, list[Mention]],
+        held: dict[int, list[int]],
         names_max: int,
     ) -> tuple[Linked, ...]:
         """
@@ -180,17 +182,25 @@ class Linking:
 
         Args:
             named: concepts that are just being made, by the key of the text.
+            held: by the key of the text concepts that it was found to name, as it still is: what
+                it called them before they were renamed stays.
         """
         sources = []
         for number, text in enumerate(found):
             _give_way(number)
             mentions = list(named.get(text.key, ()))
-            for key, confidence in known.find(text.content).items():
+            found_in = known.find(text.content)
+            for key, confidence in found_in.items():
                 called = known.called(key)
                 if called is not None:  # not deleted by another thread meanwhile
                     mentions.append(Mention(called[1], confidence, BY_TEXT))
-            kept = tuple(mentions[:names_max])
-            sources.append(Linked(text.key, text.kind, text.checksum, kept))
+            kept = [
+                key
+                for key in held.get(text.key, ())
+                if key in found_in or not _stands(key, known, text.content)
+            ]
+            some = tuple(mentions[:names_max])
+            sources.append(Linked(text.key, text.kind, text.checksum, some, kept=tuple(kept)))
         return tuple(sources)
 
     def _proposed(
@@ -253,11 +263,12 @@ class Linking:
             wanted, floor = looking_back.search(db, known, self._analyzer, waiting, most)
             wanted, floor = self._fitting(db, wanted, floor)
             found = texts.texts(db, wanted, self._ledger.source)
+            held = texts.mentioned(db, [text.key for text in found])
             op = Link(
                 READER,
                 None,
                 None,
-                sources=self._sources(known, found, {}, names_max),
+                sources=self._sources(known, found, {}, held, names_max),
                 looked=tuple([Looked(key, top, floor) for key, top in waiting if top > floor]),
             )
             if op.size_bytes <= self._limit_bytes or names_max == 0:
@@ -279,6 +290,12 @@ class Linking:
         """As many as are 1 MB of text, and how far down one comes with these."""
         count = texts.fitting(db, wanted, bytes_max=_TEXT_BYTES) if wanted else 0
         return (wanted[:count], wanted[count][1]) if count < len(wanted) else (wanted, floor)
+
+
+def _stands(key: int, known: KnownNames, content: str) -> bool:
+    """Whether a text has a concept's name, be it within the longer name of another."""
+    called = known.called(key)
+    return called is not None and bool(Names([(key, called[0], 1.0)]).find(content))
 
 
 def _give_way(number: int) -> None:

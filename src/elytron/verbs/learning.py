@@ -55,7 +55,7 @@ class Learning(Reading):
             content: 1 character to `max_message_kb`.
             about: names of concepts, at most 100; those that are new are made, and one that was
                 only proposed is confirmed. A name has 1 to 200 characters and is compared without
-                case and accents.
+                case, accents, and signs beside its words: "C++", "C#" and "C" are one.
             kind: 1 to 200 characters, such as fact, preference, summary.
             importance: 0 to 1, 0.5 if None.
             pinned: kept as it is given.
@@ -183,6 +183,8 @@ class Learning(Reading):
         """
         Say that a memory holds no longer: from *at* on, with a zone, or from now on.
 
+        With *at* an end that it has is corrected. Without, one that has ended keeps its end.
+
         Raises:
             NotFound: no memory has this id.
             InvalidArgument: it begins after *at*.
@@ -230,7 +232,8 @@ class Learning(Reading):
                 *valid_from*, or now. Asked `as_of` a time before, it is still found.
 
         The same fact again is harmless: while it holds there is one row of it, which takes the
-        strength, and the beginning and the end where these are given.
+        strength, and the beginning and the end where these are given. Where one was told that
+        begins later, one without *valid_from* holds until then, and that one from then on.
 
         Raises:
             InvalidArgument: a value is not acceptable, or a fact to be replaced begins later.
@@ -367,7 +370,8 @@ class Learning(Reading):
         proposed or extracted counts as told.
 
         Args:
-            rename: 1 to 200 characters. It stays the same concept, with all that names it.
+            rename: 1 to 200 characters. It stays the same concept, with all that names it; a text
+                that is edited later is looked through for the new name alone.
             type: 1 to 200 characters; an empty one takes it away.
             description: at most 2000 characters; an empty one takes it away.
             confidence: 0 to 1.
@@ -380,6 +384,8 @@ class Learning(Reading):
             name, rename=rename, type=type, description=description, confidence=confidence
         )
         self._check_exists("no concept has this name")
+        if rename is not None:
+            self._link_first()  # what still waits to be looked through has the old name
         row, times = self._write(op)
         return knowledge.to_concept(row, times)
 

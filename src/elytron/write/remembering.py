@@ -132,7 +132,7 @@ def admit_edit(memory: Memory, content: str, config: Config, analyzer: Analyzer)
 
 def admit_end(id: str, at: datetime | None) -> CloseMemory:
     """Check until when a memory held."""
-    return CloseMemory(check_id(id, "id"), to_us(check_as_of(at, "at")))
+    return CloseMemory(check_id(id, "id"), to_us(check_as_of(at, "at")), at is not None)
 
 
 def admit_relation(
