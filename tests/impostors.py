@@ -14,7 +14,8 @@ OK = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
 class Impostor:
     """
     A server that is not to be trusted. `answer(verb, body)` gives the body of what it answers, a
-    pair of a status and that, or None to break off; it is given the connection for anything else.
+    status and that (and of which kind it is), or None to break off; it is given the connection for
+    anything else.
     """
 
     def __init__(self, answer: Callable[..., Any]) -> None:
@@ -51,9 +52,9 @@ class Impostor:
                     return
                 self._send(near, told if isinstance(told, tuple) else (200, told))
 
-    def _send(self, near: socket.socket, told: tuple[int, bytes]) -> None:
-        status, body = told
-        head = f"HTTP/1.1 {status} X\r\nContent-Type: application/json\r\n"
+    def _send(self, near: socket.socket, told: tuple[Any, ...]) -> None:
+        status, body, kind = (*told, "application/json")[:3]
+        head = f"HTTP/1.1 {status} X\r\nContent-Type: {kind}\r\n"
         near.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
 
     def vanish(self) -> None:

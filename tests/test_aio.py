@@ -1,6 +1,7 @@
 """The async face: the same verbs, and no write out of sight."""
 
 import asyncio
+import gc
 import inspect
 import threading
 from datetime import UTC, datetime
@@ -209,6 +210,38 @@ def test_cancelled_calls_that_waited_for_a_thread_are_done_all_the_same(folder: 
             assert await eve.get("new") is not None
 
     asyncio.run(use())
+
+
+def test_a_cancelled_write_that_fails_is_no_complaint_of_asyncio(folder: Path) -> None:
+    """Method: as above; the write that waits is an edit of what is not there."""
+    complaints: list[object] = []
+    entered, let_go = threading.Event(), threading.Event()
+
+    def slow(_text: str) -> int:
+        entered.set()
+        assert let_go.wait(20)
+        return 1
+
+    async def use() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, told: complaints.append(told))
+        async with elytron.aio.open(folder, async_threads=1) as store:
+            bob = store.agent("bob")
+            await bob.save("user", "hello")
+            blocking = asyncio.create_task(bob.context("hello", count_tokens=slow))
+            while not entered.is_set():
+                await asyncio.sleep(0)
+            editing = asyncio.create_task(bob.edit("nothing", "hello"))
+            await asyncio.sleep(0)
+            editing.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await editing
+            let_go.set()
+            await blocking
+        del editing
+        gc.collect()
+
+    asyncio.run(use())
+    assert not complaints
 
 
 def test_closing_waits_for_writes_that_nobody_awaits_any_more(folder: Path) -> None:

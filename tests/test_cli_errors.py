@@ -377,6 +377,22 @@ def test_a_reader_that_goes_away_ends_the_program_quietly(folder, words, unbuffe
     assert process.wait(WAIT_MAX_S) == exits.CLOSED_PIPE
 
 
+def test_the_exit_code_stays_where_there_is_no_room_for_the_error(held, folder):
+    full = Path("/dev/full")
+    if not full.exists():
+        pytest.skip("no device here is always full")
+    for more in ((), ("--json",)):
+        with full.open("w") as errors_to:
+            result = subprocess.run(
+                [*PROGRAM, "pin", "bob", "nothing", "--store", str(folder), *more],
+                stdout=subprocess.PIPE,
+                stderr=errors_to,
+                check=False,
+                timeout=WAIT_MAX_S,
+            )
+        assert (result.returncode, result.stdout) == (exits.number("not-found"), b"")
+
+
 def test_an_output_without_room_ends_with_6(held, folder):
     full = Path("/dev/full")
     if not full.exists():
@@ -464,3 +480,13 @@ def test_rich_is_not_imported_for_programs(folder, run_script):
 def test_a_signal_is_what_the_exit_code_of_ctrl_c_says():
     assert exits.INTERRUPTED == 128 + signal.SIGINT
     assert os.name == "nt" or exits.CLOSED_PIPE == 128 + signal.SIGPIPE
+
+
+def test_what_an_error_tells_to_do_is_there_to_be_done(held):
+    """There is no command `edit`; and an id may be that of a memory."""
+    clash = held("save", "bob", "user", "other", "--id", "m1")
+    assert (clash.code, "use a new id, or `Agent.edit()` it" in clash.err) == (4, True)
+    held("remember", "bob", "Alice prefers Python", "--id", "k1")
+    missing = held("delete", "bob", "k1")
+    assert (missing.code, "`--memory k1`" in missing.err) == (3, True)
+    assert held("delete", "bob", "--memory", "k1").code == 0

@@ -2,21 +2,24 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+import urllib3
 
-from elytron.errors import InvalidSetting, Unavailable
+import elytron
+from elytron.errors import AccessDenied, InvalidSetting, Unavailable
 from elytron.faces.http import serving, tokens
 from elytron.faces.http.tokens import Access, Tokens
 from elytron.remote.calls import AGENT_CALLS, STORE_CALLS
-from serving import Served, bearer, served
+from serving import WAIT_MAX_S, Served, bearer, head, read_all, served, status
 
 CALLS = [*AGENT_CALLS.values(), *STORE_CALLS.values()]
 # What stands beside the verbs: (method, path, whether it writes, whether it is of one agent).
@@ -297,3 +300,82 @@ def test_tokens_that_are_made_at_the_same_moment_are_all_kept(tmp_path):
     assert {access.name for token in made if (access := known.access(token))} == {
         f"token {number}" for number in range(24)
     }
+
+
+# What flows while its token is removed.
+
+
+@pytest.fixture
+def removed_at_the_second_page(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[tuple[Served, str]]:
+    """A server, and a token that is removed once more than one page of bob is asked for."""
+    file = tmp_path / "tokens.json"
+    whole, late = tokens.add(file, "whole"), tokens.add(file, "late")
+    page: Callable[..., Any] = elytron.Agent._page
+    held = ["late"]
+
+    def removing(agent: elytron.Agent, after: int) -> Any:
+        if after and held:
+            tokens.remove(file, held.pop())
+        return page(agent, after)
+
+    with served(tmp_path / "store", tokens=file, token=whole) as where:
+        messages = [{"role": "user", "content": f"message {n}"} for n in range(700)]
+        where.call("save_many", messages=messages)
+        monkeypatch.setattr("elytron.agent.Agent._page", removing)
+        yield where, late
+
+
+def test_a_removed_token_ends_an_export(removed_at_the_second_page: tuple[Served, str]) -> None:
+    where, late = removed_at_the_second_page
+    with pytest.raises(urllib3.exceptions.ProtocolError):
+        where.request("GET", "/v1/export?agent=bob", token=late)
+
+
+def test_a_removed_token_ends_messages_and_says_why(
+    removed_at_the_second_page: tuple[Served, str],
+) -> None:
+    where, late = removed_at_the_second_page
+    with elytron.connect(where.url, token=late) as store:
+        bob = store.agent("bob")
+        with pytest.raises(AccessDenied, match="the token was removed"):
+            list(bob.messages())
+
+
+def test_a_removed_token_ends_an_import(tmp_path: Path) -> None:
+    """What was committed until then is kept."""
+    file = tmp_path / "tokens.json"
+    whole, late = tokens.add(file, "whole"), tokens.add(file, "late")
+
+    def chunk(start: int) -> bytes:
+        said = [{"role": "user", "content": f"message {n}"} for n in range(start, start + 600)]
+        data = b"".join(json.dumps(message).encode() + b"\n" for message in said)
+        return b"%x\r\n" % len(data) + data + b"\r\n"
+
+    with served(tmp_path / "store", tokens=file, token=whole) as where:
+        assert where.store is not None
+        bob = where.store.agent("bob")
+        kinds = ("Content-Type: application/x-ndjson", "Transfer-Encoding: chunked")
+        own = (f"Authorization: Bearer {late}", "Connection: close")
+        sent = head("POST", "/v1/import_?agent=bob", *kinds, *own)
+        with socket.create_connection(("127.0.0.1", where.port), timeout=WAIT_MAX_S) as client:
+            client.sendall(sent + chunk(0))
+            while not bob.usage().messages:
+                pass
+            tokens.remove(file, "late")
+            client.sendall(chunk(600) + b"0\r\n\r\n")
+            answer = read_all(client)
+        assert status(answer) == 401
+        assert b"the token was removed" in answer
+        assert bob.usage().messages in (500, 600)
+
+
+def test_only_the_command_that_makes_a_file_of_tokens_says_so() -> None:
+    told = {}
+    for command in ("add", "remove", "list"):
+        words = [sys.executable, "-m", "elytron", "token", command, "--help"]
+        told[command] = subprocess.run(
+            words, capture_output=True, text=True, timeout=WAIT_MAX_S, check=True
+        ).stdout
+    assert [command for command, text in told.items() if "made if" in text] == ["add"]

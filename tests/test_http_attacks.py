@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from elytron.faces.http import tokens
 from serving import WAIT_MAX_S, Served, head, raw, read_all, served, status
 
 SECRET = "the safe's number is 4711"
@@ -133,6 +134,23 @@ def test_a_page_that_is_let_in_is_told_so_and_no_other_is(folder: Path) -> None:
         assert "Access-Control-Allow-Origin" not in refused.headers
         plain = where.request("GET", "/v1/hello")
         assert "Access-Control-Allow-Origin" not in plain.headers
+
+
+def test_a_page_that_is_let_in_may_read_why_it_is_refused(folder: Path, tmp_path: Path) -> None:
+    file = tmp_path / "tokens.json"
+    token = tokens.add(file, "page")
+    page = {"Origin": "https://app.example"}
+    limits = {"max_requests_per_s": 0.1}
+    with served(folder, tokens=file, origins=[page["Origin"]], limits=limits) as where:
+        unknown = where.request("GET", "/v1/hello", headers=page)
+        first = where.request("GET", "/v1/hello", headers=page, token=token)
+        too_many = where.request("GET", "/v1/hello", headers=page, token=token)
+        other = where.request("GET", "/v1/hello", headers={"Origin": "https://evil.example"})
+    assert [one.status for one in (unknown, first, too_many, other)] == [401, 200, 429, 403]
+    for answer in (unknown, first, too_many):
+        assert answer.headers["Access-Control-Allow-Origin"] == page["Origin"]
+        assert answer.headers["Vary"] == "Origin"
+    assert "Access-Control-Allow-Origin" not in other.headers
 
 
 def test_a_web_socket_of_another_origin_is_refused(where: Served) -> None:

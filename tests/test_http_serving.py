@@ -1,5 +1,6 @@
 """`elytron serve` from its start to its end, in processes of its own."""
 
+import asyncio
 import json
 import os
 import signal
@@ -15,8 +16,13 @@ import pytest
 import urllib3
 
 import elytron
+from elytron.errors import OutcomeUnknown
 from elytron.faces.http import descriptions, problems, tokens
 from elytron.faces.http.examples import EXAMPLES
+from elytron.faces.http.guard import Guard
+from elytron.faces.http.limits import Limits
+from elytron.ledger.files import LOCK, agent_folder
+from elytron.ledger.lock import FileLock
 from serving import WAIT_MAX_S, Served, head, raw, read_all, served, serving_process, status
 
 CODES = [
@@ -142,6 +148,73 @@ def test_a_request_that_does_not_end_is_not_waited_for_longer_than_it_may(folder
         assert ended(where) == (0, "")
 
 
+def test_a_write_that_the_end_cuts_off_is_told_as_unknown_and_is_done(folder: Path) -> None:
+    """Method: another connection holds the agent's lock file until the time to drain is over."""
+    with served(folder, limits={"drain_timeout_s": 0.2}) as where:
+        assert where.store is not None
+        assert where.server is not None
+        where.call("save", role="user", content="first", id="first")
+        lock = FileLock(agent_folder(folder, "bob") / LOCK)
+        lock.acquire(0.0, 0.0)
+        with elytron.connect(where.url) as store, ThreadPoolExecutor(2) as clients:
+            bob = store.agent("bob")
+            try:
+                saving = clients.submit(bob.save, "user", "second", id="second")
+                deleting = clients.submit(bob.delete, "first")
+                while where.store.usage().queued < 2:
+                    assert not saving.done()
+                    assert not deleting.done()
+                where.server.should_exit = True
+                for cut_off in (saving, deleting):
+                    with pytest.raises(OutcomeUnknown, match="may or may not be done"):
+                        cut_off.result(WAIT_MAX_S)
+            finally:
+                lock.release()
+                lock.close()
+    with elytron.open(folder) as again:
+        assert [held.id for held in again.agent("bob").history()] == ["second"]
+
+
+@pytest.mark.parametrize(
+    ("method", "more", "code"),
+    [
+        ("POST", {}, "outcome-unknown"),
+        ("POST", {"elytron.writes": True}, "outcome-unknown"),
+        ("POST", {"elytron.writes": False}, "closed"),
+        ("GET", {}, "closed"),
+    ],
+)
+def test_what_the_end_cuts_off_is_told_by_whether_it_may_have_written(
+    method: str, more: dict[str, bool], code: str
+) -> None:
+    sent: list[Any] = []
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    async def main() -> None:
+        began = asyncio.Event()
+
+        async def app(scope: Any, _receive: Any, _send: Any) -> None:
+            scope.update(more)
+            began.set()
+            await asyncio.Event().wait()
+
+        guard = Guard(app, hosts=["localhost"], limits=Limits())
+        headers = [(b"host", b"localhost"), (b"content-length", b"0")]
+        scope = {"type": "http", "path": "/mcp", "method": method, "headers": headers}
+        task = asyncio.ensure_future(guard(scope, began.wait, send))  # type: ignore[arg-type]
+        await began.wait()
+        task.cancel()
+        await asyncio.wait([task])
+        assert task.cancelled()
+
+    asyncio.run(main())
+    start, body = sent
+    assert start["status"] == 503
+    assert json.loads(body["body"])["error"] == code
+
+
 def test_a_second_signal_ends_it_at_once_and_says_so(folder: Path) -> None:
     with serving_process(folder) as where:
         with socket.create_connection(("127.0.0.1", where.port), timeout=WAIT_MAX_S) as client:
@@ -210,6 +283,7 @@ def test_a_port_that_is_taken_is_said_so_in_one_line(tmp_path: Path) -> None:
         done = serve(tmp_path, "--port", str(held.getsockname()[1]))
     assert done.returncode == 7
     assert "cannot be bound" in done.stderr
+    assert "choose another with `--port`" in done.stderr
     assert len(done.stderr.splitlines()) == 1
 
 
@@ -311,6 +385,38 @@ def test_metrics_are_those_of_the_store(folder: Path) -> None:
         answer = where.request("GET", "/metrics")
     assert answer.headers["Content-Type"].startswith("text/plain; version=0.0.4")
     assert b'elytron_agent_readable{agent="bob"} 1.0' in answer.data
+
+
+def test_scrapes_of_the_metrics_hold_up_no_other_answer_and_are_bounded(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Method: six scrapes, of which none ends before a large answer has come."""
+    asked, let_go = threading.Semaphore(0), threading.Event()
+
+    def render(_store: Any) -> str:
+        assert let_go.wait(2 * WAIT_MAX_S)
+        return "all"
+
+    def check(_asked: Any, _agent: Any, *, writes: bool) -> None:
+        assert not writes
+        asked.release()
+
+    monkeypatch.setattr("elytron.faces.metrics.render", render)
+    with served(folder) as where, ThreadPoolExecutor(6) as scrapers:
+        where.call("save_many", messages=[{"role": "user", "content": "x"}] * 100)
+        with monkeypatch.context() as counted:
+            counted.setattr("elytron.faces.http.asked.Asked.check", check)
+            scrapes = [scrapers.submit(where.request, "GET", "/metrics") for _ in range(6)]
+            try:
+                for _ in scrapes:
+                    assert asked.acquire(timeout=WAIT_MAX_S)
+                assert len(where.call("history", limit=100)) == 100
+            finally:
+                let_go.set()
+        answers = [scrape.result(WAIT_MAX_S) for scrape in scrapes]
+    assert sorted(answer.status for answer in answers) == [200] * 5 + [503]
+    (refused,) = (answer for answer in answers if answer.status == 503)
+    assert refused.json()["error"] == "busy"
 
 
 def test_a_store_that_cannot_be_read_is_not_ready_but_alive(folder: Path) -> None:

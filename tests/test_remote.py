@@ -325,8 +325,9 @@ def test_a_fork_of_the_process_is_told_to_connect_anew(bob):
 def test_where_nobody_answers_it_says_so_with_the_url():
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-    with pytest.raises(Unavailable, match=f"no server answers at http://127.0.0.1:{port}"):
+    with pytest.raises(Unavailable, match=f"no server answers at http://127.0.0.1:{port}") as told:
         elytron.connect(f"http://127.0.0.1:{port}")
+    assert "host=" not in str(told.value)
 
 
 def test_a_server_that_is_none_of_ours_is_named():
@@ -437,11 +438,15 @@ def test_only_what_can_do_no_harm_is_tried_again():
     assert attempts.pause_failed(ProtocolError("x"), 0, repeats=False) is None
     assert attempts.pause_failed(ProtocolError("x"), 0, repeats=True) is not None
     told = {"Content-Type": "application/json"}
-    assert attempts.pause_refused(503, told, 0) is None
-    assert attempts.pause_refused(503, {}, 0) is not None
-    assert attempts.pause_refused(429, {**told, "Retry-After": "2"}, 0) == 2
-    assert attempts.pause_refused(429, {**told, "Retry-After": "9" * 5}, 0) == 5
-    assert attempts.pause_refused(400, told, 0) is None
+    for repeats in (True, False):
+        full = b"too many connections; raise --max-requests"
+        assert attempts.pause_refused(503, told, b"{}", 0, repeats=repeats) is None
+        assert attempts.pause_refused(503, {}, full, 0, repeats=repeats) is not None
+        assert (attempts.pause_refused(503, {}, b"<html>", 0, repeats=repeats) is None) != repeats
+        for asked_s, pause_s in (("2", 2), ("9" * 5, 5)):
+            more = {**told, "Retry-After": asked_s}
+            assert attempts.pause_refused(429, more, b"{}", 0, repeats=repeats) == pause_s
+        assert attempts.pause_refused(400, told, b"{}", 0, repeats=repeats) is None
 
 
 def test_every_verb_that_is_asked_again_leaves_what_once_leaves():

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
 from elytron import agent as synchronous
@@ -30,8 +30,16 @@ class AsyncVerbs:
         self._agent._agents.check_usable()
         future = self._pool.submit(function)
         self._agent._agents.track(self.name, future)
-        return await asyncio.shield(asyncio.wrap_future(future))
+        return await shielded(future)
 
 
 async def call(pool: ThreadPoolExecutor, function: Callable[[], _T]) -> _T:
     return await asyncio.get_running_loop().run_in_executor(pool, function)
+
+
+async def shielded(future: "Future[_T]") -> _T:
+    """What becomes of *future*, which goes on when this awaiting of it is cancelled."""
+    inner = asyncio.wrap_future(future)
+    # Else asyncio complains of a failure that nobody awaits any more.
+    inner.add_done_callback(lambda done: done.cancelled() or done.exception())
+    return await asyncio.shield(inner)

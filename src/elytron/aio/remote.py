@@ -1,20 +1,40 @@
 """Aio, from afar: `elytron.connect` for asyncio, forwarded to a pool of threads."""
 
-import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from datetime import datetime
 from itertools import islice
 from typing import Any, TypeVar
 
-from elytron.aio.base import call
+from elytron.aio.base import call, shielded
 from elytron.aio.store import AsyncAgent, AsyncStore
+from elytron.errors import DeadlineExceeded, OutcomeUnknown, Unavailable
 from elytron.records import Message, Receipt
 from elytron.remote.agent import RemoteAgent
 from elytron.remote.store import RemoteStore
 
 _T = TypeVar("_T")
 _PART = 500  # messages that are read at once
+_UNUSABLE = (Unavailable, DeadlineExceeded, OutcomeUnknown)  # the server, for the others too
+
+
+class _Writes:
+    """The writes that have a thread or wait for one, whoever still awaits them."""
+
+    def __init__(self) -> None:
+        self._under_way: set[Future[Any]] = set()
+
+    def track(self, future: "Future[Any]") -> None:
+        self._under_way.add(future)
+        future.add_done_callback(self._under_way.discard)
+
+    def settle(self) -> None:
+        """Wait until they are done; or until one finds no server, as the others would in turn."""
+        waiting = set(self._under_way)
+        while waiting:
+            done, waiting = wait(waiting, return_when=FIRST_EXCEPTION)
+            if any(isinstance(future.exception(), _UNUSABLE) for future in done):
+                return
 
 
 class AsyncRemoteStore(AsyncStore):
@@ -25,10 +45,16 @@ class AsyncRemoteStore(AsyncStore):
     def __init__(self, store: RemoteStore, threads: int) -> None:
         self._store = store
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="elytron-async")
+        self._writes = _Writes()
 
     def agent(self, name: str) -> AsyncAgent:
         """See `Store.agent`. Touches nothing, so it is not awaited."""
-        return AsyncRemoteAgent(self._store.agent(name), self._pool)
+        return AsyncRemoteAgent(self._store.agent(name), self._pool, self._writes)
+
+    def _close(self) -> None:
+        if not self._store._connection.forked:  # its threads are the parent's
+            self._writes.settle()
+        super()._close()
 
     async def _call(self, function: Callable[[], _T]) -> _T:
         self._store.check_usable()  # a pool that was shut down would say it less well
@@ -39,6 +65,10 @@ class AsyncRemoteAgent(AsyncAgent):
     """One agent of a store elsewhere; each verb as on `AsyncAgent`."""
 
     _agent: RemoteAgent
+
+    def __init__(self, agent: RemoteAgent, pool: ThreadPoolExecutor, writes: _Writes) -> None:
+        super().__init__(agent, pool)
+        self._writes = writes
 
     async def submit(
         self,
@@ -89,4 +119,6 @@ class AsyncRemoteAgent(AsyncAgent):
     async def _call_writing(self, function: Callable[[], _T]) -> _T:
         """A call that goes on when its awaiting is cancelled; `close` waits for it."""
         self._agent.check_usable()
-        return await asyncio.shield(asyncio.wrap_future(self._pool.submit(function)))
+        future = self._pool.submit(function)
+        self._writes.track(future)
+        return await shielded(future)

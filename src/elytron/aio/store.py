@@ -130,11 +130,14 @@ class AsyncStore:
         # Not on our pool, which it ends; a thread of its own ends with it.
         closer = ThreadPoolExecutor(1, thread_name_prefix="elytron-close")
         try:
-            await call(closer, self._store.close)
+            await call(closer, self._close)
             await call(closer, self._pool.shutdown)
             closer.shutdown(wait=True)  # it has ended all but its thread
         finally:
             closer.shutdown(wait=False)  # cancelled, it goes on without the loop
+
+    def _close(self) -> None:
+        self._store.close()
 
     async def _call(self, function: Callable[[], _T]) -> _T:
         self._store._agents.check_usable()  # a pool that was shut down would say it less well

@@ -89,7 +89,7 @@ def _tell(code: str, message: str, *, as_json: bool) -> int:
         lines.append(json_safe(json.dumps({"error": code, "message": message})))
     try:
         click.echo("\n".join(lines), err=True)
-    except BrokenPipeError:
+    except OSError:  # whoever read it went away, or it is a file on a full disk
         _end_quietly()
     return number(code)
 

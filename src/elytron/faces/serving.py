@@ -3,7 +3,7 @@ Serving: the commands around the HTTP server: `serve` itself, and the tokens tha
 """
 
 import importlib.util
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import click
@@ -167,13 +167,8 @@ def token() -> None:
     """
 
 
-def _file_option(command: Command) -> Command:
-    return click.option(
-        "--token-file",
-        metavar="FILE",
-        required=True,
-        help="Where the tokens are; made if it is not there.",
-    )(command)
+def _file_option(text: str = "Where the tokens are.") -> Callable[[Command], Command]:
+    return click.option("--token-file", metavar="FILE", required=True, help=text)
 
 
 def _json_option(command: Command) -> Command:
@@ -182,7 +177,7 @@ def _json_option(command: Command) -> Command:
 
 @token.command()
 @click.argument("name")
-@_file_option
+@_file_option("Where the tokens are; made if it is not there.")
 @click.option(
     "--agent",
     "agents",
@@ -216,7 +211,7 @@ def add(
 
 @token.command()
 @click.argument("name")
-@_file_option
+@_file_option()
 def remove(name: str, token_file: str) -> None:
     """Take a token out of the file. It stops to work at once."""
     from elytron.faces.http import tokens
@@ -226,7 +221,7 @@ def remove(name: str, token_file: str) -> None:
 
 
 @token.command("list")
-@_file_option
+@_file_option()
 @_json_option
 def list_(token_file: str, as_json: bool) -> None:
     """Say what each token may do.

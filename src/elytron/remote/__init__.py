@@ -19,7 +19,7 @@ def connect(
         token: one of the server's, where it asks for any.
         timeout_s: how long to wait for an answer, 0.05 to 3600; for verbs that take long, for the
             next sign that it is still at work, and then at least 30.
-        connections_max: calls at the same time, 1 to 1000; more wait.
+        connections_max: calls at the same time, 1 to 1000; more wait. `on_alarm` takes one more.
 
     Raises:
         InvalidArgument: no such URL, or the extra `client` is not installed.
@@ -27,7 +27,8 @@ def connect(
         Unavailable: no server answers there, or one of another version.
 
     A call whose answer is lost is asked again where that cannot do anything twice: reads, and
-    writes with an id, which is made on this side. Else it raises `OutcomeUnknown`.
+    writes with an id, which is made on this side. Else it raises `OutcomeUnknown`; so it does for
+    a write that a proxy answers in the server's place, with a status of 500 and more.
     `InvalidArgument` may come from either side; settings are the server's.
     """
     try:

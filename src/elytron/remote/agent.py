@@ -53,6 +53,7 @@ class RemoteAgent(Agent):
         """See `Agent.flush`; also waits for what was submitted on this side."""
         started = time.monotonic()
         limit_s = None if timeout_s is None else check_timeout(timeout_s)
+        self._connection.check_usable()  # what was submitted before a fork is the parent's
         if not self._submitted.wait(self.name, limit_s):
             raise Busy(f"what was submitted is not settled after {limit_s:g} s; flush again")
         if limit_s is not None:

@@ -2,7 +2,8 @@
 Attempts: which call may be made again after what, and how long to wait before. Pure.
 
 Asked again is: what never reached the server; what the server turned away unread; and where a
-second time cannot do more than one, what may have reached it.
+second time cannot do more than one, what may have reached it. A proxy that answers in a server's
+place does not say which of these it was.
 """
 
 from collections.abc import Iterator, Mapping
@@ -16,6 +17,8 @@ from urllib3.exceptions import (
     ReadTimeoutError,
 )
 from urllib3.exceptions import ConnectTimeoutError as ConnectTimeout
+
+from elytron.remote.calls import TOO_MANY
 
 ATTEMPTS_MAX = 4
 _FIRST_PAUSE_S = 0.1
@@ -47,18 +50,26 @@ def pause_failed(error: HTTPError, attempt: int, *, repeats: bool) -> float | No
     return _pause_s(attempt) if repeats or isinstance(error, UNSENT) else None
 
 
-def pause_refused(status: int, headers: Mapping[str, str], attempt: int) -> float | None:
+def unread(status: int, data: bytes) -> bool:
+    """Whether an answer says that nobody looked at the request: too many, or a server too full."""
+    return status == 429 or (status == 503 and data.startswith(TOO_MANY.encode()))
+
+
+def pause_refused(
+    status: int, headers: Mapping[str, str], data: bytes, attempt: int, *, repeats: bool
+) -> float | None:
     """
     Seconds until the next attempt after a status; None where its error is to be told.
 
-    429 says that nothing was done. 503 does so where the server was too full to look at the
-    request, which has no JSON; the store's own `Busy` has waited long enough.
+    A 503 without JSON is a proxy's, which may have passed the request on. The store's own `Busy`
+    has waited long enough.
     """
-    unread = status == 503 and not headers.get("Content-Type", "").startswith("application/json")
-    if attempt + 1 >= ATTEMPTS_MAX or not (status == 429 or unread):
+    told = headers.get("Content-Type", "").startswith("application/json")
+    again = unread(status, data) or (status == 503 and not told and repeats)
+    if attempt + 1 >= ATTEMPTS_MAX or not again:
         return None
-    told = headers.get("Retry-After", "")
-    asked_s = float(told) if told.isascii() and told.isdigit() and len(told) < 6 else 0.0
+    after = headers.get("Retry-After", "")
+    asked_s = float(after) if after.isascii() and after.isdigit() and len(after) < 6 else 0.0
     return min(_PAUSE_MAX_S, max(_pause_s(attempt), asked_s))
 
 

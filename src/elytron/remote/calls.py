@@ -24,6 +24,7 @@ from elytron.store import Store
 
 PROTOCOL = 1  # raised when an older client could misread an answer
 PREFIX = "/v1"
+TOO_MANY = "too many connections"  # how a server begins that looked at no request, as text
 # What a caller's program is asked, or told, on its own side.
 _LOCAL = frozenset({"on_progress", "count_tokens"})
 

@@ -7,6 +7,7 @@ What may be asked again is decided by `attempts.py`; here it is sent, and what c
 import contextlib
 import json
 import os
+import re
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -38,6 +39,7 @@ from elytron.remote.calls import PREFIX, PROTOCOL
 JSON, NDJSON, MSGPACK = "application/json", "application/x-ndjson", "application/x-msgpack"
 SILENCE_S = 30  # without a sign of life, at least, until what takes long is given up
 _LOOK_S = 0.2  # between two looks at whether it was closed, while all connections are taken
+_OBJECT = re.compile(r"^\w+\(host=[^()]*\): ")  # of urllib3's, or of ours in `pools`
 _ERRORS: Mapping[str, type[ElytronError]] = {
     kind.code: kind
     for kind in vars(errors_of).values()
@@ -59,22 +61,30 @@ class Connection:
         self._timeout_s = float(timeout_s)
         headers = {} if token is None else {"Authorization": f"Bearer {_checked_token(token)}"}
         kind = pools.HTTPSPool if parts.scheme == "https" else pools.HTTPPool
-        self._pool = kind(
-            parts.hostname or "",
-            parts.port,
-            headers=headers,
-            maxsize=int(connections_max),
-            block=True,
-            retries=False,
+        self._pool, self._standing = (
+            kind(
+                parts.hostname or "",
+                parts.port,
+                headers=headers,
+                maxsize=maximum,
+                block=True,
+                retries=False,
+            )
+            for maximum in (int(connections_max), 1)  # the other for what is endless
         )
         self._headers = headers
         self._closed = threading.Event()
         self._endless: set[BaseHTTPResponse] = set()
         self._process = os.getpid()
 
+    @property
+    def forked(self) -> bool:
+        """Whether this process is a fork of the one that connected."""
+        return self._process != os.getpid()
+
     def check_usable(self) -> None:
         """Raise where no call can be made any more."""
-        if self._process != os.getpid():
+        if self.forked:
             raise Forked("connected in another process; connect anew after a fork")
         if self._closed.is_set():
             raise self._ended(lost=False)
@@ -114,9 +124,12 @@ class Connection:
                 data = answers.whole(answer, timeout_s=self._timeout_s)
                 if answer.status == 200:
                     return data
-                pause_s = attempts.pause_refused(answer.status, answer.headers, attempt)
+                pause_s = attempts.pause_refused(
+                    answer.status, answer.headers, data, attempt, repeats=repeats
+                )
                 if pause_s is None:
-                    raise self._refusal(answer, data, lost=lost and writes)
+                    raise self._refusal(answer, data, writes=writes, lost=lost)
+                lost = lost or not attempts.unread(answer.status, data)
             except answers.TooLong:
                 raise self._too_long(writes=writes) from None
             except Closed:
@@ -150,14 +163,16 @@ class Connection:
 
         Args:
             beats: it sends signs of life, so that it is waited for at least `SILENCE_S`.
-            endless: it lasts until `close`, which ends it.
+            endless: it lasts until `close`, which ends it. On a connection of its own, of which
+                there is one.
         """
         read_s = max(self._timeout_s, SILENCE_S) if beats else self._timeout_s
+        pool = self._standing if endless else self._pool
         answer: BaseHTTPResponse | None = None
         try:
             for attempt in attempts.counted():
                 try:
-                    answer = self._request(method, verb, params, body, JSON, kind, read_s)
+                    answer = self._request(method, verb, params, body, JSON, kind, read_s, pool)
                     break
                 except HTTPError as error:
                     pause_s = attempts.pause_failed(error, attempt, repeats=False)
@@ -168,7 +183,7 @@ class Connection:
             assert answer is not None
             if answer.status != 200:
                 data = answers.whole(answer, timeout_s=self._timeout_s)
-                raise self._refusal(answer, data)
+                raise self._refusal(answer, data, writes=writes)
             if endless:
                 self._endless.add(answer)
                 self.check_usable()  # or `close` has not seen it
@@ -185,13 +200,14 @@ class Connection:
 
     def close(self) -> None:
         self._closed.set()
-        if self._process != os.getpid():
+        if self.forked:
             return
         for answer in tuple(self._endless):
             # Released by its own thread in between, it has ended anyway.
             with contextlib.suppress(RuntimeError, ValueError, OSError):
                 answer.shutdown()
         self._pool.close()
+        self._standing.close()
 
     def _request(
         self,
@@ -202,6 +218,7 @@ class Connection:
         kind: str,
         accept: str,
         read_s: float | None = None,
+        pool: urllib3.HTTPConnectionPool | None = None,
     ) -> BaseHTTPResponse:
         query = "?" + attempts.query(params) if params else ""
         headers = {**self._headers, "Accept": accept}
@@ -212,7 +229,7 @@ class Connection:
         while True:
             self.check_usable()
             try:
-                return self._pool.urlopen(
+                return (pool or self._pool).urlopen(
                     method,
                     f"{self._base}{PREFIX}/{verb}{query}",
                     body=body,
@@ -227,24 +244,28 @@ class Connection:
                     raise
 
     def _refusal(
-        self, answer: BaseHTTPResponse, data: bytes, *, lost: bool = False
+        self, answer: BaseHTTPResponse, data: bytes, *, writes: bool, lost: bool = False
     ) -> ElytronError:
+        status = answer.status
         try:
             told = json.loads(data)
             if not isinstance(told["message"], str):
                 raise TypeError
         except (ValueError, KeyError, TypeError, RecursionError):
-            if 300 <= answer.status < 400:
-                where = f" to {answer.headers.get('Location', 'elsewhere')!r:.200}; connect there"
-                return Unavailable(f"{self.url} sends on{where}")
-            error: ElytronError = Unavailable(
-                f"{self.url} answers with HTTP status {answer.status}"
-            )
+            said = f"answers with HTTP status {status}"
+            if 300 <= status < 400:
+                where = f"{answer.headers.get('Location', 'elsewhere')!r:.200}"
+                said = f"sends on to {where}; connect there"
+            error: ElytronError = Unavailable(f"{self.url} {said}")
+            ours = attempts.unread(status, data)
         else:
             error = error_of(told)
+            ours = type(error) is not ElytronError  # else a fault of it, or words of a proxy's
         # These hold whether or not an earlier attempt was carried out.
-        if lost and not isinstance(error, InvalidArgument | Conflict | NotFound):
+        if writes and lost and not isinstance(error, InvalidArgument | Conflict | NotFound):
             return self._unknown(f"lost an answer, and then said: {error!s:.200}")
+        if writes and not ours and not 300 <= status < 500:
+            return self._unknown(f"answered with HTTP status {status}")
         return error
 
     def _too_long(self, *, writes: bool) -> ElytronError:
@@ -336,5 +357,6 @@ def _check_range(name: str, value: object, low: float, high: float) -> None:
 
 
 def _reason(error: HTTPError) -> str:
-    """What went wrong, without the addresses of objects that urllib3's words begin with."""
-    return f"{str(error).rpartition('>: ')[2]:.200}" or type(error).__name__
+    """What went wrong, without the objects that urllib3's words begin with."""
+    said = _OBJECT.sub("", str(error).rpartition(">: ")[2])
+    return f"{said:.200}" or type(error).__name__

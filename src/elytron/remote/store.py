@@ -64,6 +64,7 @@ class RemoteStore(Store):
     def delete(self, name: str) -> Deleted:
         """See `Store.delete`. What was submitted to it on this side is sent before."""
         files.check_name(name)
+        self.check_usable()
         self._submitted.wait(name, None)
         report: Deleted = perform(self._connection, STORE_CALLS["delete"], {}, agent=name)
         return report
@@ -71,6 +72,7 @@ class RemoteStore(Store):
     def rename(self, old: str, new: str) -> None:
         """See `Store.rename`. What was submitted to it on this side is sent before."""
         files.check_name(old)
+        self.check_usable()
         self._submitted.wait(old, None)
         perform(self._connection, STORE_CALLS["rename"], {"new": files.check_name(new)}, agent=old)
 
@@ -110,6 +112,8 @@ class RemoteStore(Store):
 
     def close(self) -> None:
         """Wait for what was submitted, and give the connections back. Idempotent."""
+        if self._connection.forked:  # the threads and what they hold are the parent's
+            return
         self._submitted.close()
         self._connection.close()
         self._alarms.close()

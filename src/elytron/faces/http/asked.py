@@ -48,6 +48,16 @@ class Asked:
         again = self.scope.get("elytron.again")
         return again is None or again() == self.access
 
+    def check_still(self) -> None:
+        """
+        Let what flows go on, or say why not; asked before each part.
+
+        Raises:
+            Refused: the token that came with it is not in the file any more.
+        """
+        if not self.still_allowed():
+            raise Refused(401, AccessDenied("the token was removed, so this was broken off"))
+
     def check(self, agent: str | None, *, writes: bool) -> None:
         """
         Let it pass, or say why not.

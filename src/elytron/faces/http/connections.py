@@ -11,6 +11,7 @@ from typing import Any
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from elytron.faces.http.guard import STREAMED
+from elytron.remote.calls import TOO_MANY
 
 HEAD_MAX_BYTES = 65_536  # of a request: its address and its headers
 HEADERS_MAX = 100
@@ -71,7 +72,7 @@ class Connection(HttpToolsProtocol):
     def connection_made(self, transport: Any) -> None:
         super().connection_made(_Gathering(transport, self.loop))  # type: ignore[arg-type]
         if len(self.connections) > self.connections_max:
-            self._answer(503, "too many connections; raise --max-requests")
+            self._answer(503, f"{TOO_MANY}; raise --max-requests")
             return
         self._begin()
 

@@ -6,6 +6,7 @@ cross-site requests), who asks, how often, how large it is, and how long it take
 """
 
 import asyncio
+import contextlib
 import logging
 import time
 import traceback
@@ -17,7 +18,14 @@ from typing import Any
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
-from elytron.errors import AccessDenied, Busy, Closed, ElytronError, InvalidArgument
+from elytron.errors import (
+    AccessDenied,
+    Busy,
+    Closed,
+    ElytronError,
+    InvalidArgument,
+    OutcomeUnknown,
+)
 from elytron.faces.http import problems
 from elytron.faces.http.limits import Limits
 from elytron.faces.http.origins import ADDRESSES, checked_origin, host_name, is_address
@@ -120,8 +128,9 @@ class Guard:
         if scope["type"] not in ("http", "websocket"):
             await self._app(scope, receive, send)
             return
+        headers = _headers(scope)
+        sending = _Sending(scope, send, self._allowed_origin(headers))
         try:
-            headers = _headers(scope)
             self._check_host(headers)
             self._check_origin(scope, headers)
             if self._allowed_origin(headers) and _is_preflight(scope, headers):
@@ -132,17 +141,16 @@ class Guard:
                 scope["elytron.again"] = lambda: self._known(headers)
             self._check_rate(scope)
         except Refused as refusal:
-            await _refuse(scope, receive, send, refusal)
+            await _refuse(scope, receive, sending, refusal)
             return
         if scope["type"] == "websocket":
             await self._app(scope, receive, send)
             return
-        await self._answer(scope, receive, send, headers)
+        await self._answer(scope, receive, sending, headers)
 
     async def _answer(
-        self, scope: Scope, receive: Receive, send: Send, headers: dict[bytes, list[bytes]]
+        self, scope: Scope, receive: Receive, sending: "_Sending", headers: dict[bytes, list[bytes]]
     ) -> None:
-        sending = _Sending(scope, send, self._allowed_origin(headers))
         held = _Held(self._limits.max_request_bytes)
         if not scope["path"].startswith(GUARDED):
             held.max_bytes = min(held.max_bytes, _STRANGERS_MAX_BYTES)
@@ -156,7 +164,7 @@ class Guard:
             await self._app(scope, receive, sending)
         except asyncio.CancelledError:  # the time to drain is over
             if not sending.started:
-                await _refuse(scope, receive, send, Refused(503, Closed("the server has ended")))
+                await _refuse(scope, receive, sending, _cut_off(scope))
             raise
         except ClientDisconnect:
             log.debug("a client left before it was answered")
@@ -346,6 +354,19 @@ def _unexpected(scope: Scope, error: Exception) -> Refused:
     return Refused(500, ElytronError("an unexpected error; see the server's log"))
 
 
+def _cut_off(scope: Scope) -> Refused:
+    """A request that is waited for no longer; what it began to write goes on without it."""
+    if scope["method"] in ("GET", "HEAD") or not scope.get("elytron.writes", True):
+        return Refused(503, Closed("the server has ended"))
+    return Refused(
+        503,
+        OutcomeUnknown(
+            "the server ended before this was answered; it may or may not be done: look, or do it"
+            " again"
+        ),
+    )
+
+
 def _too_large(limit_bytes: int) -> Refused:
     return Refused(
         413,
@@ -403,7 +424,8 @@ async def _refuse(scope: Scope, receive: Receive, send: Send, refusal: Refused) 
     if scope["type"] == "websocket":
         await send({"type": "websocket.close", "code": 1008})
         return
-    await told(refusal)(scope, receive, send)
+    with contextlib.suppress(ClientDisconnect):  # there is nobody to be told
+        await told(refusal)(scope, receive, send)
 
 
 def told(refusal: Refused) -> Response:

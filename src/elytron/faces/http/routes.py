@@ -23,7 +23,7 @@ Answer = Callable[[Asked], Awaitable[Response]]
 class Route:
     """
     One path. `described` is its operation in the OpenAPI document; none for what is not told there.
-    `head`: what it would answer can be asked for, too.
+    `head`: what it would answer can be asked for, too. `writes`: cut off, it may have been done.
     """
 
     path: str
@@ -31,6 +31,7 @@ class Route:
     method: str = "POST"
     described: Mapping[str, Any] = field(default_factory=dict)
     head: bool = False
+    writes: bool = True
 
     @property
     def methods(self) -> tuple[str, ...]:
@@ -49,6 +50,7 @@ class Routes:
         if route is None:
             await self._rest(scope, receive, send)
             return
+        scope["elytron.writes"] = route.writes
         asked = Asked(scope, receive)
         try:
             if scope["method"] not in route.methods:

@@ -8,6 +8,7 @@ queued. A second signal ends the process at once: what was confirmed is durable,
 
 import asyncio
 import contextlib
+import errno
 import ipaddress
 import os
 import signal
@@ -72,7 +73,10 @@ def listen(host: str, port: int, *, guarded: bool, hosts: Iterable[str] = ()) ->
         bound.listen(_BACKLOG)
     except OSError as error:
         bound.close()
-        raise Unavailable(f"{host} port {port} cannot be bound: {error.strerror}") from error
+        hint = ""
+        if error.errno == errno.EADDRINUSE:
+            hint = "; choose another with `--port`, or end what listens there"
+        raise Unavailable(f"{host} port {port} cannot be bound: {error.strerror}{hint}") from error
     bound.setblocking(False)
     shown = f"[{address}]" if address.version == 6 else str(address)
     names |= {host.lower(), shown}

@@ -19,6 +19,7 @@ from elytron.errors import Busy, ElytronError, InvalidArgument
 from elytron.faces.http import asked as requests
 from elytron.faces.http import problems, streams
 from elytron.faces.http.asked import Asked, flag
+from elytron.faces.http.guard import Refused
 from elytron.importers import jsonl, source
 from elytron.importers.repeats import Repeats
 from elytron.lines import to_line
@@ -44,12 +45,12 @@ class Exports:
     async def export(self, asked: Asked) -> Response:
         """JSON Lines, as `elytron export` writes them. What is broken off is not whole."""
         agent, archived = self._read(asked)
-        return self._stream(_pieces(agent, archived, to_line))
+        return self._stream(_pieces(agent, archived, to_line, asked))
 
     async def messages(self, asked: Asked) -> Response:
         """Whole records, and a line that says how it ended."""
         agent, archived = self._read(asked)
-        return self._stream(_told(agent, archived))
+        return self._stream(_told(agent, archived, asked))
 
     def _read(self, asked: Asked) -> tuple[AsyncAgent, bool]:
         parameters = asked.parameters("agent", "archived")
@@ -70,7 +71,7 @@ class Exports:
 
 
 async def _pieces(
-    agent: AsyncAgent, archived: bool, shape: Callable[[Message], Any]
+    agent: AsyncAgent, archived: bool, shape: Callable[[Message], Any], asked: Asked
 ) -> AsyncIterator[bytes]:
     batch: list[bytes] = []
     size_bytes = 0
@@ -78,22 +79,26 @@ async def _pieces(
         batch.append(streams.line(shape(message)))
         size_bytes += len(batch[-1])
         if len(batch) == _BATCH or size_bytes >= _BATCH_BYTES:
+            asked.check_still()
             yield b"".join(batch)
             batch.clear()
             size_bytes = 0
     if batch:
+        asked.check_still()
         yield b"".join(batch)
 
 
-async def _told(agent: AsyncAgent, archived: bool) -> AsyncIterator[bytes]:
+async def _told(agent: AsyncAgent, archived: bool, asked: Asked) -> AsyncIterator[bytes]:
     count = 0
     try:
-        async for piece in _pieces(agent, archived, lambda message: {"message": message}):
+        async for piece in _pieces(agent, archived, lambda one: {"message": one}, asked):
             count += piece.count(b"\n")
             yield piece
         yield streams.line({"end": count})
     except ElytronError as error:
         yield streams.line(problems.body(error))
+    except Refused as refusal:
+        yield streams.line(problems.body(refusal.error))
 
 
 class Imports:
@@ -165,6 +170,7 @@ class _Arriving:
         """Hand the parts over; waits while there is no room, so that the client has to."""
         try:
             async for part in asked.parts():
+                asked.check_still()
                 await self._put(part)
             await self._put(None)
         except BaseException:

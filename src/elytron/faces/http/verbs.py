@@ -31,7 +31,8 @@ def routes(store: AsyncStore) -> Iterator[Route]:
     """Those of *store*'s verbs, but for the ones that flow."""
     for call in (*AGENT_CALLS.values(), *STORE_CALLS.values()):
         answer = _of_store(call, store) if call.of_store else _of_agent(call, store)
-        yield Route(call.path, answer, described=descriptions.of(call))
+        described = descriptions.of(call)
+        yield Route(call.path, answer, described=described, writes=call.writes)
 
 
 def _of_agent(call: Call, store: AsyncStore) -> Answer:
