@@ -8,7 +8,7 @@ import pytest
 
 import elytron
 from elytron import InvalidArgument
-from elytron.adapters.langgraph_records import NAMESPACES, record_id, record_of
+from elytron.adapters.langgraph_records import NAMESPACES, listed, parts, record_id, record_of
 from elytron.importers import detect_format, import_file, langgraph
 from foreign_databases import langgraph_database
 
@@ -63,6 +63,24 @@ def test_importing_twice_adds_nothing_twice(store, tmp_path):
     assert (report.imported, report.already_held) == (0, 4)
     assert store.agent("graph").memories() == before
     assert calls[-1] == (4, 4)
+
+
+def test_of_many_namespaces_the_further_ones_are_listed_in_parts(open_store, tmp_path):
+    """As the adapter lists them, so that none hides another where a list can be read no further."""
+    store = open_store(max_query_rows=16)
+    spaces = [f"memories.user{number}" for number in range(30)]
+    path = made(tmp_path / "graph.db", *[(space, "k", {"of": space}) for space in spaces])
+    for _ in range(2):
+        import_file(store, path)
+    agent = store.agent("graph")
+    first = [memory.content for memory in agent.memories(session=NAMESPACES, limit=16)]
+    further = [
+        memory.content
+        for part in parts(("memories",))
+        for memory in agent.memories(session=part, limit=16)
+    ]
+    assert sorted([*first, *further]) == sorted(["-", *spaces])
+    assert (len(first), listed(())["content"]) == (3, "-")
 
 
 def test_a_file_of_the_first_version_without_ends_is_read(store, tmp_path):

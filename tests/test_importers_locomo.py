@@ -99,6 +99,20 @@ def test_a_session_without_a_proper_time_is_bad(time, pour, bob):
     assert reason.startswith("session_1: its time")
 
 
+def test_turns_beyond_the_end_of_the_calendar_are_bad(pour, bob):
+    value = sample(
+        session_1=[turn(f"D1:{n}") for n in range(1, 63)],
+        session_1_date_time="11:59 pm on 31 December, 9999",
+        session_2=[turn("D2:1")], session_2_date_time=TIME,
+    )  # fmt: skip
+    report = pour([value], "locomo", skip_bad=True)
+    assert [message.id for message in bob.messages()] == ["D2:1"]
+    reasons = [bad.reason for bad in report.bad]
+    assert len(reasons) == 62
+    assert "session_1, turn 60: its time is beyond the calendar" not in reasons
+    assert "session_1, turn 61: its time is beyond the calendar" in reasons
+
+
 @pytest.mark.parametrize(
     ("turns", "reason"),
     [

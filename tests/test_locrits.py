@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 import elytron
+from elytron.adapters import locrits_memory
 from elytron.adapters.locrits import KuzuMemoryService
 from elytron.errors import InvalidArgument
 from locrits import base_path, open_service, run, with_concepts
@@ -190,6 +191,25 @@ def test_sessions_are_told_of(base: Path) -> None:
             assert row["created_at"]
             assert await bob.get_session_by_id("another") is None
 
+    run(use())
+
+
+def test_a_session_is_told_of_that_is_not_among_those_that_can_be_listed(
+    base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def use() -> None:
+        async with open_service(base) as bob:
+            first = datetime(2026, 3, 2, 17, 4, tzinfo=UTC)
+            await bob.save_message("user", "hello", "first", "alice", timestamp=first)
+            before = await bob.get_session_by_id("first")
+            for number in range(3):
+                await bob.save_message("user", "hello", f"later {number}", "carol")
+            assert before is not None
+            assert await bob.get_session_by_id("first") == before
+            assert before["user_id"] == "alice"
+
+    monkeypatch.setenv("ELYTRON_MAX_QUERY_ROWS", "3")
+    monkeypatch.setattr(locrits_memory, "_USER_LOOKS", 3)
     run(use())
 
 

@@ -179,6 +179,100 @@ def test_an_event_that_has_changed_is_refused(service: ElytronMemoryService) -> 
     asyncio.run(use())
 
 
+def test_an_event_that_cannot_be_held_keeps_no_other_out(service: ElytronMemoryService) -> None:
+    async def use() -> None:
+        whole = session(
+            event("1", "I live in Lyon"),
+            event("2", "pizza " * 100_000),
+            event("3", "I like olives", timestamp=1e18),
+            event("4", "I have a cat"),
+        )
+        for _ in range(2):
+            with pytest.raises(elytron.InvalidArgument, match="2 events were not held") as caught:
+                await service.add_session_to_memory(whole)
+            assert "max_message_kb" in str(caught.value)
+            assert "timestamp" in str(caught.value)
+            assert "pizza" not in str(caught.value)
+        held = texts(await found(service, "Lyon cat"))
+        assert sorted(held) == ["I have a cat", "I live in Lyon"]
+
+    asyncio.run(use())
+
+
+def test_an_event_that_is_too_long_with_its_picture_is_held_with_its_words(
+    service: ElytronMemoryService,
+) -> None:
+    async def use() -> None:
+        picture = types.Blob(mime_type="image/png", data=b"x" * 300_000)
+        deep: Any = {}
+        for _ in range(120):
+            deep = {"in": deep}
+        bake = types.FunctionCall(name="bake", args=deep)
+        answer = types.FunctionResponse(name="bake", response={"no JSON": object()})
+        whole = session(
+            event("1", parts=[types.Part(text="my cat"), types.Part(inline_data=picture)]),
+            event("2", parts=[types.Part(text="my dog"), types.Part(function_call=bake)]),
+            event("3", "I live in Lyon"),
+            event("4", parts=[types.Part(text="my fish"), types.Part(function_response=answer)]),
+        )
+        for _ in range(2):
+            await service.add_session_to_memory(whole)
+        assert sorted(texts(await found(service, "cat dog fish Lyon"))) == [
+            "I live in Lyon",
+            "my cat",
+            "my dog",
+            "my fish",
+        ]
+
+    asyncio.run(use())
+
+
+def test_a_message_that_was_edited_stays_so_when_its_session_is_added_again(
+    service: ElytronMemoryService,
+) -> None:
+    """An event with more than a text shows that it is the same; of another it is told once."""
+
+    async def use() -> None:
+        call = types.Part(function_call=types.FunctionCall(id="c1", name="bake", args={"n": 1}))
+        first = [event("1", parts=[types.Part(text="Lyon it is"), call]), event("2", "my cat")]
+        await service.add_session_to_memory(session(*first))
+        alice = service.agent_of("demo", "alice")
+        alice.edit("s1/1", "Paris it is")
+        await service.add_session_to_memory(session(*first))
+        alice.edit("s1/2", "my dog")
+        more = [*first, event("3", "my fish")]
+        with pytest.raises(elytron.InvalidArgument, match="s1/2"):
+            await service.add_session_to_memory(session(*more))
+        await service.add_session_to_memory(session(*more))
+        assert [one.content for one in alice.history("s1")] == ["Paris it is", "my dog", "my fish"]
+
+    asyncio.run(use())
+
+
+def test_what_was_edited_is_found_with_its_new_words(service: ElytronMemoryService) -> None:
+    async def use() -> None:
+        picture = types.Part(inline_data=types.Blob(mime_type="image/png", data=b"x"))
+        lives = [types.Part(text="I live in Lyon"), picture]
+        both = [types.Part(text="a cat"), types.Part(text="a dog")]
+        await service.add_session_to_memory(
+            session(event("1", parts=lives, role="model"), event("2", parts=both))
+        )
+        likes = types.Content(role="user", parts=[types.Part(text="Alice likes pizza"), picture])
+        await service.add_memory(**ALICE, memories=[MemoryEntry(id="m1", content=likes)])
+        alice = service.agent_of("demo", "alice")
+        alice.edit("s1/1", "I live in Paris")
+        alice.edit("s1/2", "a cat")
+        alice.edit_memory("m1", "Alice likes sushi")
+        entries = {entry.id: entry for entry in await found(service, "Paris sushi cat")}
+        place, animal, food = entries["s1/1"], entries["s1/2"], entries["m1"]
+        assert place.content.role == "model"
+        assert place.content.parts == [types.Part(text="I live in Paris"), picture]
+        assert food.content.parts == [types.Part(text="Alice likes sushi"), picture]
+        assert animal.content.parts == [types.Part(text="a cat")]
+
+    asyncio.run(use())
+
+
 def test_memories_are_added_found_and_deleted(service: ElytronMemoryService) -> None:
     async def use() -> None:
         def of(text: str, **more: Any) -> MemoryEntry:

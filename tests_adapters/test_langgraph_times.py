@@ -8,6 +8,7 @@ import pytest
 
 import elytron
 from elytron.adapters.langgraph import ElytronStore
+from elytron.adapters.langgraph_records import listed
 
 ALL = 1000
 
@@ -142,3 +143,25 @@ def test_any_use_sweeps_once_the_interval_is_over(bob: elytron.Agent, clock: Clo
     clock.pass_minutes(2)
     memory.put(("b",), "k", {})
     assert len(bob.memories(limit=ALL, as_of=datetime(1, 1, 1, tzinfo=UTC))) == 2
+
+
+def test_a_sweep_deletes_more_than_can_be_read_at_once(bob: elytron.Agent, clock: Clock) -> None:
+    memory = ElytronStore(bob, rows_max=10, clock=clock)
+    for number in range(25):
+        memory.put(("a",), str(number), {}, ttl=1 if number % 5 else 1000)
+    clock.pass_minutes(2)
+    assert memory.sweep_ttl() == 20
+    assert len(memory.search(("a",), limit=ALL)) == 5
+
+
+def test_a_sweep_that_fails_leaves_the_use_that_it_was_part_of(
+    bob: elytron.Agent, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    for number in range(5):
+        bob.remember(**listed((f"old{number}",)))
+    memory = ElytronStore(bob, ttl={"sweep_interval_minutes": 0}, rows_max=5, clock=clock)
+    memory.put(("old1",), "k", {"n": 1})
+    item = memory.get(("old1",), "k")
+    assert item is not None
+    assert item.value == {"n": 1}
+    assert "not all deleted" in caplog.text

@@ -67,6 +67,22 @@ def test_every_kind_of_message_comes_back_equal_and_in_order(
     assert bob.recall("weather Lyon", role="assistant")[0].message.content.startswith("Two\nparts")
 
 
+def test_a_message_that_was_edited_comes_back_with_its_new_text(bob: elytron.Agent) -> None:
+    async def use() -> None:
+        chats = ElytronChatStore(bob)
+        await chats.add_messages("web", MESSAGES)
+        for message in bob.history("web"):
+            bob.edit(message.id, f"edited {message.position}")
+        found = await chats.get_messages("web")
+        assert [one.content for one in found] == [f"edited {n}" for n in range(len(MESSAGES))]
+        tool, calls, picture = found[6:]
+        assert (tool.role, tool.additional_kwargs) == ("tool", {"tool_call_id": "call_1"})
+        assert told(calls) == told(ChatMessage(role="assistant", content="edited 7"))
+        assert picture.blocks[1:] == MESSAGES[8].blocks[1:]
+
+    asyncio.run(use())
+
+
 KEYS = st.sampled_from(["web", "phone"])
 STATUS = st.sampled_from([ACTIVE, ARCHIVED])
 SOME = st.lists(st.integers(0, len(MESSAGES) - 1), max_size=4)

@@ -32,6 +32,7 @@ import elytron.aio
 from elytron.adapters.openai_agents import ElytronSession
 from programs import ROOT, documented, run_program
 
+PICTURE = {"type": "input_image", "image_url": "data:image/png;base64,AAAA", "detail": "auto"}
 ITEMS: list[Any] = [
     {"role": "user", "content": "What is the weather in Lyon?"},
     {"content": "Answer briefly.", "role": "developer"},
@@ -39,7 +40,7 @@ ITEMS: list[Any] = [
         "role": "user",
         "content": [
             {"type": "input_text", "text": "And on this picture?"},
-            {"type": "input_image", "image_url": "data:image/png;base64,AAAA", "detail": "auto"},
+            PICTURE,
         ],
     },
     {"type": "reasoning", "id": "rs_1", "summary": [], "encrypted_content": "xyz"},
@@ -208,6 +209,24 @@ def test_messages_saved_by_other_means_are_items_too(bob: elytron.Agent) -> None
     bob.save("tool", "done", session="s", metadata={"call": 1})
     found = asyncio.run(ElytronSession("s", bob).get_items())
     assert found == [{"role": "user", "content": "hello"}, {"role": "assistant", "content": "done"}]
+
+
+def test_an_item_that_was_edited_comes_back_with_its_new_text(bob: elytron.Agent) -> None:
+    async def use() -> None:
+        session = ElytronSession("s", bob)
+        await session.add_items(ITEMS)
+        for message in bob.history("s", limit=100):
+            bob.edit(message.id, f"edited {message.position}")
+        items: list[Any] = await session.get_items()
+        assert items[0] == {"role": "user", "content": "edited 0"}
+        assert items[2]["content"] == [{**ITEMS[2]["content"][0], "text": "edited 2"}, PICTURE]
+        assert items[4] == {"role": "assistant", "content": "edited 4"}  # a call has several texts
+        assert items[5] == {**ITEMS[5], "output": "edited 5"}
+        assert items[6]["id"] == "msg_1"
+        assert items[6]["content"][0]["text"] == "edited 6"
+        assert all(f"edited {n}" in str(item) for n, item in enumerate(items))
+
+    asyncio.run(use())
 
 
 def test_sessions_do_not_see_each_other(bob: elytron.Agent, store: elytron.Store) -> None:

@@ -66,6 +66,29 @@ def texts(value: object, names: frozenset[str]) -> Iterable[str]:
             layer.extend(first[::-1])
 
 
+def with_text(value: Any, names: frozenset[str], text: str) -> Any:
+    """
+    What *value* is once its words were edited: a copy with *text* in place of its one text.
+
+    None if it has several, or none: then nobody can say which of them *text* is.
+    """
+    said = [part for part in texts(value, names) if part and not part.isspace()]
+    return _replaced(value, names, text) if len(said) == 1 else None
+
+
+def _replaced(value: Any, names: frozenset[str], text: str) -> Any:
+    if isinstance(value, str):
+        return text if value and not value.isspace() else value
+    if isinstance(value, Mapping):
+        return {
+            name: _replaced(inner, names, text) if name in names else inner
+            for name, inner in value.items()
+        }
+    if isinstance(value, list | tuple):
+        return [_replaced(inner, names, text) for inner in value]
+    return value
+
+
 def _deeper(value: object, levels: int) -> bool:
     layer: list[Any] = [value]
     for _ in range(levels + 1):

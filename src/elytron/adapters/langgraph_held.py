@@ -19,6 +19,7 @@ from elytron.adapters import items
 from elytron.adapters.langgraph_records import (
     FOREVER,
     NAMESPACES,
+    SPREAD,
     Namespace,
     Record,
     group,
@@ -26,9 +27,11 @@ from elytron.adapters.langgraph_records import (
     lives,
     mark,
     namespace_id,
+    parts,
     record_id,
     record_of,
     remembered,
+    spread_at,
     words_group,
     words_id,
 )
@@ -55,6 +58,7 @@ class Held:
         self.writing = threading.RLock()
         self._agent = agent
         self._rows_max = rows_max
+        self._room = 0  # namespaces that may be listed before it is looked how many there are
 
     def memory(self, namespace: Namespace, key: str, now: datetime) -> Memory | None:
         """The memory of an item, if it lives."""
@@ -113,7 +117,7 @@ class Held:
             self._agent.delete_memory(words_id(memory_id))
         self._agent.delete_memory(memory_id)
         if not self.has_items(namespace, LONG_AGO):
-            self._agent.delete_memory(namespace_id(namespace))
+            self._unlist(namespace)
             if self.has_items(namespace, LONG_AGO):  # put meanwhile
                 self._note_namespace(namespace)
 
@@ -142,28 +146,84 @@ class Held:
             )
         return found
 
-    def namespaces(self) -> list[Namespace]:
-        return [_labels(one) for one in self._all(NAMESPACES, LONG_AGO)]
+    def namespaces(self, prefix: Namespace = ()) -> list[Namespace]:
+        """Those that begin with *prefix*, each once."""
+        found = self._listed_in(NAMESPACES)
+        if SPREAD in found:
+            for part in parts(prefix):
+                found += self._listed_in(part)
+        beginning = [one for one in found if one != SPREAD and one[: len(prefix)] == prefix]
+        return list(dict.fromkeys(beginning))
+
+    def _listed_in(self, session: str) -> list[Namespace]:
+        found = self._agent.memories(session=session, as_of=LONG_AGO, limit=self._rows_max)
+        if len(found) == self._rows_max:
+            raise InvalidArgument(
+                f"{session!r} lists {self._rows_max} namespaces or more, and not all can be read:"
+                " raise `max_query_rows` and `rows_max`"
+            )
+        return [_labels(one) for one in found]
 
     def has_items(self, namespace: Namespace, at: datetime) -> bool:
         return bool(self._agent.memories(session=group(namespace), as_of=at, limit=1))
 
     def _note_namespace(self, namespace: Namespace) -> None:
-        if self._agent.get_memory(namespace_id(namespace)) is None:
-            self._agent.remember(**listed(namespace))
+        for spread in (False, True):
+            if self._agent.get_memory(namespace_id(namespace, spread=spread)) is not None:
+                return
+        self._agent.remember(**listed(namespace, spread=self._is_spread()))
+
+    def _is_spread(self) -> bool:
+        """
+        Whether a new namespace is listed in a part, as there are many.
+
+        Looks at the list seldom: it has room for what other processes add meanwhile.
+        """
+        if self._agent.get_memory(namespace_id(SPREAD)) is not None:
+            return True
+        self._room -= 1
+        if self._room > 0:
+            return False
+        many = spread_at(self._rows_max)
+        self._room = max(1, many // 2)
+        if len(self._agent.memories(session=NAMESPACES, as_of=LONG_AGO, limit=many)) < many:
+            return False
+        self._agent.remember(**listed(SPREAD))
+        return True
+
+    def _unlist(self, namespace: Namespace) -> None:
+        for spread in (False, True):
+            listing = namespace_id(namespace, spread=spread)
+            if self._agent.get_memory(listing) is not None:
+                self._agent.delete_memory(listing)
 
     def expired(self, clock: Callable[[], datetime]) -> Generator[None, None, None]:
-        """Delete what has expired, one for each step."""
+        """
+        Delete what has expired, one for each step.
+
+        Of a namespace with more items than can be read, as long as any of the newest has expired.
+        """
         for namespace in self.namespaces():
-            for memory in self._all(group(namespace), LONG_AGO):
-                if lives(memory, clock()):
-                    continue
-                with self.writing:
-                    held = self._agent.get_memory(memory.id)
-                    if held is None or lives(held, clock()):
-                        continue
-                    self.delete(namespace, record_of(held).key)
-                yield
+            more = True
+            while more:
+                together = group(namespace)
+                found = self._agent.memories(session=together, as_of=LONG_AGO, limit=self._rows_max)
+                more = False
+                for memory in found:
+                    if self._expire(namespace, memory, clock):
+                        more = len(found) == self._rows_max
+                        yield
+
+    def _expire(self, namespace: Namespace, memory: Memory, clock: Callable[[], datetime]) -> bool:
+        """Delete an item if it has expired; returns whether it had."""
+        if lives(memory, clock()):
+            return False
+        with self.writing:
+            held = self._agent.get_memory(memory.id)
+            if held is None or lives(held, clock()):
+                return False
+            self.delete(namespace, record_of(held).key)
+        return True
 
 
 def _labels(memory: Memory) -> Namespace:

@@ -20,8 +20,12 @@ from elytron.text import unprintable_at
 Namespace = tuple[str, ...]
 FOREVER = datetime(9000, 1, 1, tzinfo=UTC)  # `valid_to` of what had an end and has none any more
 NAMESPACES = "langgraph namespaces"  # the session and the kind of what lists them
+SPREAD: Namespace = ()  # listed, it says that further ones are listed in parts; no item is there
 _PLACE = "langgraph_item"  # where in a memory's metadata its place is
 _ID_MAX = 200
+_SPREAD_SHARE = 8  # of what one session may have, this part is listed before others are in parts
+_NEAR = 2  # labels: what has the same first ones is listed in few parts
+_DIGITS = "0123456789abcdef"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 
@@ -103,8 +107,26 @@ def words_id(id: str) -> str:
     return f"{id}-words"
 
 
-def namespace_id(namespace: Namespace) -> str:
-    return f"langgraph-namespace-{_digest(list(namespace))}"
+def namespace_id(namespace: Namespace, *, spread: bool = False) -> str:
+    whole = f"langgraph-namespace-{_digest(list(namespace))}"
+    return f"{whole}-spread" if spread else whole
+
+
+def spread_at(rows_max: int) -> int:
+    """So many are listed in one session; of more, the others are in parts."""
+    return max(1, rows_max // _SPREAD_SHARE)
+
+
+def parts(prefix: Namespace) -> list[str]:
+    """The sessions, of 256, that list what begins with *prefix*, where it is listed in parts."""
+    whole = len(prefix) >= _NEAR
+    near = _digest(list(prefix[:_NEAR]))[0] if whole else _DIGITS
+    return [f"{NAMESPACES} {first}{second}" for first in near for second in _DIGITS]
+
+
+def _part(namespace: Namespace) -> str:
+    near, own = _digest(list(namespace[:_NEAR])), _digest(list(namespace))
+    return f"{NAMESPACES} {near[0]}{own[1]}"  # not own[0]: of two labels, that is near[0] again
 
 
 def group(namespace: Namespace) -> str:
@@ -137,14 +159,14 @@ def remembered(record: Record, *, expires: datetime | None) -> dict[str, Any]:
     }
 
 
-def listed(namespace: Namespace) -> dict[str, Any]:
+def listed(namespace: Namespace, *, spread: bool = False) -> dict[str, Any]:
     """The arguments of `Agent.remember` for what says that a namespace has items."""
     return {
         "content": items.words([".".join(namespace)], otherwise="-"),
         "kind": NAMESPACES,
-        "session": NAMESPACES,
+        "session": _part(namespace) if spread else NAMESPACES,
         "metadata": {"namespace": items.dumps(namespace)},
-        "id": namespace_id(namespace),
+        "id": namespace_id(namespace, spread=spread),
     }
 
 
@@ -175,13 +197,17 @@ def _compare(value: Any, operator: str, operand: Any) -> bool:
         return bool(value != operand)
     if operator not in ("$gt", "$gte", "$lt", "$lte"):
         raise ValueError(f"unknown operator {operator!r:.50}; use $eq, $ne, $gt, $gte, $lt or $lte")
+    left: Any = value
+    right: Any = operand
     try:
         left, right = float(value), float(operand)
-    except (TypeError, ValueError):
-        return False  # what is no number is neither more nor less
+    except (TypeError, ValueError, OverflowError):
+        if not (isinstance(value, str) and isinstance(operand, str)):
+            return False  # what is no number is neither more nor less than one
+        left, right = value, operand
     if operator in ("$gt", "$gte"):
-        return left > right if operator == "$gt" else left >= right
-    return left < right if operator == "$lt" else left <= right
+        return bool(left > right if operator == "$gt" else left >= right)
+    return bool(left < right if operator == "$lt" else left <= right)
 
 
 def matches(namespace: Namespace, match_type: str, path: Namespace) -> bool:

@@ -24,6 +24,7 @@ from elytron.records import ROLES, Message
 _T = TypeVar("_T")
 MESSAGE = "llamaindex_message"  # where in a message's metadata the chat message is
 KEYS_MAX = 10_000  # the default of `max_query_rows`
+# Of a message that is held they have to stay: by them one that was edited is known.
 _WORDS = frozenset(
     "blocks text content title tool_name tool_kwargs tool_calls function name arguments".split()
 )
@@ -38,7 +39,8 @@ class ElytronChatStore(AsyncDBChatStore):
     are held, adding raises `OverBudget`. Archived ones may leave for Elytron's archive at a limit,
     from where `agent.restore(session=key)` brings them back; till then no verb here shows them,
     but `delete_messages` removes them. A message saved to the session by other means counts as
-    archived unless it is pinned.
+    archived unless it is pinned. One that `agent.edit` changed comes back with its new text, and
+    the rest as it was if it had a single text; else as one of role and text.
 
     Limits: a message has at most `max_message_kb` with its words; `get_keys` gives 10,000 keys.
     """
@@ -216,13 +218,20 @@ def _content(message: ChatMessage) -> dict[str, Any]:
             return {"role": role, "content": text}
     return {
         "role": role,
-        "content": items.words(items.texts(data, _WORDS), otherwise=f"[{data['role']}]"),
+        "content": _searched(data),
         "metadata": {MESSAGE: items.dumps(data, "the message")},
     }
 
 
+def _searched(data: dict[str, Any]) -> str:
+    return items.words(items.texts(data, _WORDS), otherwise=f"[{data['role']}]")
+
+
 def _chat(message: Message) -> ChatMessage:
     held = message.metadata.get(MESSAGE)
-    if held is None:
+    data = None if held is None else json.loads(held)
+    if data is not None and message.content != _searched(data):  # it was edited
+        data = items.with_text(data, _WORDS, message.content)
+    if data is None:
         return ChatMessage(role=message.role, content=message.content)
-    return ChatMessage.model_validate(json.loads(held))
+    return ChatMessage.model_validate(data)

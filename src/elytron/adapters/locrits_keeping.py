@@ -32,7 +32,8 @@ class Keeping(Service):
         """
         Archive messages older than *days_old*, the oldest first, until *keep_count* are held.
 
-        The newest *keep_count* always stay. Returns how many left.
+        The newest *keep_count* always stay. Returns how many left. Age counts from when a message
+        arrived here: what was migrated is as old as its migration, whatever its time.
         """
         memory = await self._memory()
         return (await memory.archive(older_than_days=days_old, keep=keep_count)).archived
@@ -61,7 +62,8 @@ class Keeping(Service):
 
         Space that is not used is given back first. Only if that is not enough, messages of more
         than 30 days are archived, down to 1000; then those of more than 7 days, down to 500. What
-        cannot be archived by that stays, however often this is called.
+        cannot be archived by that stays, however often this is called. Age counts from when a
+        message arrived here, so in the first days after a migration nothing migrated leaves.
         """
         if not isinstance(max_size_mb, int | float) or not max_size_mb > 0:
             raise InvalidArgument(f"max_size_mb must be above 0; got {max_size_mb!r:.50}")

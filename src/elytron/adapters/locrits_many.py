@@ -187,7 +187,7 @@ class MemoryManagerService:
         return await (await self.get_memory_service(locrit_name)).get_session_by_id(session_id)
 
     async def get_all_memories(self, locrit_name: str) -> list[Row]:
-        """All memories of an agent, the newest first."""
+        """The memories of an agent, the newest first, at most `max_query_rows`."""
         return await (await self.get_memory_service(locrit_name)).get_all_memories()
 
     async def add_memory(

@@ -87,13 +87,24 @@ class KuzuMemoryService(Asking, Keeping):
     async def get_session_by_id(self, session_id: str) -> Row | None:
         """`{id, name, topic, created_at, user_id}`, or None. Reads the list of sessions."""
         memory = await self._memory()
-        for held in await memory.sessions(limit=self._rows_max(1 << 30)):
+        rows_max = self._rows_max(1 << 30)
+        listed = await memory.sessions(limit=rows_max)
+        for held in listed:
             if held.id == session_id:
                 return await _session(memory, held)
-        return None
+        # There may be more than can be listed, which were last spoken in before all of these.
+        said = await memory.history(session_id, limit=rows_max) if len(listed) == rows_max else []
+        if not said:
+            return None
+        times = sorted(message.at for message in said)
+        return await _session(memory, Session(session_id, len(said), times[0], times[-1]))
 
     async def get_all_memories(self) -> list[Row]:
-        """`{id, content, importance, created_at, last_accessed}` of each, the newest first."""
+        """
+        `{id, content, importance, created_at, last_accessed}` of each, the newest first.
+
+        At most `max_query_rows`, 10,000 by default: where there are more, the newest.
+        """
         memory = await self._memory()
         found = await memory.memories(limit=self._rows_max(1 << 30))
         return [shapes.memory(held) for held in found if held.kind not in shapes.CARRIERS]

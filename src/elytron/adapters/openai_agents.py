@@ -35,7 +35,8 @@ class ElytronSession:
 
     What leaves for the archive at a limit is no longer among the items; `agent.restore(session=)`
     brings it back. `clear_session` removes it too. A message that was saved to the same session by
-    other means is shown as an item of its role and text.
+    other means is shown as an item of its role and text; one that `agent.edit` changed, as its item
+    with the new text, or if that has several texts, as a call has, as one of role and text.
 
     Limits: an item has at most `max_message_kb` with its words, one call at most `wal_limit_mb`.
     """

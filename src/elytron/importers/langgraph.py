@@ -9,7 +9,14 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
-from elytron.adapters.langgraph_records import Namespace, Record, listed, remembered
+from elytron.adapters.langgraph_records import (
+    SPREAD,
+    Namespace,
+    Record,
+    listed,
+    remembered,
+    spread_at,
+)
 from elytron.config import Config
 from elytron.errors import InvalidArgument
 from elytron.importers.pieces import LeftOut, Piece, Reading, Taught, bad
@@ -41,6 +48,7 @@ def _pieces(tables: Tables, config: Config) -> Iterator[Piece]:
     has_ttl = tables.columns[_TABLE].issuperset(_TTL_COLUMNS)
     now = datetime.now(UTC)
     noted: Namespace | None = None
+    namespaces, many = 0, spread_at(config.max_query_rows)
     columns = _COLUMNS + _TTL_COLUMNS if has_ttl else _COLUMNS
     for row in tables.rows(_TABLE, columns, order="prefix, key", config=config):
         if isinstance(row, BadLine):
@@ -59,7 +67,10 @@ def _pieces(tables: Tables, config: Config) -> Iterator[Piece]:
             continue
         if record.namespace != noted:
             noted = record.namespace
-            yield Taught(row.number, listed(noted), place, aside=True)
+            namespaces += 1
+            if namespaces == many + 1:
+                yield Taught(row.number, listed(SPREAD), place, aside=True)
+            yield Taught(row.number, listed(noted, spread=namespaces > many), place, aside=True)
         yield Taught(row.number, memory, place)
 
 

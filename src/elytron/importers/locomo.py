@@ -93,11 +93,14 @@ def _session(line: int, number: int, turns: Any, conversation: dict[str, Any]) -
         where = f"{name}, turn {place + 1}"
         try:
             message = _turn(turn)
+            message["at"] = begins + timedelta(seconds=place)
         except InvalidArgument as error:
             yield bad(line, where, str(error))
             continue
+        except OverflowError:
+            yield bad(line, where, "its time is beyond the calendar")
+            continue
         message["session"] = name
-        message["at"] = begins + timedelta(seconds=place)
         yield Found(line, message, where)
 
 
