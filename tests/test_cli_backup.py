@@ -139,3 +139,26 @@ def test_the_command_runs_as_a_program_too(held, folder, tmp_path):
         store.agent("bob").save("user", "after")
     report = elytron.restore_backup(tmp_path / "backup", tmp_path / "new")
     assert [one.messages for one in report.agents] == [20, 21]
+
+
+def test_a_dry_run_finds_a_backup_good_though_the_memory_has_gone_on(held, tmp_path):
+    held("backup", tmp_path / "backup")
+    held("save", "bob", "user", "new")
+    tried = held("restore", "--from", tmp_path / "backup", "--dry-run")
+    assert (tried.code, tried.err) == (0, "")
+    assert tried.out.startswith("Dry run: the backup was verified, and nothing was changed.")
+    assert "needs --replace" in tried.out
+    told = held("restore", "--from", tmp_path / "backup", "--dry-run", "--json").document
+    assert [one["how"] for one in told["agents"]] == ["same", "differs"]
+    assert (told["failed"], told["ok"]) == ([], True)
+
+
+def test_a_dry_run_never_calls_a_damaged_backup_verified(held, tmp_path):
+    held("backup", tmp_path / "backup")
+    segment = next((tmp_path / "backup").rglob("segment-*"))
+    segment.write_bytes(segment.read_bytes()[:-1] + b"!")
+    for store in ({}, {"store": tmp_path / "new"}):
+        tried = held("restore", "--from", tmp_path / "backup", "--dry-run", **store)
+        assert tried.code == 8
+        assert "verified" not in tried.out
+        assert tried.out.startswith("Dry run: nothing was changed. 1 agent would not come back")

@@ -342,18 +342,23 @@ def test_a_session_is_forgotten_and_the_others_stay(held):
 
 def test_forgetting_who_is_not_there_says_so(held):
     for words in (("--user", "alcie"), ("--session", "wbe")):
-        shown = held("forget", "bob", *words, "--yes")
-        assert shown.code == 3
-        assert words[1] in shown.err
+        for more in ((), ("--json",)):
+            shown = held("forget", "bob", *words, *more, "--yes")
+            assert (shown.code, shown.out) == (3, "")
+            assert words[1] in shown.err
     assert len(held("history", "bob", "--json").document) == 30
 
 
 def test_a_memory_is_cleared_in_the_ledger_and_the_archive(archived):
+    archived("save", "eve", "user", "hello")
+    assert "erased from the memory of eve" in archived("clear", "eve", "--yes").out
     report = archived("clear", "bob", "--yes", "--json").document
     assert (report["messages"], report["archived"]) == (1, 29)
     usage = archived("usage", "bob", "--json").document
     assert (usage["messages"], usage["archived"]) == (0, 0)
-    assert "erased from the memory of bob" in archived("clear", "bob", "--yes").out
+    again = archived("clear", "bob", "--yes").out
+    assert "backups" in again
+    assert "erased from" not in again
 
 
 @pytest.mark.parametrize(

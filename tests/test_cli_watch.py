@@ -310,6 +310,18 @@ def test_bars_are_as_long_as_what_is_used_at_any_width(columns, monkeypatch):
     assert max(map(len, shown.splitlines())) <= int(columns)
 
 
+@pytest.mark.parametrize("columns", ["52", "60", "80"])
+def test_a_narrow_terminal_gives_up_bars_before_the_limit_that_comes_next(columns, monkeypatch):
+    monkeypatch.setenv("COLUMNS", columns)
+    soon = Forecast(7.0, 9.0, 9.0, {"max_messages_per_agent": 12.0})
+    usages: costs.Costs = [usage_of("bob", messages=454, forecast=soon)]
+    shown = printed(usage_tables.bars(usages, archive_limit_bytes=500 * MB, rows_max=None))
+    (row,) = rows(shown)
+    assert "454" in row
+    assert row[-4:] == ["messages", "in", "12", "d"]
+    assert any("━" in word for word in row) == (columns != "52")
+
+
 def test_a_small_terminal_keeps_the_fullest_and_says_how_many_it_hides(tmp_path):
     usages: costs.Costs = [usage_of(f"a{n}", messages=n) for n in range(50)]
     look = StoreCosts(usages, None)

@@ -12,7 +12,7 @@ import pytest
 
 import elytron
 from elytron import errors
-from elytron.faces import settings_reference
+from elytron.faces import python_reference, settings_reference
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
@@ -29,12 +29,41 @@ def test_the_settings_page_is_in_step_with_the_code() -> None:
     )
 
 
+def test_the_python_page_is_in_step_with_the_library() -> None:
+    held = (ROOT / "docs" / "python.md").read_text(encoding="utf-8")
+    assert held == python_reference.markdown(), (
+        "run: python -m elytron.faces.python_reference > docs/python.md"
+    )
+    for name in elytron.__all__:
+        if name not in ("Agent", "Config", "ElytronError", "Store"):
+            assert re.search(rf"\b{name}\b", held), name
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_links_between_pages_lead_somewhere(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     for target in re.findall(r"\]\(([^)#]+)[^)]*\)", text):
         if "://" not in target:
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+def anchors(page: Path) -> set[str]:
+    """Of each heading the words in lower case, joined by dashes, as is usual for Markdown."""
+    text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.S | re.M)
+    found: set[str] = set()
+    for heading in re.findall(r"^#+ (.+)$", text, re.M):
+        words = re.sub(r"[^\w\- ]", "", re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading).lower())
+        name = words.strip().replace(" ", "-")
+        found.add(f"{name}-1" if name in found else name)
+    return found
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_to_headings_that_are_there(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    for target, anchor in re.findall(r"\]\(([^)#:]*)#([^)]+)\)", text):
+        held = anchors(page.parent / target if target else page)
+        assert anchor in held, f"{page.name} links to {target}#{anchor}"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
@@ -87,6 +116,39 @@ def test_the_first_example_of_getting_started_works_as_printed(tmp_path: Path) -
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout == "True\n"
+
+
+def test_the_web_program_of_getting_started_keeps_people_apart(tmp_path: Path) -> None:
+    """Its third example, asked by two people: none gets another's words, or his own question."""
+    _, _, program = blocks(ROOT / "docs" / "start.md", "python")
+    program += """
+import asyncio, httpx
+
+async def main():
+    transport = httpx.ASGITransport(app=app)
+    async with app.router.lifespan_context(app), httpx.AsyncClient(
+        transport=transport, base_url="http://test"
+    ) as client:
+        async def ask(user, text):
+            return (await client.post("/say", params={"user": user, "text": text})).json()
+
+        assert await ask("alice", "My PIN is 4711.") == ""
+        assert await ask("marc", "What is the PIN?") == ""
+        found = await ask("alice", "What is my PIN?")
+        assert "4711" in found and "What" not in found, found
+
+asyncio.run(main())
+print("done")
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.stdout == "done\n", done.stderr
 
 
 def serve_for_a_moment(command: str, folder: Path) -> None:
@@ -169,7 +231,8 @@ class Reader:
     def follow(self, page: Path) -> None:
         """
         `text` is what the command before it has printed, `memory.yaml` the one file of settings.
-        Only commands of elytron are run: not everybody has `zstdcat`.
+        Only commands of elytron are run, and `export`: not everybody has `zstdcat`. What a page
+        tries it tries in a store of its own, beside the one that README makes.
         """
         for kind, block in steps(page):
             if kind == "yaml":
@@ -181,8 +244,12 @@ class Reader:
                 assert without_sizes(self.printed).strip() == without_sizes(block).strip()
             elif kind == "sh":
                 for line in block.splitlines():
-                    if line.startswith("elytron "):
+                    if line.startswith("export "):
+                        name, _, value = shlex.split(line, comments=True)[1].partition("=")
+                        self.environment[name] = value
+                    elif line.startswith("elytron "):
                         self.run(kind, "-m", *shlex.split(line, comments=True))
+        assert not (self.folder / "data" / "memory").exists()
 
 
 def parameters(query: str) -> dict[str, object]:
@@ -208,7 +275,7 @@ def test_the_page_on_the_graph_can_be_followed_and_its_queries_give_rows(tmp_pat
     queries = [block for kind, block in steps(page) if kind == "cypher"]
     assert len(queries) >= 12
     for engine in ("ladybug", "kuzu"):
-        with elytron.open(tmp_path / "data" / "memory", engine=engine) as store:
+        with elytron.open(tmp_path / "data" / "try", engine=engine) as store:
             for query in queries:
                 rows = store.agent("Bob").cypher(query, parameters(query))
                 assert rows, (engine, query)

@@ -19,7 +19,7 @@ LINE = {"type": "entity", "name": "Alice", "entityType": "person", "observations
 
 def ours():
     servers = [settings["mcpServers"]["memory"] for settings in CLIENTS]
-    return [server for server in servers if server["command"] == "elytron"]
+    return [server for server in servers if Path(server["command"]).name == "elytron"]
 
 
 @pytest.fixture
@@ -44,6 +44,7 @@ def tools_of(server, place):
 def test_the_settings_of_a_client_work_as_printed(place, tmp_path):
     (tmp_path / "memory.jsonl").write_text(json.dumps(LINE) + "\n")
     plain, reference = ours()
+    assert all(Path(server["command"]).is_absolute() for server in (plain, reference))
     assert tools_of(plain, place) == ["remember", "recall", "forget"]
     assert len(tools_of(reference, place)) == 9
     held = command("memories", "default", "--json", store=tmp_path / "memory")

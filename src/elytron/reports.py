@@ -378,8 +378,9 @@ class AgentRestored:
     Attributes:
         how: `new` (it was not there), `same` (it is as the backup has it), `replaced` (it was
             whole, and `replace` said so) or `salvaged` (it was damaged: what was whole is kept,
-            the rest is the backup's); for a dry run, what would be done.
-        messages, archived: how many it holds now, or would hold.
+            the rest is the backup's); for a dry run, what would be done, or `differs` (it is whole
+            and not as the backup has it, which comes back with `replace` only).
+        messages, archived: how many it holds now, or would hold; for `differs`, the backup's.
         at: when the backup was made.
         aside: where the files lie that it had before, None if there were none.
         salvaged: what the salvage kept and took from where, if there was one.

@@ -97,7 +97,8 @@ def restore_backup(
         agents: their names; all in the backup if None.
         replace: put the backup in the place of whole memories too. Their files are kept in
             `replaced-TIME` in the agent's folder; delete them when they are of no use any more.
-        dry_run: only verify the backup and say what would be done.
+        dry_run: only verify the backup and say what would be done. A whole memory that is not as
+            the backup has it is no failure then: `how` is `differs`.
         on_progress: called with (agents done, all).
 
     Returns:

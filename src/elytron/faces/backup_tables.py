@@ -19,7 +19,13 @@ _HEADS = (
     Head("archived", "number"),
 )
 _DONE = {"new": "restored", "same": "the same", "replaced": "replaced", "salvaged": "salvaged"}
-_DUE = {"new": "to restore", "same": "the same", "replaced": "to replace", "salvaged": "to salvage"}
+_DUE = {
+    "new": "to restore",
+    "same": "the same",
+    "replaced": "to replace",
+    "salvaged": "to salvage",
+    "differs": "needs --replace",
+}
 
 
 def backed_up(report: BackedUp) -> Iterator[RenderableType]:
@@ -52,7 +58,7 @@ def backed_up(report: BackedUp) -> Iterator[RenderableType]:
 def restored(report: BackupRestored) -> Iterator[RenderableType]:
     """What came back, from when, where the former files lie, and what did not, with why."""
     if report.dry_run:
-        yield Text("Dry run: the backup was verified, and nothing was changed.", "bold yellow")
+        yield Text(_dry(report), "bold yellow")
     words = _DUE if report.dry_run else _DONE
     rows = [
         (
@@ -68,6 +74,13 @@ def restored(report: BackupRestored) -> Iterator[RenderableType]:
     yield from _why(report.failed)
     yield from _aside(report.agents)
     yield from _kept(report.kept)
+
+
+def _dry(report: BackupRestored) -> str:
+    if not report.failed:
+        return "Dry run: the backup was verified, and nothing was changed."
+    failed = counted(len(report.failed), "agent", "agents")
+    return f"Dry run: nothing was changed. {failed} would not come back: why stands below."
 
 
 def _failed(one: NotBackedUp | NotRestored) -> tuple[RenderableType, ...]:

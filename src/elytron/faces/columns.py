@@ -14,9 +14,10 @@ from rich.table import Table
 DIM = "dim"
 STRONG = "bold"
 NARROW = 72  # columns below which a table leaves out what can be spared
-USUAL = 78  # what fits into the usual 80, and not into less
+SLIM = 52  # below which there is room for names and numbers alone
 ROOMY = 110  # and below which it has no room for extras
 _BAR_COLUMNS = 20
+_BAR_COLUMNS_MIN = 3
 _LABEL_COLUMNS = 8
 _HIGH, _FULL = 0.8, 0.95  # shares at which a bar changes colour
 
@@ -35,7 +36,7 @@ _LOOKS: dict[str, dict[str, Any]] = {
     "time": {"no_wrap": True},
     "text": {"overflow": "fold", "style": DIM},
     "bar": {"min_width": 6, "max_width": _BAR_COLUMNS},
-    "gauge": {"min_width": _LABEL_COLUMNS + 4, "max_width": _LABEL_COLUMNS + 11},
+    "gauge": {"min_width": _LABEL_COLUMNS, "max_width": _LABEL_COLUMNS + 11},
 }
 
 
@@ -60,7 +61,7 @@ class Bar:
     """
     How full something is, from 0 to 1; readable without colours too.
 
-    A *label* stands before it, such as what the share is of.
+    A *label* stands before it, such as what the share is of, and alone where a line is short.
     """
 
     def __init__(self, share: float, *, label: str = "") -> None:
@@ -69,7 +70,9 @@ class Bar:
 
     def __rich_console__(self, _console: Console, options: ConsoleOptions) -> RenderResult:
         full, empty = ("=", ".") if options.ascii_only else ("━", "─")
-        width = max(0, min(options.max_width - len(self._label), _BAR_COLUMNS))
+        width = min(options.max_width - len(self._label), _BAR_COLUMNS)
+        if width < _BAR_COLUMNS_MIN and self._label:  # says nothing; the label does
+            width = 0
         # Whatever is not empty shows.
         filled = min(width, max(round(self._share * width), 1 if self._share else 0))
         colour = "red" if self._share > _FULL else "yellow" if self._share > _HIGH else "green"

@@ -54,8 +54,11 @@ def forget(
         _confirm(f"Erase {what} from the memory of {quoted(agent)} for good?", yes=yes)
         with stepping(memory, "forgetting", silent=place.as_json):
             report = memory.forget(user=user, session=session, replies=not keep_replies)
-    _show(place, report)
-    if not (report.messages or report.archived or report.sessions or report.users):
+    found = report.messages or report.archived or report.sessions or report.users
+    # Of one who is not there nothing is told but what may still hold him: backups are always named.
+    if found or report.memories or report.concepts or len(report.remaining) > 1:
+        _show(place, report)
+    if not found:
         raise NotFound(f"no {what} in the memory of {quoted(agent)}; nothing was erased")
 
 

@@ -41,10 +41,11 @@ def history(
 ) -> None:
     """Show the newest messages, oldest first.
 
-    Of one SESSION, or of all in the order of saving. Times are on the clock of whoever saved.
+    Of one SESSION, or of all in the order of saving. Times are on the clock of whoever saved. A
+    session that is not there is no error: nothing is shown, and a note names the nearest.
 
     JSON: a list of messages, each with id, role, content, at, session, user, metadata, position,
-    importance and pinned.
+    importance, pinned, embed (false if it was saved so).
     """
     with place.open() as store:
         memory = held_agent(store, agent)

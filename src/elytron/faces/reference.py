@@ -40,8 +40,9 @@ is not there, they name those that come nearest.
 
 ## What is printed
 
-For people, text and tables on stdout, as wide as the terminal, at most 120 columns; notes and
-progress on stderr. Where stdout is no terminal there are no control codes; `NO_COLOR` and
+For people, text and tables on stdout, as wide as the terminal, at most 120 columns: where it is
+narrow, bars and columns that can be spared are left out, which `--json` has. Notes and progress go
+to stderr. Where stdout is no terminal there are no control codes; `NO_COLOR` and
 `COLUMNS` are respected. Control characters in stored text are shown as escapes, such as
 `\\x1b`. Times of messages are on the clock of whoever saved them; where a column says UTC, in
 UTC. Sizes are in units of 1024.

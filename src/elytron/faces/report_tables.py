@@ -271,9 +271,10 @@ def erased(report: Erased) -> Iterator[RenderableType]:
         ("sessions", report.sessions),
         ("users", report.users),
     )
-    yield Text(f"erased from the memory of {clip_name(report.agent, _SESSION_MAX)}:", STRONG)
-    yield _labelled(*((label, f"{count:,}") for label, count in counts))
-    yield ""
+    if any(count for _, count in counts):
+        yield Text(f"erased from the memory of {clip_name(report.agent, _SESSION_MAX)}:", STRONG)
+        yield _labelled(*((label, f"{count:,}") for label, count in counts))
+        yield ""
     if not report.remaining:
         yield Text("Nothing of it remains that is known of.")
         return

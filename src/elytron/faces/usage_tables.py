@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from elytron.embed import policy
-from elytron.faces.columns import DIM, NARROW, ROOMY, USUAL, Bar, Columns, Head
+from elytron.faces.columns import DIM, NARROW, ROOMY, SLIM, Bar, Columns, Head
 from elytron.faces.costs import Costs, Unreadable, nearest_limit, share_of
 from elytron.faces.tables import day, moment, name_of
 from elytron.faces.visible import clip_name, counted, human_bytes, one_line
@@ -309,13 +309,13 @@ def _clock(at: datetime) -> str:
 
 
 def bars(found: Costs, *, archive_limit_bytes: int, rows_max: int | None) -> Columns:
-    """One row an agent, the fullest first, each of its limits as a bar."""
+    """One row an agent, the fullest first, each of its limits as a bar where there is room."""
     heads = (
         Head("agent", "name"),
         Head("messages", "gauge"),
         Head("size", "gauge"),
         Head("archive", "gauge", room=NARROW),
-        Head("nearest limit", "time", room=USUAL),
+        Head("nearest limit", "time", room=SLIM),
     )
     ordered = sorted(found, key=lambda cost: -_fullness(cost, archive_limit_bytes))
     rows = [_bars_row(cost, archive_limit_bytes) for cost in ordered[:rows_max]]

@@ -293,7 +293,8 @@ def delete(
         count = int(memory.delete(id)) if id is not None else memory.delete_session(session or "")
         if not count:
             what = f"session is called {quoted(session)}" if session else f"message has the id {id}"
-            raise NotFound(f"no {what} in the memory of {quoted(agent)}; nothing was deleted")
+            hint = "" if session else f" (or is it a memory? `--memory {id}`)"
+            raise NotFound(f"no {what} in the memory of {quoted(agent)}; nothing was deleted{hint}")
     if place.as_json:
         documents.write({"messages": count})
         return

@@ -281,7 +281,7 @@ class _Check:
         held = self._held(draft.id)
         if held is not None and not self._is_same(held, said):
             raise InvalidArgument(
-                f"id {draft.id!r} is held with other content; use a new id, or `edit` that message"
+                f"id {draft.id!r} is held with other content; use a new id, or `Agent.edit()` it"
             )
 
     def _admit(self, message: dict[str, Any] | Message) -> Draft:

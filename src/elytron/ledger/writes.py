@@ -297,7 +297,7 @@ class Writes:
         )
         if not same or (draft.at_given and held[7] != draft.at_us):
             raise Conflict(
-                f"id {draft.id!r} is held with other content; use a new id, or `edit` that message"
+                f"id {draft.id!r} is held with other content; use a new id, or `Agent.edit()` it"
             )
         return Receipt(draft.id, False, held[10])
 

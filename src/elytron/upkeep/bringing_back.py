@@ -171,6 +171,8 @@ class _Restore:
             return self._mend(copy, present, seen)
         if present.is_same:
             return _report(copy, "same")
+        if not self._replace and self._dry_run:
+            return _report(copy, "differs")
         if not self._replace:
             raise Conflict(
                 f"{copy.agent!r} is in {self._store} and whole, with {present.messages} messages;"

@@ -357,7 +357,7 @@ class Writing(Reading):
                 if not is_same(draft, archived.message):
                     raise Conflict(
                         f"id {draft.id!r} is archived with other content; use a new id, or restore"
-                        " that message and `edit` it"
+                        " that message and `Agent.edit()` it"
                     )
                 receipts[draft.id] = Receipt(draft.id, False, archived.embedding)
         return receipts
