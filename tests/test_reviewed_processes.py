@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import urllib3
 
@@ -97,7 +98,8 @@ def test_an_export_is_sent_in_pieces_of_bounded_bytes(tmp_path: Path) -> None:
         async with elytron.aio.open(tmp_path / "store") as store:
             bob = store.agent("bob")
             await bob.save_many([{"role": "user", "content": text} for _ in range(20)])
-            return [len(piece) async for piece in transfers._pieces(bob, False, to_line)]
+            asked = SimpleNamespace(check_still=lambda: None)
+            return [len(piece) async for piece in transfers._pieces(bob, False, to_line, asked)]
 
     sizes = asyncio.run(sent())
     assert sum(sizes) > 20 * len(text)

@@ -143,7 +143,7 @@ def test_the_same_moment_in_another_zone_is_the_same_time(bob):
 def test_the_same_id_with_another_content_is_a_conflict(bob, member, value):
     bob.save(**SAVED)
     before = state(bob)
-    with pytest.raises(Conflict, match=r"'one'.*new id.*`edit`"):
+    with pytest.raises(Conflict, match=r"'one'.*new id.*`Agent.edit\(\)`"):
         bob.save(**SAVED | {member: value})
     assert state(bob) == before
 

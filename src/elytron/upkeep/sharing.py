@@ -288,11 +288,11 @@ class Sharing:
         """Measure what the agents have, if the budget does not know it."""
         if self._counted and not self._budget.needs_recount:
             return
-        self._budget.recount(
-            {folder.name: _size(folder) for folder in (self._store / "agents").iterdir()}
-            if (self._store / "agents").is_dir()
-            else {}
-        )
+        home = self._store / "agents"
+        with files.translate_os_errors(home):
+            found = list(home.iterdir()) if home.is_dir() else []
+            sizes = {folder.name: _size(folder) for folder in found}
+        self._budget.recount(sizes)
         self._counted = True
 
     def _wal_bytes(self, folder: str) -> int:
