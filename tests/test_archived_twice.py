@@ -1,13 +1,20 @@
 """Messages that several archived, and died or were overtaken: in the end each is there once."""
 
+import asyncio
 import os
 import shutil
 import signal
 import subprocess
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 import elytron
+import elytron.aio
+from elytron import Agent, Receipt
 from moved import ALL, check_once, healed
 from test_archiving_processes import AT_THE_NTH, CONTENTS, QUIET, template  # noqa: F401 - a fixture
 
@@ -92,3 +99,78 @@ def test_what_is_archived_again_while_it_comes_back_is_archived_once(
         assert bob.archive(**ALL).archived > 14
     goes_on(restoring)
     check_settled(folder, CONTENTS)
+
+
+def archived_before_it_is_queued(bob: Agent, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have all leave for the archive after the look there, and before the next is queued."""
+    for name in ("_submit", "_try_submit", "_write"):
+
+        def queue(real: Callable[..., Any], *args: Any, **more: Any) -> Any:
+            monkeypatch.undo()
+            assert bob.emergency_cleanup().archived
+            return real(*args, **more)
+
+        monkeypatch.setattr(bob, name, partial(queue, getattr(bob, name)))
+
+
+def submit(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Receipt:
+    with elytron.open(folder, **EMERGENCY) as store:
+        bob = store.agent("bob")
+        archived_before_it_is_queued(bob, monkeypatch)
+        return bob.submit("user", "Message 1", id="m1").result(60)
+
+
+def save(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Receipt:
+    with elytron.open(folder, **EMERGENCY) as store:
+        bob = store.agent("bob")
+        archived_before_it_is_queued(bob, monkeypatch)
+        return bob.save("user", "Message 1", id="m1")
+
+
+def save_async(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Receipt:
+    async def work() -> Receipt:
+        async with elytron.aio.open(folder, **EMERGENCY) as store:
+            bob = store.agent("bob")
+            archived_before_it_is_queued(bob._agent, monkeypatch)
+            return await bob.save("user", "Message 1", id="m1")
+
+    return asyncio.run(work())
+
+
+EMERGENCY: dict[str, Any] = {**QUIET, "emergency_messages": 2}
+
+
+@pytest.mark.parametrize("verb", [save, submit, save_async])
+def test_what_leaves_for_the_archive_while_it_is_saved_again_is_there_once(
+    folder: Path, verb: Callable[..., Receipt], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = {f"m{n}": f"Message {n}" for n in range(6)}
+    with elytron.open(folder, **EMERGENCY) as store:
+        for key, text in expected.items():
+            store.agent("bob").save("user", text, id=key)
+    receipt = verb(folder, monkeypatch)
+    assert (receipt.id, receipt.new) == ("m1", False)
+    check_settled(folder, expected)
+
+
+def test_a_submitted_message_of_which_the_archive_cannot_be_asked_is_told_as_unknown(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with elytron.open(folder, **EMERGENCY) as store:
+        bob = store.agent("bob")
+        for n in range(6):
+            bob.save("user", f"Message {n}", id=f"m{n}")
+        assert bob.emergency_cleanup().archived
+        future = bob.submit("user", "Another", id="other")
+        assert future.result(60).new
+
+        def broken(_ids: object) -> Any:
+            raise elytron.Unavailable("the disk is away")
+
+        monkeypatch.setattr(bob, "_archived", lambda _drafts: {})
+        monkeypatch.setattr(store._upkeep.archive_of("bob"), "find", broken)
+        future = bob.submit("user", "One more", id="more")
+        with pytest.raises(elytron.OutcomeUnknown, match="save again with the same ids"):
+            future.result(60)
+        monkeypatch.undo()
+        assert not bob.save("user", "One more", id="more").new

@@ -9,7 +9,7 @@ import pytest
 
 import elytron
 from elytron import Busy, Closed, Unavailable
-from elytron.open_agent import OpenAgent
+from elytron.open_agent import OpenAgent, Use
 from ledgers import held, ledger_path, lock_held
 
 MESSAGE = {"role": "user", "content": "Hello", "id": "one"}
@@ -316,3 +316,68 @@ def test_a_read_that_takes_too_long_is_stopped(open_store):
     ):
         db.execute(endless).fetchall()
     assert bob.history()[0].id == "one"
+
+
+def test_no_agent_is_forgotten_while_another_is_put_aside(open_store):
+    """While one is deleted or renamed, others come and go beside it, and all are closed."""
+    process = psutil.Process()
+    before = process.num_fds()
+    store = open_store(max_open_agents=2)
+    for name in ("bob", "eve", "amy"):
+        store.agent(name).save(**MESSAGE)
+    with store._agents.put_aside("new"):
+        for name in ("bob", "eve", "amy", "bob"):
+            assert len(store.agent(name).history()) == 1
+            assert store._agents.open_count <= 2
+    store.close()
+    assert process.num_fds() == before
+
+
+def test_a_place_that_nobody_fills_because_of_ctrl_c_is_taken_by_the_next(open_store):
+    store = open_store(save_timeout_s=0.05)
+    bob = store.agent("bob")
+    bob.save(**MESSAGE)
+    with store._agents.put_aside("bob"):
+        pass
+    store._agents._take_place("bob", Use())  # who took it has gone before it was opened
+    assert bob.get("one").content == "Hello"
+    assert store.delete("bob")
+    store._agents._take_place("bob", Use())
+    refused = pytest.raises(Busy, match=r"'bob' was being opened, deleted or renamed .*0\.05 s")
+    with store._agents.put_aside("bob"), refused:
+        bob.save(**MESSAGE)
+    assert bob.save(**MESSAGE).new
+
+
+def test_an_agent_that_cannot_be_put_aside_stays_open(open_store):
+    store = open_store(save_timeout_s=0.05)
+    bob = store.agent("bob")
+    bob.save(**MESSAGE)
+    refused = pytest.raises(Busy, match="still in use")
+    with store._agents.use("bob", create=False) as used, refused, store._agents.put_aside("bob"):
+        pytest.fail("it was in use")
+    with store._agents.use("bob", create=False) as again:
+        assert again is used
+    store.rename("bob", "eve")
+    assert held(store.agent("eve")) == {"one": "Hello"}
+
+
+def test_closing_waits_for_chores_under_way_in_another_thread(open_store):
+    store = open_store(save_timeout_s=0.05, max_total_mb=200)
+    store.agent("bob").save(**MESSAGE)
+    go_on, at_work = threading.Event(), threading.Event()
+
+    def chore() -> None:
+        with store._upkeep.chores("bob"):
+            at_work.set()
+            assert go_on.wait(30)
+
+    with ThreadPoolExecutor(1) as crew:
+        future = crew.submit(chore)
+        assert at_work.wait(30)
+        with pytest.raises(Busy, match=r"1 agents were still in use after 0\.05 s"):
+            store.close()
+        go_on.set()
+        future.result(30)
+        store.close()
+    assert store._upkeep.sharing._budget._file._db is None

@@ -181,6 +181,8 @@ def test_languages_must_be_known_when_a_store_is_opened(tmp_path, value):
         ("queue_max: 2001-99-99", "is not YAML"),
         ("queue_max: !!int many", "is not YAML"),
         ("queue_max: !!timestamp never", "is not YAML"),
+        ("queue_max: !!int ''", "is not YAML"),
+        ("auto_cleanup: !!bool x", "is not YAML"),
         ("? [a]\n: b", "YAML|unknown setting"),
         ("{" * 2000, "is not YAML"),
         ("- queue_max", "must hold names and values"),

@@ -171,3 +171,16 @@ def test_the_ends_of_a_rules_ranges_are_taken():
         rule = {"session": "x" * 200, "importance": importance, "archive_after_days": days}
         (kept,) = load({"retention_rules": [rule]}).retention_rules
         assert (kept.importance, kept.archive_after_days) == (float(importance), float(days))
+
+
+def test_the_embedder_that_a_config_names_is_the_one_that_is_turned_on():
+    config = Config(embedder="wordllama")
+    assert not load(config).enable_embeddings, "nobody has turned it on"
+    assert load(config).embedder == "wordllama"
+    on = load(config, {"enable_embeddings": True})
+    assert (on.enable_embeddings, on.embedder) == (True, "wordllama")
+    on = load(config, environ={"ELYTRON_ENABLE_EMBEDDINGS": "yes"})
+    assert (on.enable_embeddings, on.embedder) == (True, "wordllama")
+    given = load(config, {"embedder": "ollama:other"})
+    assert (given.enable_embeddings, given.embedder) == (True, "ollama:other")
+    assert not load(config, {"embedder": "wordllama", "enable_embeddings": False}).enable_embeddings

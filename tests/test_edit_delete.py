@@ -141,6 +141,57 @@ def test_the_words_of_a_deleted_text_are_in_no_file_any_more(store, folder, verb
     assert not [name for name, data in contents(folder).items() if b"xylophonequartz" in data]
 
 
+@pytest.mark.files
+@pytest.mark.parametrize("times", [1, 2, 3, 4])
+@pytest.mark.parametrize("verb", ["delete", "edit", "delete_session", "archive"])
+def test_a_name_that_only_erased_texts_had_is_in_no_file_any_more(store, folder, verb, times):
+    """Said once or twice it is noted as heard, oftener it is proposed as a concept."""
+    bob = store.agent("bob")
+    fill(bob, 3)
+    for n in range(times):
+        bob.save("user", f"I met Zorblax in {n} bars", id=f"secret-{n}", session="secret")
+    bob.flush()
+    assert [concept.name for concept in bob.concepts()] == ["Zorblax"] * (times >= 3)
+    if verb == "archive":
+        bob.archive(older_than_days=0, keep=0)
+    if verb == "delete_session":
+        bob.delete_session("secret")
+    for n in range(times if verb != "delete_session" else 0):
+        if verb == "edit":
+            bob.edit(f"secret-{n}", "Nothing to see")
+        else:
+            bob.delete(f"secret-{n}")
+    assert bob.check().ok
+    store.close()
+    assert not [name for name, data in contents(folder).items() if b"orblax" in data]
+
+
+def test_a_proposed_concept_stays_as_long_as_another_text_names_it(store):
+    bob = store.agent("bob")
+    for n in range(3):
+        bob.save("user", f"I met Zorblax in {n} bars", id=f"id-{n}")
+    bob.flush()
+    bob.delete("id-2")
+    bob.edit("id-1", "Nothing to see")
+    bob.flush()
+    assert [(one.name, one.mentions) for one in bob.concepts()] == [("Zorblax", 1)]
+    bob.delete("id-0")
+    assert bob.concepts() == []
+
+
+def test_what_was_told_of_a_name_stays_when_the_texts_go(store):
+    """A fact about it was told, and the concept itself confirmed by that."""
+    bob = store.agent("bob")
+    for n in range(3):
+        bob.save("user", f"I met Zorblax in {n} bars", id=f"id-{n}")
+    bob.flush()
+    bob.relate("Zorblax", "lives in", "Lyon")
+    for n in range(3):
+        bob.delete(f"id-{n}")
+    assert {concept.name for concept in bob.concepts()} == {"Zorblax", "Lyon"}
+    assert len(bob.relations()) == 1
+
+
 def test_a_deleted_session_is_gone_and_the_others_stay(bob):
     for session in ("web", "phone"):
         for n in range(3):

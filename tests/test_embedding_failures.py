@@ -1,5 +1,7 @@
 """An embedder that is down, slow, or wrong costs nobody a message, and no text its vector."""
 
+import threading
+
 import numpy as np
 import pytest
 
@@ -269,6 +271,21 @@ def test_all_threads_may_hang_and_nothing_is_lost(open_store):
             break
         calls._threads[0].join(0.01)
     embedder.fail = None
+    steps(bob)
+    assert contents(bob) == set(TEXTS)
+
+
+def test_where_no_thread_can_be_begun_it_is_found_by_words(open_store, monkeypatch):
+    def refuse(_thread):
+        raise RuntimeError("can't start new thread")
+
+    bob = opened(open_store, Hashing())
+    save_all(bob)
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        assert bob.recall("message number 3")[0].message.content == TEXTS[3]
+        with pytest.raises(EmbedderUnavailable, match="start new thread"):
+            step(bob)
     steps(bob)
     assert contents(bob) == set(TEXTS)
 

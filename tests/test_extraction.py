@@ -302,11 +302,43 @@ def test_a_function_that_hangs_is_given_up_and_not_called_beside_itself(extracts
     with pytest.raises(Unavailable, match="still at work"):
         chore.step()
     assert len(calls) == 1
-    running = chore._running
+    (running,) = chore._hanging.calls.values()
     gate.set()
     running.result(WAIT_S)
     drain(chore)
     assert calls == ["Hello", "Hello"]
+
+
+def test_calls_that_hang_are_few_though_their_agents_are_put_to_rest(open_store):
+    gate, calls = threading.Event(), []
+
+    def hang(text):
+        calls.append(text)
+        assert gate.wait(WAIT_S)
+
+    store = open_store(propose_concepts=False, max_open_agents=1)
+    store._agents.background.abandon()  # the test does it
+    store._agents._extract = hang
+    names = [f"agent {n}" for n in range(6)]
+    for name in names:
+        store.agent(name).save("user", f"I am {name}")
+    refused = []
+    for name in names * 2:
+        with store._agents.use(name, create=False) as opened:
+            opened.extracting._timeout_s = 0.05
+            with pytest.raises(Unavailable) as told:
+                opened.extracting.step()
+            refused.append(str(told.value))
+    assert len(calls) == extracting._HANGING_MAX
+    assert len([one for one in refused if "still at work" in one]) == 12 - len(calls)
+    hanging = list(store._agents._hanging.calls.values())
+    gate.set()
+    for call in hanging:
+        call.result(WAIT_S)
+    for name in names:
+        with store._agents.use(name, create=False) as opened:
+            drain(opened.extracting)
+    assert set(calls) == {f"I am {name}" for name in names}
 
 
 def test_where_no_thread_can_be_begun_it_is_tried_again_later(extracts, monkeypatch):
@@ -333,7 +365,7 @@ def test_closing_waits_for_no_call(extracts):
     chore = extracts(hang)
     assert not chore.step(stopping=entered.is_set)
     assert chore.counts.failures == 0, "it did not fail, it was left"
-    running = chore._running
+    (running,) = chore._hanging.calls.values()
     gate.set()
     running.result(WAIT_S)
 

@@ -165,3 +165,13 @@ def test_what_a_machine_slept_through_has_passed_for_its_messages_too(monkeypatc
     now_ns, slept_s = now_ns + 40 * 86_400 * 10**9, 40 * 86_400.0
     assert clock.now_us() == begun_us + 40 * 86_400 * 10**6
     assert clock.monotonic() == begun_s + 40 * 86_400
+
+
+def test_a_thread_that_has_ended_is_not_told_as_running(folder, monkeypatch):
+    with elytron.open(folder) as store:
+        janitor = store._upkeep.janitor
+        ended = threading.Thread(target=int)
+        ended.start()
+        ended.join()
+        monkeypatch.setattr(janitor, "_thread", ended)
+        assert not store.usage().janitor.running

@@ -10,7 +10,9 @@ import pytest
 
 import elytron
 from elytron import DiskFull, InvalidArgument, Unavailable
+from elytron.config import Config
 from elytron.ledger.files import Mount, check_name, folder_name, network_type
+from elytron.store import ledgers_at
 from ledgers import contents, held, names
 
 NAMES = (
@@ -308,3 +310,38 @@ def test_a_disk_without_any_room_begins_nothing(tmp_path):
     disk.unregister()
     with elytron.open(tmp_path / "store") as store:
         assert held(store.agent("bob")) == {"one": "Hello"}
+
+
+def test_a_relative_path_stays_where_it_was_when_the_program_goes_elsewhere(tmp_path, monkeypatch):
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with elytron.open("store") as store:
+        bob = store.agent("bob")
+        bob.save("user", "Before", id="one")
+        monkeypatch.chdir("elsewhere")
+        assert store.agents() == ["bob"]
+        assert store.shown == "store"
+        bob.save("user", "After", id="two")
+        store.agent("eve").save("user", "Hello", id="one")
+        assert held(bob) == {"one": "Before", "two": "After"}
+        assert store.backup("kept").failed == ()
+    assert list(tmp_path.joinpath("elsewhere").iterdir()) == [tmp_path / "elsewhere" / "kept"]
+    with elytron.open(tmp_path / "store") as store:
+        assert store.agents() == ["bob", "eve"]
+        assert held(store.agent("bob")) == {"one": "Before", "two": "After"}
+
+
+def test_the_files_of_a_store_on_a_server_stay_where_they_were_too(tmp_path, monkeypatch):
+    pytest.importorskip("psycopg")
+    monkeypatch.chdir(tmp_path)
+    ledgers = ledgers_at("postgresql://nobody@127.0.0.1:1/none", Config(files_path="kept"))
+    assert ledgers.folder == tmp_path / "kept"
+    ledgers.close()
+
+
+def test_a_relative_path_in_a_folder_that_is_gone_is_refused(tmp_path, monkeypatch):
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    with pytest.raises(Unavailable):
+        elytron.open("store")

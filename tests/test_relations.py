@@ -150,6 +150,17 @@ def test_a_fact_that_begins_later_is_not_replaced_by_one_that_would_hold_beside_
     assert facts(bob.relations(as_of=NOW - 5 * DAY)) == {"Alice lives in Lyon"}
 
 
+def test_a_fact_told_to_hold_past_several_that_begin_later_is_refused(bob):
+    """Which of these is to end where cannot be told."""
+    bob.relate("A", "in", "X", valid_from=NOW + 5 * DAY, valid_to=NOW + 6 * DAY)
+    bob.relate("A", "in", "X", valid_from=NOW + 8 * DAY)
+    with pytest.raises(InvalidArgument, match="2 times for later"):
+        bob.relate("A", "in", "X", valid_to=NOW + 10 * DAY)
+    assert bob.usage().edges == 2
+    bob.relate("A", "in", "X")
+    assert [one.valid_to for one in bob.relations("A")] == [NOW + 5 * DAY]
+
+
 def test_a_fact_that_was_to_begin_later_never_holds_once_another_replaces_it(bob):
     bob.relate("Alice", "lives in", "Paris", valid_from=NOW + 2 * DAY)
     bob.relate("Alice", "lives in", "Lyon", replaces=True)

@@ -356,6 +356,42 @@ def test_more_bytes_than_may_be_held_are_refused_and_stay_where_they_are(
     assert bob.usage().messages == 0
 
 
+# -- what is saved, and what is deleted, while others are away
+
+
+def history(bob: Agent, session: str = "s") -> list[str]:
+    return [message.id for message in bob.history(session, limit=1000)]
+
+
+def test_the_place_of_what_left_is_kept_when_the_newest_of_the_session_is_deleted(
+    store: Store,
+) -> None:
+    bob = store.agent("bob")
+    for name in ("o0", "o1", "o2", "last"):
+        bob.save("user", name, id=name, session="s")
+    bob.archive(older_than_days=0, keep=1)
+    assert history(bob) == ["last"]
+    bob.delete("last")
+    for name in ("n0", "n1"):
+        bob.save("user", name, id=name, session="s")
+    bob.restore(session="s")
+    assert history(bob) == ["o0", "o1", "o2", "n0", "n1"]
+
+
+def test_the_place_of_what_is_still_away_is_kept_when_less_leaves_again(store: Store) -> None:
+    bob = store.agent("bob")
+    bob.save("user", "p", id="p", session="s", pinned=True)
+    for name in ("o1", "o2", "o3"):
+        bob.save("user", name, id=name, session="s")
+    bob.archive(**ALL)
+    bob.restore(["o1"])
+    bob.archive(**ALL)
+    for name in ("n0", "n1"):
+        bob.save("user", name, id=name, session="s")
+    bob.restore(session="s")
+    assert history(bob) == ["p", "o1", "o2", "o3", "n0", "n1"]
+
+
 # -- anything, in any order
 
 NUMBERS = some.integers(0, 11)
@@ -392,4 +428,40 @@ def test_archiving_and_restoring_in_any_order_is_undone_by_restoring_all(
         assert visible(bob, words=12) == before
         assert archived_ids(bob) == []
         assert not archive_of(bob).damaged()
+        assert bob.check().findings == ()
+
+
+STEPS = some.sampled_from(["save", "keep", "id", "session", "delete newest", "delete"])
+BEGIN = [("save", 1)] * 4 + [("save", 2)] * 4 + [("keep", 1)]
+
+
+@settings(max_examples=100)
+@given(steps=some.lists(some.tuples(STEPS, some.integers(0, 5)), max_size=12))
+def test_a_session_comes_back_in_the_order_in_which_it_was_said(
+    tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[str, int]]
+) -> None:
+    """Whatever was saved, deleted, archived and restored in between, in any order."""
+    said: dict[str, list[str]] = {"s0": [], "s1": []}
+    with elytron.open(tmp_path_factory.mktemp("any") / "store", reserve_mb=0) as store:
+        bob = store.agent("bob")
+        for place, (verb, number) in enumerate([*BEGIN, *steps]):
+            session = f"s{number % 2}"
+            if verb == "save":
+                bob.save("user", "x", id=f"m{place}", session=session, pinned=number % 3 == 0)
+                said[session].append(f"m{place}")
+            elif verb == "keep":
+                bob.archive(older_than_days=0, keep=number % 3)
+            elif verb == "session":
+                bob.restore(session=session)
+            elif said[session]:
+                known = said[session]
+                name = known[-1] if verb == "delete newest" else known[number % len(known)]
+                if verb == "id":
+                    bob.restore([name])
+                else:
+                    assert bob.delete(name)
+                    known.remove(name)
+        for session, expected in said.items():
+            bob.restore(session=session)
+            assert history(bob, session) == expected
         assert bob.check().findings == ()

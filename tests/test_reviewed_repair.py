@@ -9,11 +9,11 @@ import pytest
 
 import elytron
 from backups import home, make
-from elytron import Busy, Unavailable
+from elytron import Busy, Corrupt, Unavailable
 from elytron.ledger import frames, pages
 from elytron.upkeep.runs import Run
 from elytron.verbs import keeping
-from ledgers import ledger_path
+from ledgers import ledger_path, query
 
 
 @pytest.fixture(scope="module")
@@ -103,3 +103,39 @@ def test_who_is_forgotten_may_stand_in_what_a_stopped_repair_left_and_that_is_to
         remaining = opened.agent("bob").forget(user="alice").remaining
     assert [what for what in remaining if left in what]
     assert [what for what in remaining if "damaged-" in what]
+
+
+LAST = 2**63 - 1
+NUMBERS = {
+    "the key of a message": f"UPDATE messages SET key = {LAST} WHERE id = 'b'",
+    "a position": f"UPDATE messages SET position = {LAST} WHERE id = 'b'",
+    "the last position": f"INSERT INTO tails SELECT key, {LAST} FROM sessions",
+    "the number of a change": f"UPDATE changes SET seq = {LAST} WHERE seq = 1",
+    "how many changes there were": f"UPDATE changes SET ordinal = {LAST} - 1 WHERE seq = 1",
+}
+
+
+@pytest.mark.parametrize("what", NUMBERS)
+def test_a_number_that_none_can_follow_is_told_as_damage(folder: Path, what: str) -> None:
+    with elytron.open(folder, reserve_mb=0, link_concepts=False) as store:
+        store.agent("bob").save("user", "Hello", id="a")
+        store.agent("bob").save("user", "Hello again", id="b")
+    query(folder, NUMBERS[what])
+    with elytron.open(folder, reserve_mb=0, link_concepts=False) as store:
+        bob = store.agent("bob")
+        with pytest.raises(Corrupt, match="bookkeeping is damaged; nothing was written"):
+            bob.save_many(
+                [{"role": "user", "content": "New"}, {"role": "user", "content": "x", "user": "u"}]
+            )
+        for refused in (lambda: bob.edit("a", "Changed"), lambda: bob.delete("a")):
+            if what in ("the key of a message", "the number of a change"):
+                with pytest.raises(Corrupt, match="nothing was written"):
+                    refused()
+        held = bob.get("a")
+        assert held is not None
+        assert held.content == "Hello"
+        bob.check(repair=True)
+        kept = ["a"] if what in ("the key of a message", "a position") else ["a", "b"]
+        assert [message.id for message in bob.messages()] == kept
+        if kept == ["a"]:
+            assert bob.save("user", "New").new

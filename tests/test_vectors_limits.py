@@ -17,7 +17,8 @@ from elytron.ledger.vectors import ROW_BYTES
 from elytron.text import Analyzer
 from elytron.upkeep import embedding
 from elytron.write.admission import IdClock, admit
-from elytron.write.writer import Quota, Writer
+from elytron.write.queue import Quota
+from elytron.write.writer import Writer
 from embedders import DIM, Hashing, by_hand, check_vectors, covered, query, steps
 from limits import watched
 from moved import ALL

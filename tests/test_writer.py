@@ -2,7 +2,7 @@
 
 import random
 import threading
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import apsw
@@ -10,7 +10,8 @@ import pytest
 
 import elytron
 from elytron import Busy, Conflict, OutcomeUnknown
-from elytron.write.writer import _Item
+from elytron.write import queue
+from ledgers import lock_held
 from writing import WAIT_S, Bench, Item, spawn
 
 
@@ -344,8 +345,100 @@ def test_two_who_wake_the_same_caller_at_once_do_not_trip_over_each_other():
         def release(self) -> None:
             self.lock.release()
 
-    item = _Item(Item("one"), 0.0, None)
+    item = queue.Item(Item("one"), 0.0, None)
     item.signal = Signal()
     for one in [spawn(item.wake), spawn(item.wake)]:
         one.result(WAIT_S)
     assert not item.signal.lock.locked()
+
+
+# -- callbacks, where the pool of a store has one thread
+
+
+@pytest.fixture
+def few(open_store):
+    """Two agents of a store with one thread for what is submitted."""
+    store = open_store(writer_threads=1, save_timeout_s=5, link_concepts=False)
+    for name in ("bob", "eve"):
+        store.agent(name).save("user", "Hello")
+    return store.agent("bob"), store.agent("eve")
+
+
+def told(future, work) -> "Future[Any]":
+    """What comes of *work* in a callback of *future*."""
+    outcome: Future[Any] = Future()
+
+    def callback(_settled: object) -> None:
+        try:
+            outcome.set_result(work())
+        except BaseException as error:  # noqa: BLE001 - handed to whoever asks the future
+            outcome.set_exception(error)
+
+    future.add_done_callback(callback)
+    return outcome
+
+
+def test_a_callback_saves_to_an_agent_that_waits_for_the_callbacks_own_thread(few, folder):
+    bob, eve = few
+    with lock_held(folder):
+        replied = told(bob.submit("user", "Question"), lambda: eve.save("user", "Reply"))
+        waiting = eve.submit("user", "Before it")
+    assert replied.result(WAIT_S).new
+    assert waiting.result(WAIT_S).new
+    assert [message.content for message in eve.history()] == ["Hello", "Before it", "Reply"]
+
+
+def test_each_callback_of_a_batch_may_flush(few, folder):
+    bob, _eve = few
+    with lock_held(folder):
+        futures = [bob.submit("user", f"Message {n}", id=f"m{n}") for n in range(40)]
+        flushed = [told(future, bob.flush) for future in futures]
+    for one in flushed:
+        one.result(WAIT_S)
+    assert all(future.result(WAIT_S).new for future in futures)
+
+
+def test_a_callback_may_submit_and_wait_for_it_by_flush(few, folder):
+    bob, eve = few
+
+    def more() -> list[str]:
+        eve.submit("user", "From the callback")
+        bob.submit("user", "From the callback")
+        eve.flush()
+        bob.flush()
+        return [agent.history()[-1].content for agent in (bob, eve)]
+
+    with lock_held(folder):
+        done = told(bob.submit("user", "First"), more)
+    assert done.result(WAIT_S) == ["From the callback"] * 2
+
+
+def test_a_callback_that_ends_its_thread_keeps_no_other_from_being_told(few, folder):
+    bob, _eve = few
+
+    def leave(_future: object) -> None:
+        raise SystemExit
+
+    with lock_held(folder):
+        futures = [bob.submit("user", f"Message {n}") for n in range(6)]
+        for future in futures:
+            future.add_done_callback(leave)
+    assert all(future.result(WAIT_S).new for future in futures)
+    bob.flush()
+
+
+def test_a_callback_writes_though_the_queue_is_full(bench):
+    """What fills it may be settled by the callback's own thread, and only after it."""
+    b = bench(items_max=1, timeout_s=0.05)
+    other = queue.Item(Item("other"), 0.0, None)
+
+    def reply() -> Any:
+        b.quota.take(other, 0.0)
+        try:
+            return b.writer.call(Item("reply"))
+        finally:
+            b.quota.give_back([other])
+
+    replied = told(b.writer.submit(Item("question")), reply)
+    b.disk.gate.set()
+    assert replied.result(WAIT_S) == "reply"

@@ -23,7 +23,7 @@ def interrupted_call(writer: Writer, item: Item, nth: int) -> bool:
 
     def trace(frame: Any, event: str, _argument: object) -> Any:
         nonlocal fired
-        if not frame.f_code.co_filename.endswith("writer.py"):
+        if not frame.f_code.co_filename.endswith(("write/writer.py", "write/queue.py")):
             return None
         frame.f_trace_opcodes = True
         if event == "opcode":

@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from elytron import Conflict
-from elytron.write.writer import Quota, Writer
+from elytron.write.queue import Quota
+from elytron.write.writer import Writer
 
 WAIT_S = 20
 

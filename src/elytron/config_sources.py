@@ -5,7 +5,7 @@ Config sources: where the settings of a store come from.
 environment, then the file or mapping.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from pathlib import Path
 from typing import Any
 
@@ -37,10 +37,12 @@ def load(
             range, or a file that cannot be read.
     """
     values: dict[str, Any] = {}
+    unsaid = set[str]()
     if isinstance(config, Config):
         values.update({name: getattr(config, name) for name in FIELDS})
-        if not config.enable_embeddings:  # nobody said so: an embedder that is given turns it on
-            del values["enable_embeddings"], values["embedder"]
+        if not config.enable_embeddings:  # nobody said so: an embedder that is given turns it on,
+            del values["enable_embeddings"]
+            unsaid = {"embedder"}  # and the one that it names is only which it would be
     elif isinstance(config, Mapping):
         values.update(_named(_flat(config, "config")))
     elif isinstance(config, str | Path):
@@ -54,9 +56,9 @@ def load(
         if key.startswith("ELYTRON_") and key not in ("ELYTRON_CONFIG", "ELYTRON_STORE")
     }
     outside = {name: (environ or {})[key] for name, key in variables.items()}
-    values.update(_named(outside, variables))
-    values.update(_named(settings or {}))
-    _yield_defaults(values)
+    over = _named(outside, variables) | _named(settings or {})
+    values.update(over)
+    _yield_defaults(values, unsaid - over.keys())
     return Config(**values)
 
 
@@ -89,9 +91,10 @@ def _named(given: Mapping[str, Any], variables: Mapping[str, str] | None = None)
     return values
 
 
-def _yield_defaults(values: dict[str, Any]) -> None:
+def _yield_defaults(values: dict[str, Any], unsaid: Set[str]) -> None:
     """
-    Only two values that a person set can contradict each other: a default gives way.
+    Only two values that a person set can contradict each other: a default gives way. Of what is
+    *unsaid* nobody knows whether a person set it.
 
     In this order, since each takes the ones before it as settled.
     """
@@ -104,7 +107,7 @@ def _yield_defaults(values: dict[str, Any]) -> None:
         if name not in values:
             given[name] = values[name] = value
 
-    default("enable_embeddings", now("enable_embeddings") or "embedder" in values)
+    default("enable_embeddings", now("enable_embeddings") or "embedder" in values.keys() - unsaid)
     total_mb = now("max_total_mb")
     if total_mb is not None:
         default("max_db_size_mb", min(now("max_db_size_mb"), total_mb))
@@ -161,8 +164,10 @@ def _read_yaml(path: Path) -> Mapping[str, Any]:
         parsed = yaml.safe_load(data)
     except OSError as error:
         raise InvalidSetting(f"settings file {path} cannot be read: {error.strerror}") from error
-    except (yaml.YAMLError, ValueError, TypeError, AttributeError, RecursionError) as error:
-        # The last three from values that call themselves a date or a number.
+    except (
+        yaml.YAMLError, ValueError, TypeError, AttributeError, LookupError, RecursionError,
+    ) as error:  # fmt: skip
+        # All but the first from values that call themselves a date, a number or a switch.
         raise InvalidSetting(f"settings file {path} is not YAML: {error!s:.500}") from error
     if parsed is None:
         return {}

@@ -180,6 +180,7 @@ class OpenAgent:
         self.embedded_otherwise: str | None = None
         self.uses: weakref.WeakSet[Use] = weakref.WeakSet()
         self.ready = False
+        self.aside = False  # it stands for one that is being deleted or renamed
         self.outdated = False  # nobody uses it any more: see `Ledger.is_outdated`
         self.admitted = False  # to write: it has its part of the store's budget
 

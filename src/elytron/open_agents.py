@@ -33,10 +33,11 @@ from elytron.recall.nearest import Nearest
 from elytron.text import Analyzer
 from elytron.upkeep.background import Background, work_of
 from elytron.upkeep.embedding import Embedding
-from elytron.upkeep.extracting import Extracting
+from elytron.upkeep.extracting import Extracting, Hanging
 from elytron.upkeep.housekeeping import Housekeeping
 from elytron.upkeep.linking import Linking
-from elytron.write.writer import Quota, Writer
+from elytron.write.queue import Quota
+from elytron.write.writer import Writer, is_telling
 
 _log = logging.getLogger("elytron.store")
 _LOOK_AGAIN_S = 0.1  # a use that was forgotten ends without a word
@@ -63,6 +64,7 @@ class OpenAgents(WorkBehind):
         self.quota = Quota(items_max=config.queue_max, bytes_max=config.queue_max_bytes)
         self._analyzer = analyzer
         self._extract = extract
+        self._hanging = Hanging()
         found = weakref.ref(self)
         work = work_of(found, OpenAgents.work_behind)
         self.background = Background(work, rest_while_busy=_LINKING_RESTS)
@@ -163,11 +165,23 @@ class OpenAgents(WorkBehind):
         future.add_done_callback(settled)
 
     def wait_submitted(self, name: str, timeout_s: float) -> bool:
-        """Wait until what was submitted to an agent so far is settled; False if it is not."""
+        """
+        Wait until what was submitted to an agent so far is settled; False if it is not. In the
+        callback of a future, until it is durable: this thread may be the one to settle it.
+        """
         self.check_usable()
         with self._changed:
-            futures = list(self._under_way.get(name, ()))
-        return not wait(futures, timeout=timeout_s).not_done
+            waiting = set(self._under_way.get(name, ()))
+            entry = self._entries.get(name)
+        if entry is None or not is_telling():
+            return not wait(waiting, timeout=timeout_s).not_done
+        deadline = time.monotonic() + timeout_s
+        while waiting := waiting - entry.writer.commit_queued():
+            wait_s = max(0.0, min(_LOOK_AGAIN_S, deadline - time.monotonic()))
+            waiting = wait(waiting, timeout=wait_s).not_done
+            if not wait_s:
+                break
+        return not waiting
 
     def _open(self, name: str, use: Use, *, create: bool) -> OpenAgent | None:
         entry, victim = self._take_place(name, use)
@@ -217,34 +231,41 @@ class OpenAgents(WorkBehind):
                     # It took as long as we may; of a server that hangs we would hear the same.
                     raise awaited.failure.saying(str(awaited.failure))
                 awaited = entry
-                if entry is not None and entry.ready:
-                    if not entry.outdated:
-                        entry.begin_use(use)
-                        return entry, None
-                    if not entry.uses:
-                        self._entries[name] = self._new(name)
-                        self._entries[name].begin_use(use)
-                        return self._entries[name], entry
+                if entry is not None and entry.ready and not entry.outdated:
+                    entry.begin_use(use)
+                    return entry, None
+                if entry is not None and not entry.uses:  # outdated, or Ctrl-C left it behind
+                    self._entries[name] = self._new(name)
+                    self._entries[name].begin_use(use)
+                    return self._entries[name], entry
                 if entry is None:
                     victim = self._resting_place()
-                    if len(self._entries) < self.ledgers.open_max:
+                    if self.open_count < self.ledgers.open_max:
                         entry = self._entries[name] = self._new(name)
                         entry.begin_use(use)
                         return entry, victim
                 wait_s = deadline - time.monotonic()
                 if wait_s > 0:
                     self._changed.wait(min(wait_s, _LOOK_AGAIN_S))
-                elif entry is not None and entry.outdated:
-                    raise Busy(
-                        f"{name!r} was deleted, renamed or replaced by others, and what was there"
-                        " is still in use here; nothing was written: retry later"
-                    )
                 else:
-                    raise Busy(
-                        f"all {self.ledgers.open_max} open agents were in use for"
-                        f" {self.config.save_timeout_s:g} s; nothing was written: retry later, or"
-                        " raise `max_open_agents`"
-                    )
+                    raise self._no_place(name, entry)
+
+    def _no_place(self, name: str, entry: OpenAgent | None) -> Busy:
+        limit_s = self.config.save_timeout_s
+        if entry is None:
+            return Busy(
+                f"all {self.ledgers.open_max} open agents were in use for {limit_s:g} s; nothing"
+                " was written: retry later, or raise `max_open_agents`"
+            )
+        if entry.outdated:
+            return Busy(
+                f"{name!r} was deleted, renamed or replaced by others, and what was there"
+                " is still in use here; nothing was written: retry later"
+            )
+        return Busy(
+            f"{name!r} was being opened, deleted or renamed by another thread for {limit_s:g} s;"
+            " nothing was written: retry later"
+        )
 
     @contextlib.contextmanager
     def put_aside(self, name: str) -> Iterator[None]:
@@ -252,40 +273,44 @@ class OpenAgents(WorkBehind):
         Keep all others from an agent for the length of the block, once their uses of it have ended.
         `Busy` if some had not after `save_timeout_s`.
         """
-        place = self._new(name)  # never ready, so whoever wants it waits
+        place, ours = self._new(name), Use()  # never ready, so whoever wants it waits
+        place.aside = True
+        place.begin_use(ours)
         deadline = time.monotonic() + self.config.save_timeout_s
         held: OpenAgent | None = None  # who comes from now on waits for this one
-        with self._changed:
-            try:
+        try:
+            with self._changed:
                 while (entry := self._entries.get(name)) is not None:
                     if entry.ready:
-                        entry.ready, held = False, entry
-                    if entry is held and not entry.uses:
+                        held = entry
+                        held.uses.add(ours)
+                        held.ready = False
+                    if not entry.uses or (entry is held and len(entry.uses) == 1):
                         break
                     self.check_usable()
                     if time.monotonic() > deadline:
                         raise Busy(f"{name!r} is still in use; nothing was changed: retry later")
                     self._changed.wait(_LOOK_AGAIN_S)
                 self.check_usable()
-            except BaseException:
-                if held is not None:
-                    held.ready = True
-                    self._changed.notify_all()
-                raise
-            self._entries[name] = place
-        try:
-            if entry is not None:
-                self._rest(entry)
+                self._entries[name] = place
+            if held is not None:
+                resting, held = held, None
+                self._rest(resting)
             yield
         finally:
             with self._changed:
-                self._entries.pop(name, None)
+                if self._entries.get(name) is place:
+                    del self._entries[name]
+                if held is not None:  # it did not come to that
+                    self._entries[name] = held
+                    held.uses.discard(ours)
+                    held.ready = True
                 self._changed.notify_all()
 
     def _resting_place(self) -> OpenAgent | None:
         """Remove the least recently used idle agent, if all places or all memory is taken."""
         used_bytes = apsw.memory_used() + self.vector_bytes
-        if len(self._entries) < self.ledgers.open_max and used_bytes < self.config.max_ram_bytes:
+        if self.open_count < self.ledgers.open_max and used_bytes < self.config.max_ram_bytes:
             return None
         for name, entry in self._entries.items():
             if entry.ready and not entry.uses:
@@ -311,7 +336,9 @@ class OpenAgents(WorkBehind):
         linking = Linking(ledger, writer.call, config=config, analyzer=self._analyzer, known=known)
         extracting = embedding = None
         if self._extract is not None:
-            extracting = Extracting(ledger, writer.call, self._extract, config=config)
+            extracting = Extracting(
+                ledger, writer.call, self._extract, config=config, hanging=self._hanging
+            )
         if self.embeddings is not None:
             embedding = Embedding(ledger, writer.call, self.embeddings.calls, config=config)
         archive, nearest = upkeep.archive_of(name), Nearest(config=config, source=ledger.source)
@@ -352,7 +379,8 @@ class OpenAgents(WorkBehind):
 
     @property
     def open_count(self) -> int:
-        return len(self._entries)
+        """How many are open. The place of one that is put aside keeps no other from its own."""
+        return sum([not entry.aside for entry in list(self._entries.values())])
 
     def bound_memory(self, name: str) -> None:
         """
@@ -400,7 +428,7 @@ class OpenAgents(WorkBehind):
         In a fork it does nothing: files and threads belong to the parent.
 
         Raises:
-            Busy: work was still under way after `save_timeout_s`; its agents stay open.
+            Busy: work was still under way after `save_timeout_s`; agents that it uses stay open.
         """
         if self.forked:
             return
@@ -421,15 +449,16 @@ class OpenAgents(WorkBehind):
                 self._changed.wait(min(wait_s, _LOOK_AGAIN_S))
             idle = [name for name, entry in self._entries.items() if not entry.uses]
             resting = [self._entries.pop(name) for name in idle]
-            busy = len(self._entries)
+            in_use = set(self._entries)
         for entry in resting:
             try:
                 self._rest(entry)
             except ElytronError as error:  # the others still have to be closed
                 _log.warning("closing %s: %s", entry.ledger.source, error)
-        if busy:
+        in_use |= self.upkeep.still_at_work(deadline)
+        if in_use:
             raise Busy(
-                f"{busy} agents were still in use after {self.config.save_timeout_s:g} s;"
+                f"{len(in_use)} agents were still in use after {self.config.save_timeout_s:g} s;"
                 " close again, or raise `save_timeout_s`"
             )
         if self._pool is not None:

@@ -49,7 +49,8 @@ def open(  # noqa: A001 - `elytron.open` is the public name
     Open the store at *path*. Nothing is made before the first write.
 
     Args:
-        path: a folder on a local disk, made on the first write; or a database on a server of
+        path: a folder on a local disk, made on the first write, and, where it is relative, sought
+            from where the program is now; or a database on a server of
             PostgreSQL, as "postgresql://USER@HOST/DATABASE", see docs/scale.md.
         config: a YAML file, a mapping, or a `Config`.
         embedder: what makes vectors, in the background, with which recall also finds what shares
@@ -302,7 +303,8 @@ class Store:
             Unavailable, OutcomeUnknown: as they say; delete it again.
         """
         self._agents.check_usable()
-        if not self._ledgers.may_hold(files.check_name(name)):
+        name = files.check_name(name)
+        if not self._ledgers.may_hold(name):
             self._upkeep.sweep()
             raise deleting.none_called(name, self._ledgers)
         with self._agents.put_aside(name), self._upkeep.alone(name):
@@ -337,7 +339,8 @@ class Store:
             Unavailable, DiskFull, OutcomeUnknown: as they say.
         """
         self._agents.check_usable()
-        if files.check_name(old) == files.check_name(new):
+        old, new = files.check_name(old), files.check_name(new)
+        if old == new:
             raise InvalidArgument(f"the agent is called {old!r} already; nothing was renamed")
         if not self._ledgers.may_hold(old):
             raise renaming.none_called(old, self._ledgers)
@@ -457,7 +460,7 @@ class Store:
         Let writes under way end, then give files, threads and memory back. Idempotent.
 
         Raises:
-            Busy: some agents were still in use after `save_timeout_s`; they stay open.
+            Busy: some agents were still in use, or looked after, after `save_timeout_s`.
         """
         self._agents.close()
 

@@ -73,6 +73,15 @@ def fold(text: str) -> str:
     return unicodedata.normalize("NFC", kept)
 
 
+def plain(text: str) -> str:
+    """
+    The text itself, of a subclass as well: an enum's member is its value.
+
+    What a subclass calls its text may be something else, and a checksum is of what it says.
+    """
+    return text if type(text) is str else str.__str__(text)
+
+
 def unprintable_at(text: str) -> int | None:
     """
     Where a name or id has a character that it must not have, if anywhere.

@@ -237,10 +237,11 @@ class AsyncAgent(AsyncLearning):
         )
         # Queueing takes microseconds. A thread is worth it only for a long text, to wait for
         # room in the queue, or for an agent to be opened.
-        future = self._agent._try_submit(draft)
+        then = self._agent._then(id)
+        future = self._agent._try_submit(draft, then)
         if future is not None:
             return future
-        return await self._call_writing(lambda: self._agent._submit(draft))
+        return await self._call_writing(lambda: self._agent._submit(draft, then))
 
     async def flush(self, *, timeout_s: float | None = None) -> None:
         """See `Agent.flush`."""

@@ -11,7 +11,7 @@ from itertools import islice
 from typing import Any, NamedTuple
 
 from elytron.concepts.names import folded_name
-from elytron.text import unprintable_at
+from elytron.text import plain, unprintable_at
 
 CONCEPTS_MAX = 50
 RELATIONS_MAX = 100
@@ -177,7 +177,7 @@ def _line(value: object, what: str) -> str:
     if not isinstance(value, str):
         raise _Wrong(f"{what} is {_kind(value)}, not text")
     # Models write in lines and paragraphs; a name is one line.
-    line = " ".join(value.split())
+    line = " ".join(plain(value).split())
     if not 1 <= len(line) <= _NAME_MAX:
         raise _Wrong(f"{what} has {len(line)} characters; it may have 1 to {_NAME_MAX}")
     place = unprintable_at(line)
@@ -201,7 +201,7 @@ def _text(value: object, what: str, most: int) -> str | None:
         raise _Wrong(f"{what} is {_kind(value)}, not text")
     if len(value) > most:
         raise _Wrong(f"{what} has {len(value)} characters; it may have {most}")
-    text = " ".join(value.split())
+    text = " ".join(plain(value).split())
     if unprintable_at(text) is not None:
         raise _Wrong(f"{what} has a control character, or half a one")
     return text or None
@@ -216,7 +216,7 @@ def _share(value: object, what: str, default: float) -> float:
         raise _Wrong(f"{what} is not a number")
     if not 0 <= value <= 1:
         raise _Wrong(f"{what} is not between 0 and 1")
-    return float(value)
+    return float(value) + 0.0  # -0.0 would come back as 0.0
 
 
 def _time(value: object) -> datetime | None:

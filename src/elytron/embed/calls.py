@@ -182,8 +182,15 @@ class Calls:
                 )
             if len(self._threads) <= len(self._open) and len(self._threads) < self._threads_max:
                 thread = threading.Thread(target=self._work, name="elytron-embed", daemon=True)
-                thread.start()
-                self._threads.append(thread)
+                try:
+                    thread.start()
+                except RuntimeError as error:
+                    if not self._threads:
+                        raise EmbedderUnavailable(
+                            f"{self.name} could not be called: {error}; retry later"
+                        ) from error
+                else:
+                    self._threads.append(thread)
             self._open.add(call)
         self._queue.put(call)
 

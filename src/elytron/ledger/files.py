@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from elytron.errors import Corrupt, DiskFull, InvalidArgument, Unavailable
-from elytron.text import fold, unprintable_at
+from elytron.text import fold, plain, unprintable_at
 
 _log = logging.getLogger("elytron.ledger")
 NAME_MAX = 1000  # characters of an agent's name
@@ -56,6 +56,7 @@ def check_name(name: object) -> str:
     """
     if not isinstance(name, str):
         raise InvalidArgument(f"an agent's name must be a string; got {type(name).__name__}")
+    name = plain(name)
     if not name.strip():
         raise InvalidArgument("an agent's name must not be empty")
     if len(name) > NAME_MAX:
@@ -100,6 +101,21 @@ def _mounts() -> list[Mount]:
         return [Mount(p.mountpoint, p.fstype) for p in psutil.disk_partitions(all=True)]
     except (OSError, psutil.Error):  # no mount table to read, as in some containers
         return []
+
+
+def from_here(path: Path) -> Path:
+    """
+    The path as it is from where the program is now, since it may go elsewhere. Links stay links.
+    From a folder that this user may not come to by its name, it stays as it is.
+
+    Raises:
+        Unavailable: where the program is cannot be told, as its folder is gone.
+    """
+    if path.is_absolute():
+        return path
+    with translate_os_errors(path):
+        here = Path.cwd()
+    return here / path if os.access(here, os.X_OK) else path
 
 
 def check_store_path(path: Path, *, allow_network: bool) -> None:

@@ -21,7 +21,7 @@ class FolderLedgers:
     """The ledgers in one folder."""
 
     def __init__(self, folder: Path, config: Config, *, vfs: str | None = None) -> None:
-        self.folder = folder
+        self.folder = files.from_here(folder)
         self.shown = str(folder)
         self.open_max = config.max_open_agents
         self._config = config

@@ -5,6 +5,7 @@ Each op stands behind a savepoint, so one that fails has changed nothing. Forget
 `unlearning.py`, what the background finds in texts in `linking.py`, reading in `knowledge.py`.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 from elytron.errors import Conflict, InvalidArgument, NotFound
@@ -67,6 +68,10 @@ class Learning:
             raise
         self._db.execute("RELEASE learned")
         return result
+
+    def drop_names(self, messages: Sequence[int]) -> None:
+        """See `Unlearning.drop_names`."""
+        self._unlearning.drop_names(messages)
 
     def _apply(self, op: LearnedOp) -> Any:
         match op:

@@ -208,11 +208,13 @@ class Moves:
         if not leaving:
             return
         keys = Integers(leaving)
-        # A position that was given away is not given again, or the message could not come back.
+        # A position that was given away is not given again, or the message could not come back to
+        # it: also not where one that stays has a higher one, which may be deleted; nor where one
+        # that left before had it.
         self._db.execute(
-            "REPLACE INTO tails SELECT session, max(position) FROM messages m"
-            f" WHERE key IN {_KEYS} GROUP BY session HAVING max(position) ="
-            " (SELECT max(position) FROM messages WHERE session = m.session)",
+            "INSERT INTO tails SELECT session, max(position) FROM messages"
+            f" WHERE key IN {_KEYS} GROUP BY session"
+            " ON CONFLICT(session) DO UPDATE SET position = max(position, excluded.position)",
             (keys,),
         )
         # The numbers have to lie above the keys, which may be the newest; but the rows go first,

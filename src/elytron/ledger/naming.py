@@ -102,7 +102,7 @@ class Concepts:
         """Write the row of a new one; returns its key. Older texts are to be looked through."""
         key = self._notes.add_change(SAVE, CONCEPT)
         row = (
-            key, new.name, new.folded, new.type, new.description, float(new.confidence),
+            key, new.name, new.folded, new.type, new.description, float(new.confidence) + 0.0,
             new.origin, now_us,
         )  # fmt: skip
         self._db.execute(
@@ -118,7 +118,7 @@ class Concepts:
                 origin=new.origin,
                 type=held.type or new.type,
                 description=held.description or new.description,
-                confidence=max(held.confidence, float(new.confidence)),
+                confidence=max(held.confidence, float(new.confidence) + 0.0),
             )
         )
 

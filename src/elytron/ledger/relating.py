@@ -141,8 +141,8 @@ class Relations:
     def add(self, new: RelationRow) -> int:
         """Write a new row, whose key is made; returns it."""
         key = self._notes.add_change(SAVE, RELATION)
-        # A whole number would come back as another text, and the checksum is of that.
-        row = (key, *new[1:4], float(new.strength), *new[5:])
+        # A whole number, or -0.0, would come back as another text, and the checksum is of that.
+        row = (key, *new[1:4], float(new.strength) + 0.0, *new[5:])
         self._db.execute(
             "INSERT INTO relations VALUES(?,?,?,?,?,?,?,?,?)", (*row, rows.checksum(row))
         )
@@ -200,7 +200,12 @@ def _told_before(op: Relate, held: list[RelationRow]) -> RelationRow | None:
 
 
 def _told_for_later(op: Relate, held: list[RelationRow]) -> RelationRow | None:
-    """Of the rows of the same three the first that begins while what is told now still holds."""
+    """
+    Of the rows of the same three the first that begins while what is told now still holds.
+
+    Raises:
+        InvalidArgument: there are several, and an end that is given is past them.
+    """
     later = [
         (fact.valid_from_us, fact)
         for fact in held
@@ -209,6 +214,12 @@ def _told_for_later(op: Relate, held: list[RelationRow]) -> RelationRow | None:
         and fact.valid_from_us != fact.valid_to_us
         and _is_before(fact.valid_from_us, op.valid_to_us)
     ]
+    if len(later) > 1 and op.valid_to_us is not None:
+        begins = rows.to_datetime(max(later)[0]).isoformat()
+        raise InvalidArgument(
+            f"the same fact was told {len(later)} times for later, last from {begins} on; nothing"
+            " was changed: give this one a `valid_from`, or end those first"
+        )
     return min(later)[1] if later else None
 
 

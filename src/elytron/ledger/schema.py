@@ -159,7 +159,7 @@ CREATE TABLE uses(
     last_us INTEGER NOT NULL
 );
 
--- The last position that a session gave away, where its message has been archived since.
+-- The last position that a session gave away to a message that has been archived since.
 CREATE TABLE tails(
     session INTEGER PRIMARY KEY,
     position INTEGER NOT NULL

@@ -18,7 +18,7 @@ from elytron.ledger.learned import (
     SweepLearned,
 )
 from elytron.ledger.naming import Concepts, Notes
-from elytron.ledger.schema import DELETE, MEMORY, RELATION
+from elytron.ledger.schema import DELETE, MEMORY, PROPOSED, RELATION
 
 _KEYS = "(SELECT value FROM carray(?))"
 _ROW_BYTES = 2 * 4096  # of a relation or concept that goes: two pages, at the worst
@@ -56,6 +56,27 @@ class Unlearning:
         for table, column in (("memories", "key"), ("mentions", "source")):
             self._db.execute(f"DELETE FROM {table} WHERE {column} IN {_KEYS}", (bound,))
 
+    def drop_names(self, messages: Sequence[int]) -> None:
+        """
+        Erase what was heard in these messages last, and the concepts that were only proposed and
+        nothing but them names: to be called before they go, or say something else.
+
+        What they say then is linked anew, so that they count for none of these until it is.
+        """
+        bound = Integers(messages)
+        self._db.execute(f"DELETE FROM heard WHERE key IN {_KEYS}", (bound,))
+        proposed = self._keys(
+            "SELECT DISTINCT m.concept FROM mentions m JOIN concepts c ON c.key = m.concept"
+            f" WHERE c.origin = {PROPOSED} AND m.source IN {_KEYS}",
+            (bound,),
+        )
+        if proposed:
+            self._concepts.drop(self._unnamed(proposed, apart_from=messages))
+            self._db.execute(
+                f"DELETE FROM mentions WHERE source IN {_KEYS} AND concept IN {_KEYS}",
+                (bound, Integers(proposed)),
+            )
+
     def _forget(self, op: ForgetLearned) -> Forgotten:
         at_once = max(1, op.size_bytes // _ROW_BYTES)
         relations = self._keys(
@@ -65,6 +86,7 @@ class Unlearning:
         if relations:
             self._drop_relations(relations)
             return Forgotten(relations=len(relations), more=True)
+        self._db.execute(f"DELETE FROM heard WHERE key IN {_KEYS}", (Integers(op.messages),))
         if self._concepts.forget_texts(op.messages, at_once=at_once):
             return Forgotten(more=True)
         memories = self._fitting(

@@ -12,13 +12,12 @@ from elytron.embed.policy import DECLINED
 from elytron.errors import Conflict, Corrupt, NotFound
 from elytron.ledger import carrying, rows, space, surveys, vectors, words
 from elytron.ledger.database import Database
+from elytron.ledger.deleting import Deletions
 from elytron.ledger.embedded import EMBEDDED
-from elytron.ledger.integers import Integers
 from elytron.ledger.learned import LEARNED
 from elytron.ledger.learning import Learning
 from elytron.ledger.moves import Moves
 from elytron.ledger.ops import (
-    DELETED_BYTES,
     Delete,
     DeleteSession,
     Edit,
@@ -31,10 +30,8 @@ from elytron.ledger.ops import (
     SaveOne,
 )
 from elytron.ledger.schema import (
-    DELETE,
     EDIT,
     MESSAGE,
-    RELATION,
     SAVE,
     SESSION,
     UNINDEXED_MAX,
@@ -50,7 +47,6 @@ SELECT (SELECT key FROM messages WHERE id = ?1), (SELECT key FROM sessions WHERE
     (SELECT key FROM users WHERE id = ?3), (SELECT ifnull(max(seq), 0) FROM changes),
     (SELECT position FROM tails WHERE session = (SELECT key FROM sessions WHERE id = ?2))
 """
-_KEYS = "(SELECT value FROM carray(?))"
 _FIND_INDEXED = "SELECT key FROM indexed"
 _FIND_UNINDEXED = "SELECT key, terms FROM messages WHERE key > ? ORDER BY key LIMIT ?"
 _FIND_NEWEST = "SELECT key, session, position, role, user FROM messages ORDER BY key DESC LIMIT 1"
@@ -58,6 +54,7 @@ _FIND_LAST = (
     "SELECT key, session, position, role, user FROM messages WHERE session = ?"
     " ORDER BY position DESC LIMIT 1"
 )
+_NUMBER_MAX = (1 << 63) - 1  # of a column
 _PAGE_BYTES = 4096
 # Each page of the index is merged about once a level, of which there are four or five.
 _MERGE_TIMES = 15
@@ -92,6 +89,7 @@ class Writes:
         self._execute = db.execute
         self.source = source
         self._moves = Moves(self, db)
+        self._deletions = Deletions(self, db)
         self._learning = Learning(self, db, max_concepts=max_concepts)
         self._vectors = vectors.Vectors(db, source=source)
         # Known without asking while nobody else writes; see `begin`.
@@ -203,9 +201,9 @@ class Writes:
             case Edit():
                 self._edit(op)
             case Delete():
-                return self._delete(op)
+                return self._deletions.delete(op)
             case DeleteSession():
-                return self._delete_session(op)
+                return self._deletions.delete_session(op)
             case Reindex():
                 self._reindex(op)
             case Mark():
@@ -252,12 +250,12 @@ class Writes:
         last_key, _, last_position, last_role, last_user = last
         # A message answers the one before it, if another speaker said that.
         other = user != last_user if user or last_user else draft.role != last_role
-        key = max(newest[0], changed) + 1
+        key = self._after(max(newest[0], changed))
         row = (
             key,
             draft.id,
             session,
-            max(self.whole(last_position), -1 if tail is None else self.whole(tail)) + 1,
+            self._after(max(self.whole(last_position), -1 if tail is None else self.whole(tail))),
             user,
             last_key if last_key and other else None,
             draft.role,
@@ -328,71 +326,15 @@ class Writes:
         # Who said that a message is to have no vector said it of its next text, too.
         embedding = held[10] if held[10] == DECLINED else op.embedding
         row = (*held[:10], embedding, held[11], op.content)
+        # First: where there is no number, nothing is changed.
+        self.add_change(EDIT, MESSAGE, row[0])
         self._execute(
             "UPDATE messages SET content = ?, terms = ?, embedding = ?, checksum = ? WHERE key = ?",
             (op.content, op.terms, embedding, rows.checksum(row), row[0]),
         )
+        self.drop_names([row[0]])
         self.drop_vectors([row[0]])
         self.replace_words([(row[0], op.terms)])
-        self.add_change(EDIT, MESSAGE, row[0])
-
-    def _delete(self, op: Delete) -> bool:
-        self._note_gone(MESSAGE, op.id)
-        key = self._execute("SELECT key FROM messages WHERE id = ?", (op.id,)).get
-        if key is None:
-            return False
-        self._drop_messages([key])
-        return True
-
-    def _note_gone(self, kind: int, id: str) -> None:
-        """Keep copies that are on their way to the archive, or back from it, from staying."""
-        if self._execute("SELECT EXISTS (SELECT 1 FROM moving)").get:
-            newest = self.whole(self._execute(_NEXT).get[0])
-            self._execute("REPLACE INTO gone VALUES(?, ?, ?)", (kind, id, newest))
-
-    def _delete_session(self, op: DeleteSession) -> tuple[int, bool]:
-        self._note_gone(SESSION, op.session)
-        session = self._execute("SELECT key FROM sessions WHERE id = ?", (op.session,)).get
-        if session is None:
-            return 0, False
-        leaving, room_bytes = list[int](), op.size_bytes
-        for key, text_bytes in rows.fetch(
-            self._db,
-            "SELECT key, octet_length(content) + ifnull(octet_length(metadata), 0)"
-            " FROM messages WHERE session = ? ORDER BY position LIMIT ?",
-            (session, 1 + op.size_bytes // DELETED_BYTES),
-        ):
-            room_bytes -= DELETED_BYTES + self.whole(text_bytes)
-            if leaving and room_bytes < 0:
-                self._drop_messages(leaving)
-                return len(leaving), True
-            leaving.append(self.whole(key))
-        self._drop_messages(leaving)
-        learned = "SELECT EXISTS (SELECT 1 FROM memories WHERE session = ?)"
-        if not self._execute(learned, (session,)).get:  # else it goes with the last of these
-            self._execute("DELETE FROM sessions WHERE key = ?", (session,))
-            self.add_change(DELETE, SESSION, session)
-        return len(leaving), False
-
-    def _drop_messages(self, leaving: Sequence[int]) -> None:
-        if not leaving:
-            return
-        keys = (Integers(leaving),)
-        # What was read in them alone is deleted with them; an archived one keeps its facts.
-        learned = f"learned_from IN {_KEYS}"
-        facts = rows.fetch(self._db, f"SELECT key FROM relations WHERE {learned}", keys)
-        if facts:
-            self.add_changes(DELETE, RELATION, [fact for (fact,) in facts])
-            self._execute(f"DELETE FROM relations WHERE {learned}", keys)
-        # Noted first: the numbers have to lie above the keys, which may be the newest.
-        self.add_changes(DELETE, MESSAGE, leaving)
-        self._execute(f"DELETE FROM messages WHERE key IN {_KEYS}", keys)
-        self.drop_words(leaving)
-        self.drop_vectors(leaving)
-        for table in ("marks", "uses", "heard"):  # what was heard may be its words alone
-            self._execute(f"DELETE FROM {table} WHERE key IN {_KEYS}", keys)
-        self._execute(f"DELETE FROM mentions WHERE source IN {_KEYS}", keys)
-        self.messages -= len(leaving)
 
     def _mark(self, op: Mark) -> None:
         found = self._execute(
@@ -432,6 +374,10 @@ class Writes:
             [(key, times, last_us) for key, (times, last_us) in uses.items()],
         )
 
+    def drop_names(self, keys: Sequence[int]) -> None:
+        """Erase what only these messages' texts are known to name, and nobody has told."""
+        self._learning.drop_names(keys)
+
     def drop_vectors(self, keys: Sequence[int]) -> None:
         vectors.drop(self._db, keys)
 
@@ -460,6 +406,16 @@ class Writes:
         if op.languages is not None:
             self._execute("UPDATE meta SET value = ? WHERE name = 'languages'", (op.languages,))
 
+    def next_number(self) -> int:
+        """What the next row or change is numbered."""
+        return self.whole(self._execute(_NEXT).get[0])
+
+    def _after(self, value: object) -> int:
+        """The number that follows one of the ledger's own bookkeeping."""
+        if self.whole(value) >= _NUMBER_MAX:
+            raise self.damaged("its bookkeeping")
+        return self.whole(value) + 1
+
     def whole(self, value: object) -> int:
         """A number of the ledger's own bookkeeping, which no checksum guards."""
         if type(value) is not int:
@@ -482,6 +438,8 @@ class Writes:
         """
         seq, ordinal, oldest = map(self.whole, self._execute(_NEXT).get)
         seq = max(seq, above + 1)
+        if max(seq, ordinal) > _NUMBER_MAX - len(keys):
+            raise self.damaged("its bookkeeping")
         over = ordinal + len(keys) - 1 - oldest - self._change_max
         if over >= 0:
             self._execute(

@@ -63,7 +63,7 @@ class RemoteStore(Store):
 
     def delete(self, name: str) -> Deleted:
         """See `Store.delete`. What was submitted to it on this side is sent before."""
-        files.check_name(name)
+        name = files.check_name(name)
         self.check_usable()
         self._submitted.wait(name, None)
         report: Deleted = perform(self._connection, STORE_CALLS["delete"], {}, agent=name)
@@ -71,7 +71,7 @@ class RemoteStore(Store):
 
     def rename(self, old: str, new: str) -> None:
         """See `Store.rename`. What was submitted to it on this side is sent before."""
-        files.check_name(old)
+        old = files.check_name(old)
         self.check_usable()
         self._submitted.wait(old, None)
         perform(self._connection, STORE_CALLS["rename"], {"new": files.check_name(new)}, agent=old)

@@ -32,6 +32,7 @@ class Alarms:
         self._hooks: list[Hook] = []
         self._levels: dict[tuple[str | None, str], str] = {}
         self._refused: set[tuple[str, str]] = set()
+        self._dropped: dict[str, int] = {}  # messages, by agent, when its archive was looked at
 
     def add(self, hook: Hook) -> None:
         with self._mutex:
@@ -46,6 +47,7 @@ class Alarms:
         with self._mutex:
             self._levels = {key: level for key, level in self._levels.items() if key[0] != agent}
             self._refused = {key for key in self._refused if key[0] != agent}
+            self._dropped.pop(agent, None)
 
     def look(self, chores: Chores) -> list[tuple[str, float, float]]:
         """
@@ -73,8 +75,18 @@ class Alarms:
         live = desk.pages().live_bytes + config.max_db_size_bytes - chores.room_bytes
         yield "max_db_size_mb", live / _MB, config.max_db_size_mb
         if desk.archive.exists():
-            used, full = desk.archive.usage().bytes, config.archive_full_bytes
-            yield "max_archive_mb", used / _MB, full / _MB
+            archive = desk.archive.usage()
+            self._note_dropped(desk.name, archive.dropped)
+            yield "max_archive_mb", archive.bytes / _MB, config.archive_full_bytes / _MB
+
+    def _note_dropped(self, agent: str, dropped: int) -> None:
+        """An archive that has dropped messages was at its limit, though it is below it again."""
+        with self._mutex:
+            before = self._dropped.pop(agent, dropped)
+            if len(self._dropped) < _KNOWN_MAX:
+                self._dropped[agent] = dropped
+            if dropped > before and len(self._refused) < _KNOWN_MAX:
+                self._refused.add((agent, "max_archive_mb"))
 
     def tell(self, agent: str | None, limit: str, used: float, maximum: float) -> None:
         """Tell the hooks, if this limit has passed a level since they were last told of it."""
@@ -97,5 +109,5 @@ class Alarms:
         for hook in hooks:
             try:
                 hook(alarm)
-            except Exception:  # noqa: BLE001 - a stranger's code; its failure is not ours
+            except (Exception, SystemExit):  # noqa: BLE001 - a stranger's; it ends nothing here
                 _log.exception("a hook failed at %s of %r", limit, agent)

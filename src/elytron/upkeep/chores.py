@@ -25,7 +25,7 @@ from elytron.errors import (
 from elytron.ledger import ops, surveys
 from elytron.ledger.learned import ForgetLearned
 from elytron.ledger.room import NoRoom, Room
-from elytron.ledger.schema import UNINDEXED_MAX
+from elytron.ledger.schema import PROPOSED, UNINDEXED_MAX
 from elytron.reports import Checked, Cleanup, Erased, Reclaimed, Restored
 from elytron.upkeep import archiving, checking, erasing, reclaiming, restoring
 from elytron.upkeep.desk import Desk
@@ -138,8 +138,8 @@ class Chores:
 
     def delete_archived(self, *, ids: Sequence[str] | None, session: str | None) -> int:
         """
-        Take these ids, or this session, out of the archive, with the facts that were read in them;
-        returns how many there were.
+        Take these ids, or this session, out of the archive, with the facts that were read in them
+        and the names that they alone had; returns how many there were.
 
         Raises:
             Unreadable: a damaged segment may have more of them; those in the others are gone. Of
@@ -163,6 +163,7 @@ class Chores:
         if keys:
             step_bytes = self._config.wal_limit_bytes // 2
             self.desk.repeat(ForgetLearned(tuple(sorted(keys)), (), step_bytes))
+            self.desk.sweep((PROPOSED,))  # what they named is not known any more, but what is named
         if rewritten.damaged and not (wanted and rewritten.removed):
             raise Unreadable(
                 f"{rewritten.removed} messages are deleted from the archive of"

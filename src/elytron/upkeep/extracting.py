@@ -40,6 +40,7 @@ _log = logging.getLogger("elytron.upkeep")
 _PAGE = 100
 _TRIES, _PATIENT_TRIES = 3, 10
 _PASSED_MAX = 3
+_HANGING_MAX = 2  # calls of a store that were given up: each keeps a thread
 _LOOK_AGAIN_S = 0.1  # whether the store is being closed
 _SPEAKERS = ("user", "assistant")
 
@@ -55,6 +56,36 @@ class ExtractionCounts:
     last_error: str | None = None
 
 
+class Hanging:
+    """
+    The calls of one store's function that have not ended. Kept apart from the agents, which are
+    put to rest and opened again while a call of theirs still hangs.
+    """
+
+    def __init__(self) -> None:
+        self.calls: dict[str, Future[Any]] = {}
+
+    def check(self, agent: str) -> None:
+        """
+        To be called before a call for an agent, one at a time.
+
+        Raises:
+            Unavailable: the last one for it has not ended, or too many for others.
+        """
+        self.calls = {name: call for name, call in self.calls.items() if not call.done()}
+        if agent in self.calls:
+            raise Unavailable("`extract` is still at work on a message that it was given up for")
+        if len(self.calls) >= _HANGING_MAX:
+            raise Unavailable(
+                f"`extract` is still at work on {len(self.calls)} messages of others that it was"
+                " given up for"
+            )
+
+    def note(self, agent: str, call: "Future[Any]") -> None:
+        """A call has begun."""
+        self.calls[agent] = call
+
+
 class Extracting:
     """One agent's extraction. One step at a time; another process may be at it too."""
 
@@ -66,13 +97,15 @@ class Extracting:
         *,
         config: Config,
         timeout_s: float = TIMEOUT_S,
+        hanging: Hanging | None = None,
     ) -> None:
         """
         Args:
             write: applies an op durably.
             extract: text -> concepts and relations, see `concepts.extraction.checked`.
             timeout_s: how long one call may take; then it counts as failed, and nothing else is
-                asked of the function before it has ended.
+                asked of the function for this agent before it has ended.
+            hanging: the calls that have not ended, of all agents of the store.
         """
         self._ledger = ledger
         self._write = write
@@ -80,7 +113,7 @@ class Extracting:
         self._timeout_s = timeout_s
         self._limit_bytes = config.wal_limit_bytes // 2
         self.counts = ExtractionCounts()
-        self._running: Future[Any] | None = None
+        self._hanging = hanging or Hanging()
         self._tried: tuple[int, int] = (0, 0)  # (message, how often)
         self._passed_in_row = 0
 
@@ -92,13 +125,11 @@ class Extracting:
             stopping: asked meanwhile; once it says so, the call is not waited for.
 
         Raises:
-            Unavailable: the function failed, or no thread could be begun for it. To be called
-                again, after a while.
+            Unavailable: the function failed, hangs, or no thread could be begun for it. To be
+                called again, after a while.
             OverBudget, Busy, and what else a write may raise: nothing was changed.
         """
-        if self._running is not None and not self._running.done():
-            raise Unavailable("`extract` is still at work on a message that it was given up for")
-        self._running = None
+        self._hanging.check(self._ledger.name)
         with self._ledger.reading(snapshot=True) as db:
             before = texts.place(db, READER)
             after, text = self._next(db, before)
@@ -166,7 +197,7 @@ class Extracting:
             threading.Thread(target=run, name="elytron-extract", daemon=True).start()
         except RuntimeError as error:
             raise Unavailable(f"`extract` could not be called: {error}") from error
-        self._running = future  # of a call that began: else nothing would ever end it
+        self._hanging.note(self._ledger.name, future)  # it began: else nothing would ever end it
         return future
 
     def _ended(self, future: "Future[Any]", stopping: Callable[[], bool]) -> bool:

@@ -307,6 +307,18 @@ class Housekeeping:
         """End the janitor. Idempotent."""
         self.janitor.stop(self._config.save_timeout_s)
 
+    def still_at_work(self, deadline: float) -> set[str]:
+        """Wait for the chores under way until *deadline*; the agents of those that go on then."""
+        with self._mutex:
+            turns = dict(self._turns)
+        names = set[str]()
+        for name, turn in turns.items():
+            if turn.mutex.acquire(timeout=max(0.0, deadline - time.monotonic())):
+                turn.mutex.release()
+            else:
+                names.add(name)
+        return names
+
     def finish(self) -> None:
         """
         Once all agents are closed: end the graphs' worker, and give the process's part of the

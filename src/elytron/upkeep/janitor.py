@@ -271,7 +271,8 @@ class Janitor:
             wait_s = max(0.0, self._due_s - self._clock.monotonic())
             next_at = to_datetime(self._clock.now_us() + int(wait_s * 1e6))
         last_at: datetime | None = None if last_us is None else to_datetime(last_us)
-        running = self._thread is not None
+        thread = self._thread
+        running = thread is not None and thread.is_alive()
         return JanitorUsage(running, last_at, next_at, self._last_error, self._failures)
 
 

@@ -19,6 +19,7 @@ from elytron.text import Analyzer
 from elytron.write.admission import IdClock, admit, admit_many
 
 _T = TypeVar("_T")
+Then = Callable[[Receipt], Receipt]  # what is still to be done, once a message is held
 _PAGE = 500  # messages: a page of an export
 _NOTHING = re.compile(r"(and )?nothing was (written|changed)( either)?")
 
@@ -68,12 +69,13 @@ class Verbs:
         finally:
             self._agents.give_back(use)
 
-    def _submit(self, draft: Draft) -> "Future[Receipt]":
+    def _submit(self, draft: Draft, then: Then | None) -> "Future[Receipt]":
         """Queue a draft, waiting for room; the agent stays open until it is settled."""
         use = Use()
-        return self._queue(self._agents.borrow(self.name, use, create=True), use, draft, wait=True)
+        agent = self._agents.borrow(self.name, use, create=True)
+        return self._queue(agent, use, draft, then, wait=True)
 
-    def _try_submit(self, draft: Draft) -> "Future[Receipt] | None":
+    def _try_submit(self, draft: Draft, then: Then | None) -> "Future[Receipt] | None":
         """Queue a draft if that takes no waiting: the agent is open, and the queue has room."""
         use = Use()
         agent = self._agents.borrow_open(self.name, use)
@@ -81,17 +83,18 @@ class Verbs:
             if agent is None or not agent.admitted:
                 self._agents.give_back(use)
                 return None
-            return self._queue(agent, use, draft, wait=False)
+            return self._queue(agent, use, draft, then, wait=False)
         except Busy:
             return None
 
     def _queue(
-        self, agent: OpenAgent | None, use: Use, draft: Draft, *, wait: bool
+        self, agent: OpenAgent | None, use: Use, draft: Draft, then: Then | None, *, wait: bool
     ) -> "Future[Receipt]":
         assert agent is not None, "an agent that is made on demand is there"
         try:
             self._check_same(agent)
-            future: Future[Receipt] = agent.writer.submit(ops.SaveOne(draft), wait=wait)
+            op = ops.SaveOne(draft)
+            future: Future[Receipt] = agent.writer.submit(op, wait=wait, then=then)
         except BaseException:
             self._agents.give_back(use)
             raise

@@ -16,7 +16,7 @@ from elytron.ledger import knowledge, ops
 from elytron.records import Draft, ImportReport, Memory, Message, Receipt
 from elytron.reindex_run import reindex_all, reindex_memories
 from elytron.upkeep.chores import Unreadable
-from elytron.verbs.base import in_steps, of_step
+from elytron.verbs.base import Then, in_steps, of_step
 from elytron.verbs.reading import Reading
 from elytron.write.admission import check_content, check_id, check_timeout, is_same
 
@@ -127,7 +127,8 @@ class Writing(Reading):
 
         Arguments and errors as `save`; what admission refuses is raised here, what the commit
         meets is raised by the future. The future cannot be cancelled. Waits up to
-        `save_timeout_s` while the queue is full, then `Busy`.
+        `save_timeout_s` while the queue is full, then `Busy`. A callback of the future runs on one
+        of the store's `writer_threads`, and may call any verb of any agent.
         """
         self._agents.check_usable()  # first: in a fork a lock of the ids may be held for ever
         draft = self._admit(
@@ -146,12 +147,14 @@ class Writing(Reading):
             done: Future[Receipt] = Future()
             done.set_result(archived[draft.id])
             return done
-        return self._submit(draft)
+        return self._submit(draft, self._then(id))
 
     def flush(self, *, timeout_s: float | None = None) -> None:
         """
         Wait until everything submitted so far is settled, linked to the concepts it names, and,
         with `enable_embeddings`, has its vectors.
+
+        In the callback of a future it waits until all is durable, though not yet told.
 
         Args:
             timeout_s: how long to wait at most; `save_timeout_s` if None.
@@ -185,15 +188,15 @@ class Writing(Reading):
             NotFound: no message has this id.
             InvalidArgument: the content is not acceptable.
         """
-        check_id(id, "id")
-        size_bytes = check_content(content, self._config)
-        message = self.get(id)
+        key = check_id(id, "id")
+        content, size_bytes = check_content(content, self._config)
+        message = self.get(key)
         if message is None:
-            raise NotFound(f"no message has the id {id!r}; nothing was changed")
+            raise NotFound(f"no message has the id {key!r}; nothing was changed")
         terms = self._analyzer.document(content, speaker=message.speaker, at=message.at)
         embedding = policy.decide(message.role, content, wanted=None, config=self._config)
         size_bytes += self._config.max_message_bytes + ops.DELETED_BYTES
-        self._write(ops.Edit(id, content, terms, embedding, size_bytes))
+        self._write(ops.Edit(key, content, terms, embedding, size_bytes))
 
     def delete(self, id: str) -> bool:
         """
@@ -203,17 +206,17 @@ class Writing(Reading):
             OutcomeUnknown: it may be gone from what is held and still be archived; delete it again.
             Corrupt: it is not held, and may be in an archive segment that is damaged.
         """
-        check_id(id, "id")
+        key = check_id(id, "id")
         if not self.exists():
             return False
-        op = ops.Delete(id, ops.DELETED_BYTES + self._config.max_message_bytes)
+        op = ops.Delete(key, ops.DELETED_BYTES + self._config.max_message_bytes)
         # Looked for first: once our deletion is known, whoever moves it may be the one to drop it.
         archive = self._agents.upkeep.archive_of(self.name)
-        found = archive.exists() and bool(archive.find([id])[0])
+        found = archive.exists() and bool(archive.find([key])[0])
         found = bool(self._write(op)) or found
         try:
             for _ in range(_LOOKS_MAX if archive.exists() else 0):
-                found = bool(self._delete_archived(ids=[id])) or found
+                found = bool(self._delete_archived(ids=[key])) or found
                 # Once more, for what a restore brought back between the two.
                 found = bool(self._write(op)) or found
                 if found:
@@ -236,7 +239,7 @@ class Writing(Reading):
             OutcomeUnknown: some may be gone, others not, or still be archived; call it again.
             Corrupt: an archive segment is damaged and may have more of it; all others are gone.
         """
-        check_id(session, "session")
+        session = check_id(session, "session")
         if not self.exists():
             return 0
         removed = self._delete_held(session)
@@ -320,6 +323,10 @@ class Writing(Reading):
             return receipts
         saved = iter(receipts)
         return [archived.get(draft.id) or next(saved) for draft in drafts]
+
+    def _then(self, id: str | None) -> Then | None:
+        """What follows the commit of a message that is submitted with this id."""
+        return None if id is None else lambda receipt: self._settled([receipt])[0]
 
     def _settled(self, receipts: list[Receipt]) -> list[Receipt]:
         """

@@ -19,7 +19,7 @@ from elytron.config import Config
 from elytron.embed import policy
 from elytron.errors import InvalidArgument
 from elytron.records import DEFAULT_IMPORTANCE, DEFAULT_SESSION, ROLES, Draft, Message
-from elytron.text import Analyzer, unprintable_at
+from elytron.text import Analyzer, plain, unprintable_at
 
 ID_MAX = 200  # characters of a message's, session's or user's id
 METADATA_DEPTH_MAX = 100
@@ -79,17 +79,17 @@ def admit(
             without a zone, before 1970 or too far ahead; metadata that is not JSON; an
             importance outside 0 to 1.
     """
-    check_role(role)
+    role = check_role(role)
     if importance is not None:
         importance = check_importance(importance)
     for name, switch in (("pinned", pinned), ("embed", embed)):
         if switch is not None and not isinstance(switch, bool):
             raise InvalidArgument(f"{name} must be true or false; got {switch!r:.50}")
     arrived_us = time.time_ns() // 1000
-    text_bytes = check_content(content, config)
+    content, text_bytes = check_content(content, config)
     session = DEFAULT_SESSION if session is None else check_id(session, "session")
     if user is not None:
-        check_id(user, "user")
+        user = check_id(user, "user")
     if at is None:
         at_us, offset_min, at_given = arrived_us, 0, False
         at = _EPOCH + timedelta(microseconds=at_us)
@@ -198,20 +198,21 @@ def check_role(role: object) -> str:
     """One of the roles that are known."""
     if not isinstance(role, str) or role not in ROLES:
         raise InvalidArgument(f"role {role!r:.50} is unknown; use one of {', '.join(ROLES)}")
-    return role
+    return plain(role)
 
 
-def check_content(content: object, config: Config) -> int:
-    """The size of an acceptable content in UTF-8 bytes."""
+def check_content(content: object, config: Config) -> tuple[str, int]:
+    """An acceptable content, and its size in UTF-8 bytes."""
     if not isinstance(content, str):
         raise InvalidArgument(f"content must be a string; got {type(content).__name__}")
+    content = plain(content)
     if not content or content.isspace():
         raise InvalidArgument("content is empty")
     if "\0" in content:
         raise InvalidArgument(f"content has a NUL character at {content.index(chr(0))}; remove it")
     size_bytes = utf8_bytes(content, "content")
     _check_size(size_bytes, "content", config)
-    return size_bytes
+    return content, size_bytes
 
 
 def _check_size(size_bytes: int, what: str, config: Config) -> None:
@@ -226,6 +227,7 @@ def check_id(value: object, what: str) -> str:
     """An id of 1 to 200 characters, none of them a control character."""
     if not isinstance(value, str):
         raise InvalidArgument(f"{what} must be a string; got {type(value).__name__}")
+    value = plain(value)
     if not value or value.isspace():
         raise InvalidArgument(f"{what} is empty; leave it out, or give it a value")
     if len(value) > ID_MAX:
@@ -242,7 +244,7 @@ def check_importance(value: object) -> float:
     number = isinstance(value, int | float) and not isinstance(value, bool)
     if not number or not 0 <= value <= 1:  # type: ignore[operator]
         raise InvalidArgument(f"importance must be a number from 0 to 1; got {value!r:.50}")
-    return float(value)  # type: ignore[arg-type]
+    return float(value) + 0.0  # type: ignore[arg-type]  # -0.0 would come back as 0.0
 
 
 def check_kinds(kinds: object) -> tuple[bool, tuple[str, ...] | None]:

@@ -26,7 +26,7 @@ from elytron.ledger.learned import (
 )
 from elytron.ledger.rows import to_us
 from elytron.records import DEFAULT_IMPORTANCE, Memory
-from elytron.text import Analyzer, unprintable_at
+from elytron.text import Analyzer, plain, unprintable_at
 from elytron.write.admission import (
     MEMORY,
     MESSAGE,
@@ -72,7 +72,7 @@ def admit_memory(
         InvalidArgument: as `Agent.remember` has it.
     """
     created_us = time.time_ns() // 1000
-    text_bytes = check_content(content, config)
+    content, text_bytes = check_content(content, config)
     names = check_about(about)
     stored = None if metadata is None else check_metadata(metadata)
     if stored is not None:
@@ -84,7 +84,7 @@ def admit_memory(
             )
     from_us, to_us = check_span(valid_from, valid_to)
     if replaces is not None:
-        check_id(replaces, "replaces")
+        replaces = check_id(replaces, "replaces")
         if replaces == id:
             raise InvalidArgument("a memory cannot replace itself: use `edit_memory`")
         if from_us is None:  # where the other ends
@@ -123,7 +123,7 @@ def memory_terms(content: str, about: Iterable[str], created_us: int, analyzer: 
 
 def admit_edit(memory: Memory, content: str, config: Config, analyzer: Analyzer) -> EditMemory:
     """Check a memory's new content and make it ready to be written."""
-    size_bytes = check_content(content, config)
+    content, size_bytes = check_content(content, config)
     created_us = to_us(memory.created)
     terms = memory_terms(content, memory.about, created_us, analyzer)
     most = 2 * (size_bytes + config.max_message_bytes) + len(terms)
@@ -190,17 +190,15 @@ def admit_change(
     confidence: float | None,
 ) -> SetConcept:
     """Check what is to be changed of a concept."""
-    if type:
-        check_line(type, "type")
-    if description:
-        check_description(description)
-    for value, what in ((type, "type"), (description, "description")):
+    kind = check_line(type, "type") if type else type
+    description = check_description(description) if description else description
+    for value, what in ((kind, "type"), (description, "description")):
         if value is not None and not isinstance(value, str):
             raise InvalidArgument(f"{what} must be a string; got {value!r:.50}")
     return SetConcept(
         to_name(name).folded,
         None if rename is None else to_name(rename, "rename"),
-        type,
+        kind,
         description,
         None if confidence is None else check_share(confidence, "confidence"),
     )
@@ -253,7 +251,7 @@ def check_line(value: object, what: str) -> str:
     """Text of 1 to 200 characters, without control characters or space around it."""
     if not isinstance(value, str):
         raise InvalidArgument(f"{what} must be a string; got {value!r:.50}")
-    line = value.strip()
+    line = plain(value).strip()
     if not line:
         raise InvalidArgument(f"{what} is empty; give it a value")
     if len(line) > NAME_MAX:
@@ -269,6 +267,7 @@ def check_description(value: object) -> str:
     """Text of 1 to 2000 characters."""
     if not isinstance(value, str):
         raise InvalidArgument(f"description must be a string; got {value!r:.50}")
+    value = plain(value)
     if len(value) > DESCRIPTION_MAX:
         raise InvalidArgument(
             f"description has {len(value)} characters, at most {DESCRIPTION_MAX}; shorten it"
@@ -286,7 +285,7 @@ def check_share(value: object, what: str) -> float:
     number = isinstance(value, int | float) and not isinstance(value, bool)
     if not number or not 0 <= value <= 1:  # type: ignore[operator]
         raise InvalidArgument(f"{what} must be a number from 0 to 1; got {value!r:.50}")
-    return float(value)  # type: ignore[arg-type]
+    return float(value) + 0.0  # type: ignore[arg-type]  # -0.0 would come back as 0.0
 
 
 def check_switch(value: object, what: str) -> bool:

@@ -11,7 +11,6 @@ is being committed and who holds a place are kept here by name, and whoever is c
 right what is in its own name (`_abandon`).
 """
 
-import contextlib
 import threading
 import time
 from collections import deque
@@ -26,11 +25,18 @@ from elytron.ledger import bundles
 from elytron.ledger.embedded import EMBEDDED
 from elytron.ledger.ops import Op
 from elytron.ledger.room import NoRoom
+from elytron.write.queue import Item, Queueable, Quota
 
 _ROOM_TRIES = 100  # how often room is made for one write,
 _REFUSALS_MAX = 2  # how often there may be none to make, before a write is refused
 _ROOM_TIMES_MAX = 8  # each time for twice as much, up to so many times
 _GATHER_YIELDS = 40  # how often a leader lets other threads run before it commits
+_here = threading.local()  # whether this thread is in a callback of a future
+
+
+def is_telling() -> bool:
+    """Whether this thread settles futures: then we are in a callback of one."""
+    return getattr(_here, "is_telling", False)
 
 
 class CommitTarget(Protocol):
@@ -39,113 +45,6 @@ class CommitTarget(Protocol):
     def commit(self, ops: Sequence[Any], deadline: float) -> list[Any]: ...
     def checkpoint_due(self) -> bool: ...
     def checkpoint(self) -> None: ...
-
-
-class Queueable(Protocol):
-    """What is queued: an op, or whatever else the target knows to commit."""
-
-    @property
-    def items(self) -> int: ...
-
-    @property
-    def size_bytes(self) -> int: ...
-
-
-class _Item:
-    """An op in the queue, and the one who waits for it: a blocked caller or a future."""
-
-    __slots__ = (
-        "deadline",
-        "future",
-        "has_place",
-        "items",
-        "op",
-        "outcome",
-        "signal",
-        "size_bytes",
-    )
-
-    def __init__(self, op: Queueable, deadline: float, future: "Future[Any] | None") -> None:
-        self.op = op
-        self.deadline = deadline
-        self.future = future
-        self.items = op.items
-        self.size_bytes = op.size_bytes
-        self.has_place = False
-        self.outcome: Any = None  # a one-tuple once settled: the result or the error
-        self.signal: threading.Lock | None = None  # held by a caller who waits; released to wake
-
-    def settle(self, outcome: Any) -> None:
-        """Note the outcome and wake a blocked caller; only the first time counts."""
-        if self.outcome is not None:
-            return
-        self.outcome = (outcome,)
-        self.wake()
-
-    def tell(self) -> None:
-        """Settle the future. Its callbacks run here, so nothing may be held or led meanwhile."""
-        assert self.future is not None
-        (outcome,) = self.outcome
-        if isinstance(outcome, BaseException):
-            self.future.set_exception(outcome)
-        else:
-            self.future.set_result(outcome)
-
-    def wake(self) -> None:
-        if self.signal is not None:
-            with contextlib.suppress(RuntimeError):  # released already: two may wake at once
-                self.signal.release()
-
-
-class Quota:
-    """Places in the queues of a whole store, in messages and bytes."""
-
-    def __init__(self, *, items_max: int, bytes_max: int) -> None:
-        self.items_max = items_max
-        self.bytes_max = bytes_max
-        self.items = 0
-        self.bytes = 0
-        self._changed = threading.Condition(threading.Lock())
-        self._waiting = 0
-
-    def take(self, item: _Item, deadline: float) -> None:
-        """
-        Wait for room until *deadline*. An op larger than the whole quota has to be alone.
-
-        Raises:
-            Busy: no room came. Nothing was queued.
-        """
-        with self._changed:
-            while self.items and (
-                self.items + item.items > self.items_max
-                or self.bytes + item.size_bytes > self.bytes_max
-            ):
-                wait_s = deadline - time.monotonic()
-                self._waiting += 1
-                try:
-                    came = wait_s > 0 and self._changed.wait(wait_s)
-                finally:
-                    self._waiting -= 1
-                if not came:
-                    raise Busy(
-                        f"the write queue is full ({self.items} of {self.items_max} messages,"
-                        f" {self.bytes} of {self.bytes_max} bytes); nothing was written: retry"
-                        " later, or raise `queue_max` or `queue_max_mb`"
-                    )
-            self.items += item.items
-            self.bytes += item.size_bytes
-            item.has_place = True
-
-    def give_back(self, items: Sequence[_Item]) -> None:
-        """Give back the places of those who have one."""
-        with self._changed:
-            for item in items:
-                if item.has_place:
-                    item.has_place = False
-                    self.items -= item.items
-                    self.bytes -= item.size_bytes
-            if self._waiting:
-                self._changed.notify_all()
 
 
 def grouped(config: Config, target: CommitTarget, batch_max: int) -> Callable[..., Any]:
@@ -196,10 +95,11 @@ class Writer:
         self._make_room = make_room
         self._on_written = on_written
         self._mutex = threading.Lock()
-        self._queue: deque[_Item] = deque()
+        self._queue: deque[Item] = deque()
         self._leader: object | None = None  # an item whose caller leads, or a token of the pool
-        self._batch: list[_Item] = []  # what the leader is committing
-        self._untold: deque[_Item] = deque()  # settled, and their futures are not
+        self._token: object | None = None  # of the pool, while no thread of it has begun
+        self._batch: list[Item] = []  # what the leader is committing
+        self._untold: deque[Item] = deque()  # settled, and their futures are not
         self._last_batch = 1
         self.failed = 0  # submitted writes that failed, whether anybody looked or not
 
@@ -221,16 +121,17 @@ class Writer:
         """
         if deadline is None:
             deadline = time.monotonic() + self._timeout_s
-        item = _Item(op, deadline, None)
+        item = Item(op, deadline, None)
         try:
-            self._quota.take(item, item.deadline)
+            # In a callback it goes beyond, one a thread: others' room may come only after it.
+            self._quota.take(item, item.deadline, beyond=is_telling())
             self._queue.append(item)
             if not self._take_lead(item):
                 self._wait(item)
             if self._leader is item:
                 while item.outcome is None or not self._pass_on(item):
                     self._commit_batch()
-                self._tell()
+                self._tell_soon()
         except BaseException:
             self._abandon(item)
             raise
@@ -239,12 +140,15 @@ class Writer:
             raise outcome
         return outcome
 
-    def submit(self, op: Op, *, wait: bool = True) -> "Future[Any]":
+    def submit(
+        self, op: Op, *, wait: bool = True, then: Callable[[Any], Any] | None = None
+    ) -> "Future[Any]":
         """
         Queue *op*; the future has its result once it is durable. It cannot be cancelled.
 
         Args:
             wait: wait for room in the queue up to `save_timeout_s`, rather than not at all.
+            then: is given the result on a thread of the pool; the future has what it returns.
 
         Raises:
             Busy: no room; nothing was queued.
@@ -252,7 +156,7 @@ class Writer:
         future: Future[Any] = Future()
         future.set_running_or_notify_cancel()  # from here on nobody can call it undone
         now = time.monotonic()
-        item = _Item(op, now + self._timeout_s, future)
+        item = Item(op, now + self._timeout_s, future, then)
         try:
             self._quota.take(item, item.deadline if wait else now)
             self._queue.append(item)
@@ -262,15 +166,35 @@ class Writer:
                     self._leader = item
             if leads:
                 self._lead(item)
+                self._tell()
         except BaseException:
             self._abandon(item)
             raise
         return future
 
-    def _take_lead(self, item: _Item) -> bool:
+    def commit_queued(self) -> "set[Future[Any]]":
+        """
+        For a callback that waits for others' writes, on the thread that they may wait for: commit
+        what nobody is committing. Returns the futures of what is durable and was not told yet.
+        """
+        leader = object()
+        while self._queue:
+            with self._mutex:
+                if not self._is_free():
+                    break
+                self._leader = leader
+            self._lead(leader)
+        self._tell_soon()
+        return {item.future for item in self._untold.copy() if item.future is not None}
+
+    def _is_free(self) -> bool:
+        """Whether nobody leads, or only a thread of the pool is to begin. Needs the mutex."""
+        return self._leader is None or self._leader is self._token
+
+    def _take_lead(self, item: Item) -> bool:
         """Lead, if nobody does; else be ready to be woken."""
         with self._mutex:
-            if self._leader is None:
+            if self._is_free():
                 self._leader = item
                 return True
             signal = threading.Lock()
@@ -280,7 +204,7 @@ class Writer:
                 item.wake()
         return False
 
-    def _wait(self, item: _Item) -> None:
+    def _wait(self, item: Item) -> None:
         """Wait to be settled or to be called to lead."""
         signal = item.signal
         assert signal is not None
@@ -300,7 +224,7 @@ class Writer:
         # In the batch being committed: its end is near, and only that tells the outcome.
         signal.acquire()
 
-    def _abandon(self, item: _Item) -> None:
+    def _abandon(self, item: Item) -> None:
         """Put right what is in the name of an item whose caller was cut short or refused."""
         with self._mutex:
             if item in self._queue:
@@ -310,7 +234,7 @@ class Writer:
             self._quota.give_back([item])
         while not self._pass_on(item):
             self._commit_batch()
-        self._tell()
+        self._tell_soon()
 
     def _pass_on(self, leader: object) -> bool:
         """
@@ -338,18 +262,25 @@ class Writer:
 
     def _call_pool(self) -> bool:
         """Have a thread of the pool lead, if it still has any. Call with the mutex held."""
-        token = object()
-        if not self._run_soon(partial(self._lead_from_pool, token)):
-            return False
-        self._leader = token
+        if self._token is None:
+            token = object()
+            if not self._run_soon(partial(self._lead_from_pool, token)):
+                return False
+            self._token = token
+        self._leader = self._token
         return True
 
     def _lead_from_pool(self, token: object) -> None:
         """Lead for one batch; nothing, if the lead went elsewhere."""
         with self._mutex:
+            if self._token is token:
+                self._token = None
             if self._leader is not token:
                 return
-        self._lead(token)
+        try:
+            self._lead(token)
+        finally:
+            self._tell()
 
     def _lead(self, leader: object) -> None:
         """Commit one batch and pass the lead on; more, if nobody can be called."""
@@ -358,16 +289,28 @@ class Writer:
         finally:
             while not self._pass_on(leader):
                 self._commit_batch()
+
+    def _tell_soon(self) -> None:
+        """Have the pool tell: a caller may hold what a callback waits for."""
+        if self._untold and not self._run_soon(self._tell):
             self._tell()
 
     def _tell(self) -> None:
         """Settle the futures of what was committed, now that the lead is in other hands."""
-        while self._untold:
-            try:
-                item = self._untold.popleft()
-            except IndexError:  # another was faster
-                return
-            item.tell()
+        outer, _here.is_telling = is_telling(), True
+        try:
+            while self._untold:
+                try:
+                    item = self._untold.popleft()
+                except IndexError:  # another was faster
+                    return
+                item.finish()
+                if item.has_place:
+                    self._quota.give_back([item])
+                item.tell()
+        finally:
+            _here.is_telling = outer
+            self._tell_soon()  # the others, where a callback has ended the thread
 
     def _gather(self) -> None:
         """
@@ -462,7 +405,8 @@ class Writer:
         self._last_batch = len(self._batch)
 
     def _settle(self, outcomes: list[Any]) -> None:
-        self._quota.give_back(self._batch)
+        # Who has still to look elsewhere keeps the place: else those would wait without end.
+        self._quota.give_back([item for item in self._batch if item.then is None])
         for item, outcome in zip(self._batch, outcomes, strict=True):
             if item.future is not None and isinstance(outcome, ElytronError):
                 self.failed += 1

@@ -37,7 +37,7 @@ class PostgresLedgers:
         Args:
             group: makes one call of what many callers ask at once.
         """
-        self.folder = Path(config.files_path)
+        self.folder = files.from_here(Path(config.files_path))
         self.shown = dsn.shown
         self.open_max = _OPEN_TIMES * config.max_open_agents
         self._config = config
