@@ -196,13 +196,26 @@ def test_a_manifest_can_name_no_file_that_is_not_a_segment(archive: Archive, nam
     "change",
     [
         {"segments": 3}, {"segments": [{}]}, {"segments": [[]]}, {"dropped_messages": -1},
-        {"dropped_segments": "many"}, {"removed": None},
+        {"dropped_segments": "many"}, {"removed": None}, {"mark": 7},
     ],
 )  # fmt: skip
 def test_a_manifest_that_is_whole_and_makes_no_sense_is_damaged(archive: Archive, change: dict):
     stored(archive, some(0, 2))
     path = archive.folder / manifest.FILE
     assert manifest.parse(resealed(lambda value: value.update(change), archive), path) is None
+
+
+def test_a_manifest_keeps_its_mark_until_it_is_made_again(archive: Archive):
+    stored(archive, some(0, 2))
+    first = archive.manifest().mark
+    archive.rewrite(lambda one: one.key == 1)
+    stored(archive, some(2, 4))
+    assert archive.manifest().mark == first
+    (archive.folder / manifest.FILE).write_bytes(b"")
+    again = Archive(archive.folder, timeout_s=1).manifest()
+    assert again.mark not in ("", first)
+    assert manifest.is_begun_after(again, Manifest(mark=first))
+    assert not manifest.is_begun_after(again, Manifest())
 
 
 def test_segments_that_nobody_published_are_adopted(

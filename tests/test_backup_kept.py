@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import resource
 import shutil
 import subprocess
 from pathlib import Path
@@ -24,7 +25,7 @@ from backups import (
     restored,
     text_flipped,
 )
-from elytron import Busy, Corrupt, DiskFull
+from elytron import Busy, Corrupt, DiskFull, Unavailable
 from elytron.ledger import files
 from elytron.upkeep import copying
 from ledgers import contents, flip, ledger_path, marker_path, names, query
@@ -232,6 +233,35 @@ def test_a_copy_that_takes_too_long_is_given_up_and_the_last_stays(place, monkey
     assert {k: v for k, v in after.items() if k != files.BACKUP} == {
         k: v for k, v in before.items() if k != files.BACKUP
     }
+
+
+def test_a_limit_to_the_size_of_files_is_told_as_one_of_the_backup_s_disk(place):
+    """Method: no file may grow over 40 KB, as on a file system that allows no larger ones."""
+    with elytron.open(place / "store", reserve_mb=0) as store:
+        store.agent("al").history()
+        size, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, hard))
+        try:
+            with pytest.raises(DiskFull, match="the last backup stays") as failed:
+                store.backup(place / "other")
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+        assert str(place / "other") in str(failed.value)
+        assert not [name for name in names(home(place / "other", "al")) if "ledger" in name]
+        assert store.backup(place / "other").ok
+
+
+def test_a_folder_of_a_backup_that_cannot_be_written_to_is_named_and_not_the_ledger(
+    place, monkeypatch
+):
+    """Method: the name that a copy of al's would get is in a folder that is not there."""
+    given = copying.new_name
+    monkeypatch.setattr(copying, "new_name", lambda kind, end: f"none/{given(kind, end)}")
+    with elytron.open(place / "store") as store:
+        (failed,) = store.backup(place / "other", agents=["al"]).failed
+    assert isinstance(failed.cause, Unavailable)
+    assert str(failed.cause).startswith(str(place / "other"))
+    assert "cannot be written to" in str(failed.cause)
 
 
 def test_a_disk_that_fills_up_under_sqlite_leaves_the_last_backup(place):

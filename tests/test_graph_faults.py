@@ -301,8 +301,9 @@ def test_a_file_that_another_program_has_open_is_never_taken_for_damaged(
     )
     assert holder.stdout.readline() == "open\n"
     client = make()
-    with pytest.raises(Busy, match=f"process {holder.pid}"):
-        state(client, folder)
+    for _ in range(3):  # more often than the engine may die of it
+        with pytest.raises(Busy, match=f"process {holder.pid}"):
+            state(client, folder)
     flip(path, 5)
     with pytest.raises(Busy, match=f"process {holder.pid}"):
         state(client, folder)

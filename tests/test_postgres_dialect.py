@@ -34,7 +34,9 @@ from recorded import OF_SQLITE, Said, end, live, recording
 SRC = Path(elytron.__file__).parent
 PARTS = ("ledger", "concepts", "upkeep", "recall")
 # What only a SQLite file has: its schema, its words, the budget's own file, a salvaged one.
-APART = ("schema", "word_reads", "words", "space", "budget", "budget_file", "gathering")
+APART = (
+    "schema", "word_reads", "words", "space", "budget", "budget_file", "gathering", "successors"
+)  # fmt: skip
 _VERB = re.compile(r"\s*(SELECT|(INSERT|REPLACE)[A-Z ]* INTO|UPDATE|DELETE FROM)\s+\S")
 _PLACE = re.compile(r"(carray\(|json_each\()?\?(\d+)?")
 _OPEN = re.compile(r"\\\{.*?\\\}", re.DOTALL)

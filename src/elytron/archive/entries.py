@@ -64,12 +64,15 @@ class Manifest:
 
     `dropped_messages` and `dropped_segments` left at the archive's limit and are gone. `removed`
     names files that no longer count and may still be there, should their unlinking have failed.
+    `mark` tells this manifest, through all its changes, from one that was begun or made again
+    since; versions before wrote none.
     """
 
     entries: tuple[Entry, ...] = ()
     dropped_messages: int = 0
     dropped_segments: int = 0
     removed: tuple[str, ...] = ()
+    mark: str = field(default="", compare=False)  # by chance
 
     @property
     def names(self) -> frozenset[str]:

@@ -201,7 +201,7 @@ class Listing:
             sync_folder(self.folder.parent)
         with self._locked():
             if self._load() is None and not self._on_disk():
-                self._commit(Manifest())
+                self._commit(Manifest(mark=manifests.new_mark(manifests.BEGUN)))
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
@@ -249,7 +249,8 @@ class Listing:
         """Replace the manifest, and unlink what no longer counts. Under the lock."""
         on_disk = self._on_disk()
         removed = tuple(name for name in manifest.removed if name in on_disk)
-        manifests.write(self._path, replace(manifest, removed=removed))
+        mark = manifest.mark or manifests.new_mark(manifests.FOUND)
+        manifests.write(self._path, replace(manifest, removed=removed, mark=mark))
         self._unlink(removed)
 
     def _unlink(self, names: Collection[str]) -> None:
@@ -269,7 +270,8 @@ class Listing:
     def _rebuild(self) -> Manifest:
         """Make a manifest of every segment that can be read. Under the lock."""
         _log.warning("%s is damaged or missing; it is made again", self._path)
-        rebuilt = Manifest(tuple(self._whole(self._on_disk())))
+        mark = manifests.new_mark(manifests.BEGUN)  # what could not be read is not in it
+        rebuilt = Manifest(tuple(self._whole(self._on_disk())), mark=mark)
         self._commit(rebuilt)
         return rebuilt
 

@@ -2,12 +2,14 @@
 The manifest: which segments count. Its rename into place is the commit of every change.
 
 One JSON object in `manifest.json`, whose first member is the checksum of every byte after it. It
-is replaced whole, never written over.
+is replaced whole, never written over. Its mark stays the same through all changes: where it is
+another, what was listed before may be in the archive no more, and nobody can say why.
 """
 
 import hashlib
 import json
 import os
+import secrets
 import threading
 from collections.abc import Collection, Sequence
 from dataclasses import asdict
@@ -23,6 +25,9 @@ from elytron.ledger.files import sync_folder, translate_os_errors
 FILE = "manifest.json"
 _FORMAT = 1
 _FILE_MAX_BYTES = 64 << 20  # some 250,000 segments
+# BEGUN with nothing, or made again of what was there; or FOUND without one, as versions before
+# left it, and given one by the next change.
+BEGUN, FOUND = "begun", "found"
 
 
 def read(path: Path) -> Manifest | None:
@@ -84,6 +89,7 @@ def parse(data: bytes, path: Path) -> Manifest | None:
             _count(value["dropped_messages"]),
             _count(value["dropped_segments"]),
             tuple(_name(name) for name in value["removed"]),
+            _marked(value.get("mark", "")),
         )
     except (ValueError, TypeError, LookupError, RecursionError):  # whole, and yet not ours
         return None
@@ -95,6 +101,7 @@ def serialised(manifest: Manifest) -> bytes:
         "dropped_messages": manifest.dropped_messages,
         "dropped_segments": manifest.dropped_segments,
         "removed": manifest.removed,
+        "mark": manifest.mark,
         "segments": [asdict(entry) for entry in manifest.entries],
     }
     body = json.dumps(value)[1:].encode()  # without its opening brace, which the head has
@@ -138,7 +145,20 @@ def changed(
         held.dropped_messages + dropped_messages,
         held.dropped_segments + dropped_segments,
         (*held.removed, *remove),
+        held.mark,
     )
+
+
+def new_mark(how: str) -> str:
+    """A mark that no manifest has had."""
+    return f"{how}-{secrets.token_hex(8)}"
+
+
+def is_begun_after(now: Manifest, then: Manifest) -> bool:
+    """Whether *now* is not *then* further on, but was begun, or made again, since. Pure."""
+    if not (then.mark or then.entries):  # there was none
+        return False
+    return now.mark.startswith(BEGUN) and now.mark != then.mark
 
 
 def _head(body: bytes) -> bytes:
@@ -154,6 +174,12 @@ def _entry(members: dict[str, Any]) -> Entry:
         raise TypeError
     _name(entry.name)
     return entry
+
+
+def _marked(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError
+    return value
 
 
 def _count(value: object) -> int:

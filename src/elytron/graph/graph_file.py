@@ -217,6 +217,10 @@ class GraphFile:
         return None
 
     def _opening_failed(self, error: EngineFault) -> str:
+        # The engine lives, so this is no opening that it died of.
+        self._kept.pop("opening", None)
+        with contextlib.suppress(OSError):  # the engine's error is the one to tell
+            self._folder.write_state(self._kept)
         has_room = free_bytes(self._folder.path) >= ROOM_MIN_BYTES
         fault = opening_fault_of(error.said, has_room=has_room)
         if fault is Fault.DAMAGED:

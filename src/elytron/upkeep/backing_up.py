@@ -3,7 +3,7 @@ Backing up: the agents of a store into a backup, one by one, while others go on 
 
 An agent whose files are as they were at its last backup is passed over without being read. One
 that is damaged, missing or emptied keeps the copy that it has: a copy is replaced only by one that
-was verified, of the same ledger, and no older.
+was verified, of the same ledger, and no older. `successors.py` tells what that is.
 """
 
 import logging
@@ -17,9 +17,10 @@ from elytron.archive import Archive, Manifest
 from elytron.errors import Closed, Corrupt, DiskFull, ElytronError, Forked, NotFound
 from elytron.ledger import deleted, files, surveys
 from elytron.reports import AgentBackup, BackedUp, NotBackedUp
-from elytron.upkeep import copying, kept, stamps
+from elytron.upkeep import copying, kept, stamps, successors
 from elytron.upkeep.backup_files import BackupFiles, Copy
 from elytron.upkeep.housekeeping import Housekeeping
+from elytron.upkeep.successors import Pair
 
 _log = logging.getLogger("elytron.backup")
 # After these the others would fail too.
@@ -218,11 +219,15 @@ def _check_archive(name: str, former: Copy, archive: Archive) -> None:
         Corrupt: all of the archive is gone, even what says of which segments it is.
     """
     if copying.is_missing(archive):
-        raise Corrupt(
-            f"the archive of {name!r} is gone: {archive.folder} is empty, and its last backup has"
-            f" {former.archived} archived messages; that stays: `elytron restore --from` it brings"
-            " them back"
-        )
+        raise _archive_gone(name, former, archive)
+
+
+def _archive_gone(name: str, former: Copy, archive: Archive) -> Corrupt:
+    return Corrupt(
+        f"the archive of {name!r} is gone: {archive.folder} is empty, or was begun anew, and its"
+        f" last backup has {former.archived} archived messages; that stays: `elytron restore"
+        " --from` it brings them back"
+    )
 
 
 def _former(backup: BackupFiles, name: str) -> Copy | None:
@@ -242,24 +247,58 @@ def _segments(backup: BackupFiles, former: Copy | None) -> Manifest:
 
 def _let_go(copy: Copy, former: Copy, backup: BackupFiles, archive: Archive) -> None:
     """
-    See that nothing is lost when the former copy goes. It is kept beside if something is that a
-    repair has told of.
+    See that nothing is lost when the former copy goes. It is kept beside if something may be, and
+    that was told: by a repair, or when an archive's listing was made again.
 
     Raises:
         Corrupt: the new copy is of an older state than the former, or of another ledger; but for
-            one that was made anew of the former's and has all of its messages.
+            one that was made anew of the former's and has all that this has. Or the archive was
+            lost, and begun anew.
         OverBudget: too many are kept already.
     """
+    pair = Pair(copy, former, backup, backup, archive)
     try:
-        now, then = _ledger(backup, copy), _ledger(backup, former)
-        if backup.has(former) and _is_repaired(now, then):
-            if _lacks(copy, former, now, then, archive):
-                kept.keep(backup, former)
-        else:
-            _check_successor(copy, former, backup, archive)
+        if not backup.has(former):
+            _check_numbers(pair)
+        elif _is_kept(pair):
+            kept.keep(backup, former)
     except ElytronError:
         backup.remove(copy)
         raise
+
+
+def _is_kept(pair: Pair) -> bool:
+    """Whether the former copy has to be kept beside. Raises as `_let_go`."""
+    if successors.is_repaired(pair):
+        return successors.lacks(pair) or successors.of_archive(pair).messages > 0
+    if pair.copy.begun_us != pair.former.begun_us:
+        if successors.of_another(pair):
+            raise _another(pair)
+        return pair.copy.schema != pair.former.schema  # not all of it can be compared
+    _check_numbers(pair)
+    if not successors.is_further_on(pair):
+        raise _another(pair)
+    lost = successors.of_archive(pair)
+    nothing_left = pair.former.archived and not lost.in_part
+    if lost.messages and nothing_left and not pair.archive.manifest().dropped_messages:
+        raise _archive_gone(pair.copy.agent, pair.former, pair.archive)
+    return lost.messages > 0
+
+
+def _check_numbers(pair: Pair) -> None:
+    copy, former = pair.copy, pair.former
+    if copy.begun_us == former.begun_us and copy.sequence < former.sequence:
+        raise _another(pair)
+
+
+def _another(pair: Pair) -> Corrupt:
+    copy, former = pair.copy, pair.former
+    return Corrupt(
+        f"the memory of {copy.agent!r} is not the one of its last backup, or older: it has"
+        f" {copy.messages} messages and is at {copy.sequence}, the backup has"
+        f" {former.messages} and is at {former.sequence}; that stays: back up to another"
+        f" folder, or remove {pair.backup.folder(copy.agent)} if this is meant"
+    )
 
 
 def _let_go_renamed(
@@ -275,7 +314,7 @@ def _let_go_renamed(
 
 
 def _end_circles(backup: BackupFiles, upkeep: Housekeeping, run: _Run) -> None:
-    """What was kept until another had been backed up goes, unless a repair may have lost of it."""
+    """What was kept until another had been backed up goes, unless something of it may be lost."""
     with files.translate_os_errors(backup.path):
         for path, former, heir in run.circled:
             if run.there.get(heir) and not _may_lack(
@@ -287,74 +326,13 @@ def _end_circles(backup: BackupFiles, upkeep: Housekeeping, run: _Run) -> None:
 def _may_lack(
     heir: str, former: Copy, backup: BackupFiles, own: BackupFiles, upkeep: Housekeeping
 ) -> bool:
-    """Whether a repair may have lost of a copy, which is in *own*, what the one of *heir* lacks."""
+    """Whether of a copy, which is in *own*, something may be lost that the one of *heir* lacks."""
     copies = [copy for copy in backup.copies().values() if isinstance(copy, Copy)]
     copy = next((one for one in copies if deleted.key_of(one.agent) == heir), None)
     if copy is None:
         return True
-    now, then = _ledger(backup, copy), _ledger(own, former)
     archive = upkeep.archive_of(copy.agent)
-    return _is_repaired(now, then) and _lacks(copy, former, now, then, archive)
-
-
-def _ledger(backup: BackupFiles, copy: Copy) -> Path:
-    return backup.folder(copy.agent) / copy.ledger.name
-
-
-def _is_repaired(now: Path, then: Path) -> bool:
-    """Whether the ledger was repaired between two copies of it."""
-    now_us = copying.repaired_within(now)
-    if not now_us:
-        return False
-    try:
-        return now_us > copying.repaired_within(then)
-    except Corrupt as error:  # of the copy; it may have been, and what is whole in it is kept
-        _log.warning("%s", error)
-        return True
-
-
-def _lacks(copy: Copy, former: Copy, now: Path, then: Path, archive: Archive) -> bool:
-    """Whether the former copy, *then*, has, or may have, anything that is not there any more."""
-    if former.schema != copy.schema:  # it cannot be compared
-        return True
-    said = copying.told_within(now)
-    try:
-        former_said = copying.told_within(then)
-    except Corrupt as error:
-        _log.warning("%s", error)
-        return True
-    texts = former_said.messages.items()
-    changed = [one for one, text in texts if text != said.messages.get(one)]
-    return not (former_said.others <= said.others and archive.find(changed)[0].keys() >= {*changed})
-
-
-def _check_successor(copy: Copy, former: Copy, backup: BackupFiles, archive: Archive) -> None:
-    """
-    Raises:
-        Corrupt: as `_let_go`.
-    """
-    lost = 0
-    if copy.begun_us != former.begun_us:
-        held = _texts(backup, copy)
-        missing = {
-            one: text for one, text in _texts(backup, former).items() if text != held.get(one)
-        }
-        archived = archive.find(missing)[0]
-        lost = sum([one not in archived for one in missing])
-    elif copy.sequence < former.sequence:
-        lost = former.sequence - copy.sequence
-    if lost:
-        raise Corrupt(
-            f"the memory of {copy.agent!r} is not the one of its last backup, or older: it has"
-            f" {copy.messages} messages and is at {copy.sequence}, the backup has"
-            f" {former.messages} and is at {former.sequence}; that stays: back up to another"
-            f" folder, or remove {backup.folder(copy.agent)} if this is meant"
-        )
-
-
-def _texts(backup: BackupFiles, copy: Copy) -> dict[str, int]:
-    """Hashes of the messages in a copy's ledger, by id; none if its file cannot be read."""
-    return copying.texts_within(_ledger(backup, copy)) if backup.has(copy) else {}
+    return successors.may_lack(Pair(copy, former, backup, own, archive))
 
 
 def _report(copy: Copy, *, copied_bytes: int) -> AgentBackup:

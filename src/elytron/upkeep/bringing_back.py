@@ -21,12 +21,13 @@ from elytron.archive import Archive, Manifest, manifest, read_all
 from elytron.config import Config
 from elytron.errors import Busy, Conflict, Corrupt, DiskFull, ElytronError, NotFound, Unavailable
 from elytron.ledger import deleted, files, rows, schema, swapping
+from elytron.ledger.database import Database
 from elytron.ledger.files import sync_folder
 from elytron.ledger.folder import FolderLedgers
 from elytron.ledger.lock import FileLock
 from elytron.reports import AgentRestored, BackupRestored, Finding, NotRestored
 from elytron.text import Analyzer
-from elytron.upkeep import checking, filling, kept, replacing
+from elytron.upkeep import checking, filling, kept, replacing, successors
 from elytron.upkeep.backup_files import (
     BackupFiles,
     Copy,
@@ -36,7 +37,18 @@ from elytron.upkeep.backup_files import (
     write_file,
 )
 from elytron.upkeep.chores import Chores
-from elytron.upkeep.copying import facts_within, ids_within, is_missing, texts_within
+from elytron.upkeep.copying import (
+    Facts,
+    facts_within,
+    ids_within,
+    is_missing,
+    numbers,
+    numbers_within,
+    texts,
+    texts_within,
+    told,
+    told_within,
+)
 from elytron.upkeep.desk import Desk
 from elytron.upkeep.housekeeping import Housekeeping
 from elytron.upkeep.runs import Run
@@ -216,19 +228,29 @@ class _Restore:
                     expelled = self._expelled(copy, desk)
                 if facts.begun_us != copy.begun_us and self._lost(copy, desk):
                     return _Present()
+                here = (facts.begun_us, facts.sequence, report.messages, report.archived)
+                there = (copy.begun_us, copy.sequence, copy.messages, copy.archived)
+                is_same = here == there and self._is_same(copy, desk)
+                if self._archive_lost(copy, desk, facts):
+                    parts.add(_ARCHIVE)
         except Corrupt as error:
             _log.info("%s", error)
             return _Present()
-        here = (facts.begun_us, facts.sequence, report.messages, report.archived)
-        there = (copy.begun_us, copy.sequence, copy.messages, copy.archived)
         return _Present(
             ledger=True,
             archive=not parts,
-            is_same=here == there,
+            is_same=is_same,
             messages=report.messages,
             archived=report.archived,
             expelled=expelled,
         )
+
+    def _is_same(self, copy: Copy, desk: Desk) -> bool:
+        """Whether a ledger that has come as far as the copy's says the same."""
+        path = self._backup.folder(copy.agent) / copy.ledger.name
+        if copy.schema != schema.VERSION:  # brought to this one without a change of what is said
+            return desk.read(texts) == texts_within(path)
+        return desk.read(told) == told_within(path)
 
     def _expelled(self, copy: Copy, desk: Desk) -> frozenset[int]:
         """Keys of messages that a repair took out here, since they were damaged, and a copy has."""
@@ -236,8 +258,7 @@ class _Restore:
         if not keys:
             return frozenset()
         path = self._backup.folder(copy.agent) / copy.ledger.name
-        here = desk.read(lambda db: rows.fetch(db, "SELECT id FROM messages"))
-        there = ids_within(path, keys) - {one for (one,) in here}
+        there = ids_within(path, keys) - desk.read(_ids)
         archived = desk.archive.find(there)[0]
         return frozenset(keys) if there - archived.keys() else frozenset()
 
@@ -246,9 +267,23 @@ class _Restore:
         if not swapping.aside_folders(desk.ledger.folder):
             return False
         path = self._backup.folder(copy.agent) / copy.ledger.name
-        ids = desk.read(lambda db: rows.fetch(db, "SELECT id FROM messages"))
-        missing = texts_within(path).keys() - {one for (one,) in ids}
-        return not missing <= desk.archive.find(missing)[0].keys()
+        held = desk.read(_ids)
+        missing = texts_within(path).keys() - held
+        if not missing <= desk.archive.find(missing)[0].keys():
+            return True
+        return successors.lost_since(self._backup, copy, desk.archive, held).messages > 0
+
+    def _archive_lost(self, copy: Copy, desk: Desk, facts: Facts) -> bool:
+        """Whether an archive was begun or made again without what the copy has of it."""
+        if facts.begun_us != copy.begun_us or facts.sequence < copy.sequence:
+            return False
+        held = desk.read(_ids)
+        if not successors.lost_since(self._backup, copy, desk.archive, held).messages:
+            return False
+        path = self._backup.folder(copy.agent) / copy.ledger.name
+        then, now = numbers_within(path), desk.read(numbers)
+        # Else the two went on apart, and what the copy has is not missing here.
+        return all(one == now.get(key, one) for key, one in then.items())
 
     def _mend(self, copy: Copy, present: "_Present", seen: tuple[int, int] | None) -> AgentRestored:
         """Keep what is whole of a damaged memory, *seen*, and take the rest from the copy."""
@@ -320,6 +355,7 @@ class _Restore:
                 self._put_archive(copy, desk)
             return aside
         lost = []  # since the backup lists them not
+        back = list[str]()
         listed = {entry.name: entry for entry in desk.archive.manifest().entries}
         with files.translate_os_errors(archive):
             for name in desk.archive.damaged():
@@ -333,7 +369,12 @@ class _Restore:
                 source = self._backup.segment(copy.agent, kept[name])
                 copy_file(source, archive / name, kept[name].checksum)
                 sync_folder(archive)
-        if lost:
+                back += [] if name in listed else [name]
+        if back:  # the listing was made again while they were damaged
+            desk.archive.adopt(names=back)
+        if successors.lost_since(self._backup, copy, desk.archive, desk.read(_ids)).messages:
+            filling.fill(desk, self._backup, copy, meant=filling.all_of_it)
+        elif lost:
             filling.fill(desk, self._backup, copy, meant=filling.within(lost))
         return aside
 
@@ -412,6 +453,10 @@ class _Restore:
             write_file(archive / manifest.FILE, manifest.serialised(held))
             sync_folder(archive)
         sync_folder(beside)
+
+
+def _ids(db: Database) -> set[str]:
+    return {one for (one,) in rows.fetch(db, "SELECT id FROM messages")}
 
 
 def _check_mends(found: Finding) -> bool:

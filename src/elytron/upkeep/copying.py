@@ -8,6 +8,7 @@ and what opening mends. A copy is verified before it is counted; nothing here re
 """
 
 import contextlib
+import errno
 import logging
 import time
 import urllib.parse
@@ -19,7 +20,7 @@ from typing import NamedTuple
 import apsw
 
 from elytron.archive import Archive, Manifest, manifest
-from elytron.errors import Busy, Corrupt, DiskFull
+from elytron.errors import Busy, Corrupt, DiskFull, Unavailable
 from elytron.ledger import files, forks, integers, rows, schema, surveys
 from elytron.ledger.beginning import repaired_us
 from elytron.ledger.connection import STORAGE_ERRORS, translate
@@ -43,6 +44,8 @@ _STEP_PAGES = 256  # a megabyte; after each the time is looked at
 _ATTEMPTS_MAX = 5  # while other processes move messages
 _PAGE = 500  # messages that are verified at once
 _LINES_MAX = 100  # of what SQLite finds wrong
+_NO_ROOM = (*files.NO_ROOM, errno.EFBIG)
+_READING = (apsw.SQLITE_IOERR_READ, apsw.SQLITE_IOERR_SHORT_READ, apsw.SQLITE_IOERR_CORRUPTFS)
 # The last number of the ledger's one sequence, as `writes.py` goes on from it.
 _FACTS = """
 SELECT (SELECT count(*) FROM messages),
@@ -61,6 +64,13 @@ UNION ALL SELECT 'concept', folded, NULL, NULL, NULL FROM concepts
 UNION ALL SELECT 'fact', r.relation, s.folded, t.folded, CAST(r.valid_from_us AS TEXT)
     FROM relations r JOIN concepts s ON s.key = r.source JOIN concepts t ON t.key = r.target
 """
+
+
+# But for concepts that follow from texts, and are found in them again.
+_LEARNED = _OTHERS.replace(
+    "FROM concepts\n",
+    "FROM concepts WHERE origin = 0 OR type IS NOT NULL OR description IS NOT NULL\n",
+)
 
 
 class Facts(NamedTuple):
@@ -176,6 +186,28 @@ def _ledger(desk: Desk, path: Path, held: Manifest) -> bool:
         db.execute("SELECT count(*) FROM meta").fetchall()  # here the snapshot begins
         if _archive_of(desk) != held:
             return False
+        with _target(path) as target, target.backup("main", db, "main") as copying:
+            while not copying.done:
+                copying.step(_STEP_PAGES)
+                if time.monotonic() > deadline:
+                    raise Busy(
+                        f"copying {desk.ledger.source} took longer than {limit_s:g} s, while"
+                        " which its WAL cannot be cut; its last backup stays: back up when"
+                        " the disk is less busy, or raise `read_timeout_s`"
+                    )
+    return True
+
+
+@contextlib.contextmanager
+def _target(path: Path) -> Iterator[apsw.Connection]:
+    """
+    A new file for a ledger's copy.
+
+    Raises:
+        DiskFull, Unavailable: it cannot be written. Errors of reading the ledger are SQLite's.
+    """
+    target, failed_with = None, 0
+    try:
         target = apsw.Connection(
             str(path), flags=apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE
         )
@@ -184,22 +216,29 @@ def _ledger(desk: Desk, path: Path, held: Manifest) -> bool:
             # It does not count before it is synced as a whole.
             target.pragma("journal_mode", "off")
             target.pragma("synchronous", "off")
-            with target.backup("main", db, "main") as copying:
-                while not copying.done:
-                    copying.step(_STEP_PAGES)
-                    if time.monotonic() > deadline:
-                        raise Busy(
-                            f"copying {desk.ledger.source} took longer than {limit_s:g} s, while"
-                            " which its WAL cannot be cut; its last backup stays: back up when"
-                            " the disk is less busy, or raise `read_timeout_s`"
-                        )
-        except apsw.FullError as error:
-            raise DiskFull(
-                f"no room left on the disk of {path.parent}; the last backup stays: free some"
-            ) from error
+            yield target
         finally:
+            failed_with = target.system_errno
             target.close()
-    return True
+    except apsw.Error as error:
+        if isinstance(error, apsw.FullError) or (_is_of_writing(error) and failed_with in _NO_ROOM):
+            raise DiskFull(
+                f"no room left on the disk of {path.parent}, or none for a file so large; the last"
+                " backup stays: free some"
+            ) from error
+        if target is None or _is_of_writing(error):
+            raise Unavailable(
+                f"{path.parent} cannot be written to: {error}; the last backup stays: look at its"
+                " disk, and back up again"
+            ) from error
+        raise
+
+
+def _is_of_writing(error: apsw.Error) -> bool:
+    """Whether it came from the file that is written, of the two that are copied from and to."""
+    if isinstance(error, apsw.IOError):
+        return error.extendedresult not in _READING  # type: ignore[attr-defined]
+    return isinstance(error, apsw.CantOpenError | apsw.ReadOnlyError | apsw.PermissionsError)
 
 
 def facts_of(path: Path, *, agent: str, source: object) -> Facts:
@@ -216,7 +255,7 @@ def facts_of(path: Path, *, agent: str, source: object) -> Facts:
                 raise Corrupt(f"{source} is no Elytron ledger; it was left as it is")
             facts = facts_within(db)
     except STORAGE_ERRORS as error:
-        raise translate(error, source) from error
+        raise translate(error, path if isinstance(error, apsw.IOError) else source) from error
     if facts.agent != agent:
         raise Corrupt(f"{source} is the memory of {facts.agent!r}, not of {agent!r}")
     return facts
@@ -238,11 +277,16 @@ def repaired_within(path: Path) -> int:
         raise translate(error, path) from error
 
 
+def texts(db: Database) -> dict[str, int]:
+    """By id, a hash of each message's text; good in this process alone."""
+    return {one: hash(text) for one, text in db.execute("SELECT id, content FROM messages")}
+
+
 def texts_within(path: Path) -> dict[str, int]:
-    """By id, a hash of each message's text in the copy of a ledger; good in this process alone."""
+    """The same of the copy of a ledger."""
     try:
         with unchanging(path) as db:
-            return {one: hash(text) for one, text in db.execute("SELECT id, content FROM messages")}
+            return texts(db)
     except STORAGE_ERRORS as error:
         raise translate(error, path) from error
 
@@ -257,12 +301,41 @@ class Told(NamedTuple):
     others: set[int]
 
 
+def told(db: Database) -> Told:
+    """What a ledger of this version's schema was told."""
+    messages = {row[0]: hash(tuple(row)) for row in db.execute(_MESSAGES)}
+    return Told(messages, {hash(tuple(row)) for row in db.execute(_OTHERS)})
+
+
 def told_within(path: Path) -> Told:
-    """The same of the copy of a ledger, which is of this version's schema."""
+    """The same of the copy of a ledger."""
     try:
         with unchanging(path) as db:
-            messages = {row[0]: hash(row) for row in db.execute(_MESSAGES)}
-            return Told(messages, {hash(row) for row in db.execute(_OTHERS)})
+            return told(db)
+    except STORAGE_ERRORS as error:
+        raise translate(error, path) from error
+
+
+def learned_within(path: Path) -> set[int]:
+    """Hashes of the memories, facts and concepts in the same that do not follow from texts."""
+    try:
+        with unchanging(path) as db:
+            return {hash(row) for row in db.execute(_LEARNED)}
+    except STORAGE_ERRORS as error:
+        raise translate(error, path) from error
+
+
+def numbers(db: Database) -> dict[int, str]:
+    """The ids of messages and memories by their numbers."""
+    both = "SELECT key, id FROM messages UNION ALL SELECT key, id FROM memories"
+    return dict(db.execute(both))
+
+
+def numbers_within(path: Path) -> dict[int, str]:
+    """The same of the copy of a ledger."""
+    try:
+        with unchanging(path) as db:
+            return numbers(db)
     except STORAGE_ERRORS as error:
         raise translate(error, path) from error
 
@@ -277,10 +350,24 @@ def ids_within(path: Path, keys: Collection[int]) -> set[str]:
         raise translate(error, path) from error
 
 
+def all_ids_within(path: Path) -> set[str]:
+    """The ids of the messages in the copy of a ledger."""
+    try:
+        with unchanging(path) as db:
+            return {one for (one,) in db.execute("SELECT id FROM messages")}
+    except STORAGE_ERRORS as error:
+        raise translate(error, path) from error
+
+
+def place_of(path: Path) -> str:
+    """A file that nobody writes, as SQLite opens it without locks and side files."""
+    return f"file:{urllib.parse.quote(str(path.absolute()))}?immutable=1"
+
+
 @contextlib.contextmanager
 def unchanging(path: Path) -> Iterator[apsw.Connection]:
-    """A connection to a file that nobody writes, without locks and side files."""
-    place = f"file:{urllib.parse.quote(str(path.absolute()))}?immutable=1"
+    """A connection to a file that nobody writes."""
+    place = place_of(path)
     db = apsw.Connection(place, flags=apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI)
     db.convert_binding = integers.bind
     forks.guard_connection(db)

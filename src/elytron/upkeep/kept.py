@@ -1,10 +1,12 @@
 """
 Kept: copies of agents from before a repair, beside those that count.
 
-A repair may take out what cannot be read, or not find it again; then the last backup is all that
-has it. So that copy is not removed when the next one takes its place: it becomes a backup of its
-own, `kept/FOLDER.TIME` in the backup's folder, of the same files by second names. `restore --from`
-it brings back what is missing. Nobody removes it but who asks for it, or deletes the agent.
+A repair may take out what cannot be read, or not find it again, and so may the making again of an
+archive's listing; then the last backup is all that has it. So that copy is not removed when the
+next one takes its place: it becomes a backup of its own, `kept/FOLDER.TIME` in the backup's folder,
+of the same files by second names. `restore --from` it brings back the messages that are missing;
+all else of it can be seen where it is restored to another place. Nobody removes it but who asks
+for it, or deletes the agent.
 """
 
 import os
@@ -46,7 +48,8 @@ def keep(backup: BackupFiles, copy: Copy) -> Path | None:
         raise OverBudget(
             f"{len(there)} copies of {copy.agent!r} from before repairs are in {path.parent}, and"
             f" no more than {KEPT_MAX} may be; its last backup stays: `elytron restore --from` them"
-            " brings back what the memory lacks, then remove them"
+            " brings back the messages that the memory lacks, then remove them; what they have of"
+            " memories and facts is seen where they are restored to another place"
         )
     target = own.folder(copy.agent)
     (target / SEGMENTS).mkdir(parents=True, exist_ok=True)
