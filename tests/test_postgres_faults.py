@@ -185,6 +185,42 @@ def test_a_server_that_is_too_old_is_told(postgres: Server, monkeypatch: pytest.
     assert "99 or newer" in str(error)
 
 
+@pytest.mark.parametrize(
+    "said",
+    [
+        "consuming input failed: SSL error: unexpected eof while reading",
+        "consuming input failed: SSL connection has been closed unexpectedly",
+        "sending query failed: SSL SYSCALL error: Connection reset by peer",
+        "connection failed: SSL SYSCALL error: EOF detected",
+        'connection to server at "certificates.example", port 5432 failed: Connection refused',
+    ],
+)
+@pytest.mark.parametrize("at", ["connecting", "later"])
+def test_a_way_that_is_cut_may_be_there_again_over_tls_too(said: str, at: str):
+    error = psycopg.OperationalError(said)
+    told = faults.translate(error, "the store", connecting=at == "connecting")
+    assert type(told) is Unavailable
+    assert told.retryable
+    assert "cannot be reached" in str(told)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "connection failed: SSL error: certificate verify failed",
+        "connection failed: server does not support SSL, but SSL was required",
+        'connection failed: FATAL:  password authentication failed for user "x"',
+        'connection failed: root certificate file "/none" does not exist',
+    ],
+)
+def test_what_is_to_be_put_right_is_known_while_connecting_alone(said: str):
+    error = psycopg.OperationalError(said)
+    told = faults.translate(error, "the store", connecting=True)
+    assert not told.retryable
+    assert "lets nobody in" in str(told)
+    assert faults.translate(error, "the store").retryable
+
+
 # -- what a server answers
 
 

@@ -1,5 +1,6 @@
 """Two servers, each commit on both: what hangs is heard of, what was told to be done is kept."""
 
+import contextlib
 import threading
 import time
 import uuid
@@ -87,8 +88,8 @@ def test_a_commit_that_waits_for_a_standby_that_hangs_is_in_doubt(both: Pair, li
     other.close()
 
 
-def test_a_commit_whose_waiting_somebody_ends_is_no_success(both: Pair, link: Link):
-    """The server says that all is well, and warns that the standby may not have it."""
+def ended(both: Pair, link: Link) -> None:
+    """A commit is told to be in doubt whose waiting for the standby an administrator ends."""
     begun(link, 1)
     ((backend,),) = link.native("SELECT pg_backend_pid()")
     both.standby.hang()
@@ -104,6 +105,24 @@ def test_a_commit_whose_waiting_somebody_ends_is_no_success(both: Pair, link: Li
     thread.join()
     told = faults.translate(caught.value, "the store", committing=link.committing)
     assert type(told) is OutcomeUnknown
+
+
+def test_a_commit_whose_waiting_somebody_ends_is_no_success(both: Pair, link: Link):
+    """The server says that all is well, and warns that the standby may not have it."""
+    ended(both, link)
+
+
+@pytest.mark.parametrize(
+    "more", ["", "&options=-c%20client_min_messages%3Derror"], ids=["role", "dsn"]
+)
+def test_who_hides_warnings_hears_of_such_a_commit_all_the_same(both: Pair, link: Link, more: str):
+    link.native("ALTER ROLE postgres SET client_min_messages = error")
+    try:
+        with contextlib.closing(connect(both.primary.dsn() + more)) as hiding:
+            ended(both, hiding)
+    finally:
+        both.standby.wake()
+        link.native("ALTER ROLE postgres RESET client_min_messages")
 
 
 def test_a_standby_says_that_it_is_one_and_takes_no_writes(both: Pair, link: Link):

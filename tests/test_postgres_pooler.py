@@ -91,6 +91,24 @@ def test_what_a_pooler_does_not_pass_on_is_said_again(
     assert link.native("SHOW search_path") == [('"a ""b\\ c"',)]
     assert link.native("SHOW default_transaction_isolation") == [("read committed",)]
     assert link.native("SHOW idle_in_transaction_session_timeout") == [("2min",)]
+    assert link.native("SHOW client_min_messages") == [("warning",)]
+    link.close()
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "stays"),
+    [("synchronous_commit", "off", "on"), ("transaction_timeout", "60000", "0")],
+)
+def test_behind_a_pooler_too_a_dsn_undoes_nothing_that_always_holds(
+    postgres: Server, monkeypatch: pytest.MonkeyPatch, name: str, given: str, stays: str
+):
+    asked = f"SELECT current_setting('{name}', true)"
+    if postgres.execute(asked) == [(None,)]:
+        pytest.skip(f"the server is older than {name}")
+    monkeypatch.setattr(connecting, "_ASK", "SELECT 0, false")
+    dsn = f"{postgres.dsn()}&options=-c%20{name}%3D{given}"
+    link = Link.connect(parse(dsn).parameters("public"), time.monotonic() + WAIT_S)
+    assert link.native(asked) == [(stays,)]
     link.close()
 
 

@@ -21,17 +21,24 @@ OLDEST_SERVER = 14
 _LOOKUPS_MAX = 8  # threads that wait for a name server, which may take its time
 _lookups = threading.BoundedSemaphore(_LOOKUPS_MAX)
 
-# A commit that was told is on the disk, whatever the role's settings say; and a statement whose
-# asker has gone ends (a server that is no Linux cannot tell).
+# A commit that was told is on the disk, whatever the role's settings say; no time limit of the
+# server's own strikes within a transaction (older than 17 it has no such one); and a statement
+# whose asker has gone ends (a server that is no Linux cannot tell). What is set already is set
+# again, so that it is the session's own, and stays when the server's settings are loaded anew.
 _DURABLE = (
-    "SELECT set_config('synchronous_commit', 'on', false)"
-    " WHERE current_setting('synchronous_commit') = 'off'"
+    "SELECT set_config('synchronous_commit', CASE setting WHEN 'off' THEN 'on' ELSE setting END,"
+    " false) FROM current_setting('synchronous_commit') s(setting)"
+)
+_UNLIMITED = (
+    "SELECT set_config('transaction_timeout', '0', false)"
+    " WHERE current_setting('transaction_timeout', true) IS NOT NULL"
 )
 _NOTICE_LEFT = (
     "SELECT set_config('client_connection_check_interval', '2s', false)"
     " WHERE current_setting('client_connection_check_interval') = '0'"
     " AND version() LIKE '%%linux%%'"
 )
+_ALWAYS = (Request(_DURABLE), Request(_UNLIMITED), Request(_NOTICE_LEFT))
 _SET = "SELECT set_config(name, value, false) FROM unnest(%s::text[], %s::text[]) s(name, value)"
 _ASK = "SELECT pg_backend_pid(), pg_is_in_recovery()"
 _OPTION = re.compile(r"-(?:c\s*|-)([\w.]+)=((?:\\.|[^\\\s])*)", re.DOTALL)
@@ -81,7 +88,7 @@ def _set_up(wire: Wire, deadline: float, options: str) -> Wire:
                 " UTF8"
             )
         wire.deadline = deadline
-        asked = [Request(_DURABLE), Request(_NOTICE_LEFT), Request(_ASK)]
+        asked = [*_ALWAYS, Request(_ASK)]
         ((pid, wire.standby),) = wire.rows(wire.trip(wire.commands(asked))[-1])
         if pid != wire.pgconn.backend_pid:
             _set_up_pooled(wire, options)
@@ -95,12 +102,13 @@ def _set_up(wire: Wire, deadline: float, options: str) -> Wire:
 def _set_up_pooled(wire: Wire, options: str) -> None:
     """
     Where a pooler answered in the server's place: what it does not pass on is said again, and the
-    session is given a mark, so that it is noticed if other clients have it too.
+    session is given a mark, so that it is noticed if other clients have it too. What always holds
+    comes last, since a DSN may say otherwise.
     """
     mark = uuid.uuid4().hex
     names, said = zip(*_OPTION.findall(options), (SESSION, mark), strict=True)
     values = [re.sub(r"\\(.)", r"\1", value) for value in said]
-    wire.trip(wire.commands([Request(_SET, (list(names), values))]))
+    wire.trip(wire.commands([Request(_SET, (list(names), values)), *_ALWAYS]))
     wire.mark = mark
 
 

@@ -56,6 +56,17 @@ _NAME_PRIMARY = "name the primary, or all servers"
 _LOST_CLASSES = ("08", "57P")  # connection exceptions; shutting down, crashed, starting
 # No resources, disk errors, a transaction that was ended, a statement prepared before a migration.
 _RETRY_CLASSES = ("53", "58", "25", "0A", "26")
+# What is said of a way that was cut while we connected, over TLS too; it need not stay so.
+_CUT = (
+    "SYSCALL",
+    "unexpected eof",
+    "closed unexpectedly",
+    "closed the connection unexpectedly",
+    "Connection refused",
+    "Connection reset",
+    "timed out",
+)
+# What is said of a login that fails each time, and of TLS.
 _REFUSED = (
     "authentication failed",
     "no password supplied",
@@ -74,6 +85,7 @@ def translate(
     *,
     committing: bool = False,
     writing: bool = True,
+    connecting: bool = False,
 ) -> ElytronError:
     """
     What *error* means for the caller.
@@ -82,6 +94,7 @@ def translate(
         where: the store, for the message; must hold no password.
         committing: it came out of a COMMIT, or of a write that is its own transaction.
         writing: False where nothing but reading was going on.
+        connecting: there is no connection yet, so the server may have refused us.
     """
     if isinstance(error, UnicodeError):
         return InvalidArgument(f"a text cannot be kept in {where}: it is no Unicode")
@@ -94,7 +107,7 @@ def translate(
         return _late(where, writing=writing)
     code = error.sqlstate
     if code is None:
-        return _away(error, where)
+        return _away(error, where, connecting=connecting)
     return _answered(error, code, where)
 
 
@@ -111,11 +124,22 @@ def _late(where: object, *, writing: bool) -> ElytronError:
     return Busy(f"{where} did not answer in `read_timeout_s`; ask for less, or retry later")
 
 
-def _away(error: psycopg.Error, where: object) -> ElytronError:
+def _away(error: psycopg.Error, where: object, *, connecting: bool) -> ElytronError:
     """What is wrong with the way to the server: it has no code then."""
-    said = str(error)
     if isinstance(error, psycopg.NotSupportedError):
-        return Unavailable(f"{where}: {_one_line(said)}; nothing was written")
+        return Unavailable(f"{where}: {_one_line(str(error))}; nothing was written")
+    refused = _refused(str(error), where) if connecting else None
+    if refused is not None:
+        return refused
+    if isinstance(error, psycopg.OperationalError):
+        return retryable(f"{where} cannot be reached ({_said(error)}); {_RETRY}")
+    return retryable(f"{where}: {type(error).__name__}; {_RETRY}, or open the store again")
+
+
+def _refused(said: str, where: object) -> Unavailable | None:
+    """What is to be put right, if connecting fails each time until then."""
+    if any(word in said for word in _CUT):
+        return None
     if "unsupported startup parameter" in said:
         return Unavailable(
             f"{where}: {_one_line(said)}; nothing was written: this is said by a pooler that does"
@@ -128,9 +152,7 @@ def _away(error: psycopg.Error, where: object) -> ElytronError:
             f"{where} lets nobody in: {_one_line(said)}; nothing was written: look at the user,"
             " the password, the database, the certificates and the server's pg_hba.conf"
         )
-    if isinstance(error, psycopg.OperationalError):
-        return retryable(f"{where} cannot be reached ({_said(error)}); {_RETRY}")
-    return retryable(f"{where}: {type(error).__name__}; {_RETRY}, or open the store again")
+    return None
 
 
 def _answered(error: psycopg.Error, code: str, where: object) -> ElytronError:

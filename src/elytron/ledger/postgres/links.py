@@ -115,7 +115,7 @@ class Links:
         try:
             link = Link.connect(self._parameters, until)
         except faults.STORAGE_ERRORS as error:
-            raise self.translate(error) from error
+            raise faults.translate(error, self._dsn, connecting=True) from error
         if link.standby:
             link.close()
             raise faults.standby(self._dsn)
