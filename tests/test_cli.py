@@ -164,6 +164,8 @@ def test_an_unknown_session_is_empty_and_the_nearest_is_named(held):
     assert shown.err == "no session is called 'wbe'; did you mean 'web'?\n"
     assert held("history", "bob", "wbe", "--json").document == []
     assert held("history", "bob", "web", "--before", "m1").err == "no messages\n"
+    few = held("history", "bob", "wbe", "--limit", "9", "--set", "max_query_rows=9")
+    assert (few.code, few.err) == (0, shown.err)
 
 
 def test_sessions_are_listed_with_the_last_first(held):

@@ -254,6 +254,8 @@ def test_a_concept_that_is_missing_ends_with_3_and_names_those_that_come_near(he
     missing = held("concept", "bob", "Alise")
     assert missing.code == 3
     assert "no concept is called 'Alise'; did you mean 'Alice'?" in missing.err
+    few = held("concept", "bob", "Alise", "--set", "max_query_rows=9")
+    assert (few.code, few.err) == (3, missing.err)
 
 
 def test_a_concept_is_changed_and_deleted(held):

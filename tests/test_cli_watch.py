@@ -138,6 +138,13 @@ def test_one_agent_can_be_watched(held):
     assert [row[0] for row in rows(held("watch", "carol", "--count", "1").out)] == ["carol"]
 
 
+def test_one_agent_that_is_watched_stands_below_the_totals_of_the_whole_store(held, folder):
+    shown = held("watch", "carol", "--count", "1").out
+    assert "2 agents, " in shown
+    ledger_path(folder, "bob").write_bytes(b"")  # so that there is no usage of the whole store
+    assert "2 agents, " in held("watch", "carol", "--count", "1").out
+
+
 def test_watching_makes_nothing_on_disk(held, folder, tmp_path):
     before = names(folder)
     held("watch", "--count", "1")

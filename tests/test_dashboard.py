@@ -235,6 +235,22 @@ def test_a_store_without_agents_says_what_to_do(place: Place, tmp_path: Path, se
     assert not (tmp_path / "empty").exists()  # looking made nothing
 
 
+def test_all_pages_of_a_store_that_reads_few_rows_at_once_are_shown(
+    place: Place, tmp_path: Path
+) -> None:
+    with (
+        served(place.store, log=tmp_path / "log", max_query_rows=5) as address,
+        watched(place.browser, address) as seen,
+    ):
+        for path in AGENT_PAGES:
+            page = seen.open(place._replace(address=address).url(path))
+            assert page.get_by_role("alert").count() == 0, path
+        page = seen.open(f"{address}/conversations?name=Bob")
+        page.locator(".messages li").first.wait_for()
+        page = seen.open(f"{address}/concepts?name=Bob")
+        page.get_by_text("lives in").first.wait_for()
+
+
 def test_a_damaged_memory_is_named_and_hides_no_other(place: Place, tmp_path: Path) -> None:
     path = tmp_path / "store"
     with elytron.open(path) as store:

@@ -250,6 +250,30 @@ def test_an_id_that_is_held_with_other_content_is_found_before_anything_is_writt
     assert [bad.line for bad in report.bad] == [3]
 
 
+@pytest.mark.parametrize("line", [1, 4, 5, 9, 10])
+def test_an_id_that_is_archived_with_other_content_is_found_before_anything_is_written(
+    line, store, write, monkeypatch
+):
+    """Method: looked up in parts of four, the last of them not full."""
+    monkeypatch.setattr(passes, "_COMMIT_MAX", 4)
+    said = [{"role": "user", "content": f"number {n}", "id": f"m{n}"} for n in range(1, 11)]
+    bob = store.agent("bob")
+    bob.save_many(said)
+    assert bob.archive(older_than_days=0, keep=3).archived == 7
+    assert bob.get("m1") is None
+    bob.archive(older_than_days=0, keep=0)
+    before = everything(store)
+    changed = [{**one, "content": "other"} if one["id"] == f"m{line}" else one for one in said]
+    new = {"role": "user", "content": "new", "id": "m0"}
+    path = write(json.dumps(new), *map(json.dumps, changed), name="next.jsonl")
+    with pytest.raises(InvalidArgument, match=rf"line {line + 1}: id 'm{line}' is archived .*"):
+        import_file(store, path, agent="bob")
+    assert everything(store) == before
+    (report,) = import_file(store, path, agent="bob", skip_bad=True)
+    assert (report.imported, report.already_held) == (1, 9)
+    assert [bad.line for bad in report.bad] == [line + 1]
+
+
 def test_an_id_whose_content_is_held_under_wider_limits_is_a_conflict(open_store, write):
     with open_store() as wide:
         wide.agent("bob").save("user", "x" * 5000, id="a")

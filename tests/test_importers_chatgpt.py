@@ -128,6 +128,23 @@ def test_what_has_no_words_is_left_out_and_counted_by_reason(pour, bob):
     assert report.left_out == {chatgpt.REASONING: 2, pieces.NO_TEXT: 2, pieces.EMPTY: 1}
 
 
+@pytest.mark.parametrize("odd", [None, [], {}, 5])
+def test_the_names_of_uploaded_files_are_left_out_and_counted(odd, pour, bob):
+    files = [{"name": "lease.pdf", "id": "f1"}, {"name": "plan.pdf", "id": "f2"}]
+    report = pour(
+        conversation(
+            "c",
+            a=node(None, **said("Read these."), metadata={"attachments": files}),
+            b=node("a", **said(""), metadata={"attachments": files[:1]}),
+            c=node("b", **said(""), metadata={"attachments": odd}),
+        ),
+        "chatgpt",
+    )
+    (message,) = bob.messages()
+    assert message.metadata == {"title": "T"}  # as of an earlier version, so that both are one
+    assert report.left_out == {chatgpt.UPLOADED: 3, pieces.NO_TEXT: 1, pieces.EMPTY: 1}
+
+
 @pytest.mark.parametrize(
     ("message", "reason"),
     [

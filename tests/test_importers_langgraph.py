@@ -67,7 +67,7 @@ def test_importing_twice_adds_nothing_twice(store, tmp_path):
 
 def test_of_many_namespaces_the_further_ones_are_listed_in_parts(open_store, tmp_path):
     """As the adapter lists them, so that none hides another where a list can be read no further."""
-    store = open_store(max_query_rows=16)
+    store = open_store(max_query_rows=128)
     spaces = [f"memories.user{number}" for number in range(30)]
     path = made(tmp_path / "graph.db", *[(space, "k", {"of": space}) for space in spaces])
     for _ in range(2):

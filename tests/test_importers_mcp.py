@@ -146,6 +146,12 @@ def test_one_agent_takes_a_graph_by_its_own_verbs(store):
     assert import_graph(agent, DATA / "memory.jsonl").already_held == 9
 
 
+def test_a_graph_is_taken_by_an_agent_that_reads_few_rows_at_once(open_store):
+    agent = open_store(max_query_rows=20).agent("x")
+    assert import_graph(agent, DATA / "memory.jsonl").imported == 8
+    assert import_graph(agent, DATA / "memory.jsonl").already_held == 9
+
+
 def test_an_empty_file_is_a_graph_without_anything(store, write):
     assert import_graph(store.agent("x"), write()) == elytron.ImportReport("x", 0, 0, what=mcp.WHAT)
     assert store.agents() == []

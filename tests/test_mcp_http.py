@@ -1,5 +1,6 @@
 """Servers over streamable HTTP: tokens, hosts, origins, sizes, sessions, and how they end."""
 
+import contextlib
 import json
 import signal
 import socket
@@ -24,6 +25,24 @@ from mcp_servers import WAIT_S, error_of, run
 from test_cli import run as command
 
 ALICE = {"name": "Alice", "entityType": "person", "observations": ["likes tea"]}
+OPENING = {
+    "jsonrpc": "2.0", "id": 1, "method": "initialize",
+    "params": {
+        "protocolVersion": "2025-06-18", "capabilities": {},
+        "clientInfo": {"name": "test", "version": "1"},
+    },
+}  # fmt: skip
+NEWEST = types.LATEST_PROTOCOL_VERSION
+LISTENING = {
+    "jsonrpc": "2.0", "id": 1, "method": "subscriptions/listen",
+    "params": {
+        "notifications": {"resourceSubscriptions": [GRAPH_URI]},
+        "_meta": {
+            types.PROTOCOL_VERSION_META_KEY: NEWEST,
+            "io.modelcontextprotocol/clientCapabilities": {},
+        },
+    },
+}  # fmt: skip
 _ACCEPT = {"accept": "application/json, text/event-stream", "content-type": "application/json"}
 
 
@@ -176,6 +195,28 @@ def test_a_token_that_was_removed_stops_to_work_at_once(guarded):
     assert guarded.post(Authorization=token).status_code == 401
 
 
+@pytest.mark.parametrize("mode", ["auto", "legacy"])
+def test_the_news_of_a_token_that_was_removed_end(guarded, mode):
+    """Method: the bare stream of each era, which the library's client would open again."""
+    name = f"hears-{mode}"
+    mine = {"Authorization": f"Bearer {tokens.add(guarded.file, name)}"}
+    if mode == "legacy":
+        opened = guarded.post(json.dumps(OPENING).encode(), **mine)
+        method, body, more = "GET", None, {"mcp-session-id": opened.headers["mcp-session-id"]}
+    else:
+        method, body = "POST", json.dumps(LISTENING).encode()
+        more = {"mcp-protocol-version": NEWEST, "mcp-method": LISTENING["method"]}
+    headers = {**_ACCEPT, **mine, **more}
+    wait_s = 10  # less than between two signs of life, with which a stream goes on for ever
+    with httpx2.stream(method, guarded.url, content=body, headers=headers, timeout=wait_s) as news:
+        assert news.status_code == 200
+        parts = news.iter_raw()
+        assert mode == "legacy" or b"acknowledged" in next(parts)
+        tokens.remove(guarded.file, name)
+        with contextlib.suppress(httpx2.RemoteProtocolError):  # it may be broken off
+            assert list(parts) == []
+
+
 def test_other_hosts_and_the_pages_of_other_sites_are_refused(guarded):
     token = f"Bearer {guarded.tokens['all']}"
     for headers in (
@@ -208,15 +249,8 @@ def test_a_body_that_is_no_message_is_refused_and_the_server_goes_on(guarded, bo
 
 
 def test_a_session_is_its_openers_alone(guarded):
-    opening = {
-        "jsonrpc": "2.0", "id": 1, "method": "initialize",
-        "params": {
-            "protocolVersion": "2025-06-18", "capabilities": {},
-            "clientInfo": {"name": "test", "version": "1"},
-        },
-    }  # fmt: skip
     mine = f"Bearer {guarded.tokens['bob']}"
-    opened = guarded.post(json.dumps(opening).encode(), Authorization=mine)
+    opened = guarded.post(json.dumps(OPENING).encode(), Authorization=mine)
     session = opened.headers["mcp-session-id"]
     ping = json.dumps({"jsonrpc": "2.0", "id": 2, "method": "ping"}).encode()
     assert guarded.post(ping, Authorization=mine, Mcp_Session_Id=session).status_code == 200

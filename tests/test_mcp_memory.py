@@ -8,7 +8,7 @@ from mcp import Client, MCPError
 
 from elytron.faces.mcp.memory_profile import ANSWER_CHARS, RECALLED_MAX, memory_profile
 from elytron.faces.mcp.server import Face
-from mcp_servers import error_of, remembering, told
+from mcp_servers import ask, error_of, remembering, told
 
 
 @pytest.fixture
@@ -101,6 +101,17 @@ def test_messages_are_recalled_too_and_chosen_by_session_user_kind_and_time(bob,
     assert contents(kinds=["message"], since="2026-03-10T00:00Z") == {"The disk is old."}
 
 
+def test_a_hit_has_the_session_that_it_is_of_and_none_if_it_is_of_none(bob, call):
+    bob.save("user", "The disk is full.")
+    bob.remember("The disk is a Seagate.", id="alone")
+    bob.remember("The disk was bought in March.", id="shop", session="shop")
+    hits = call("recall", question="disk").structured_content["hits"]
+    sessions = {hit["id"]: hit.get("session") for hit in hits if hit["kind"] == "fact"}
+    assert sessions == {"alone": None, "shop": "shop"}
+    assert [hit["session"] for hit in hits if hit["kind"] == "message"] == ["default"]
+    assert all("session" in hit for hit in hits if hit["id"] != "alone")
+
+
 def test_pages_give_every_hit_once_and_then_end(bob, call):
     for number in range(23):
         bob.remember(f"apple number {number}")
@@ -114,6 +125,14 @@ def test_pages_give_every_hit_once_and_then_end(bob, call):
             bob.remember("apple that came in between")
     assert pages == 5
     assert len(seen) == len(set(seen)) >= 23
+
+
+def test_an_agent_that_reads_few_rows_at_once_recalls_so_many(bob):
+    for number in range(9):
+        bob.remember(f"apple number {number}")
+    (found,) = ask(memory_profile(bob, rows_max=3), ("recall", {"question": "apple"}))
+    assert len(found.structured_content["hits"]) == 3
+    assert "nextCursor" not in found.structured_content
 
 
 def test_no_question_gives_more_than_its_bound_over_all_pages(bob, call):

@@ -7,9 +7,10 @@ import anyio
 import pytest
 from mcp import Client, MCPError
 
-from elytron.faces.mcp.knowledge_graph import ITEMS_MAX, Entity, KnowledgeGraph
+from elytron.faces.mcp.knowledge_graph import Entity, KnowledgeGraph
 from elytron.faces.mcp.reference_profile import GRAPH_URI, reference_profile
 from elytron.faces.mcp.server import Face
+from elytron.faces.mcp.tools import ITEMS_MAX
 from mcp_servers import ask, error_of, graphing, told
 
 ENTITY = {

@@ -1,5 +1,6 @@
 """How a server starts: a file of the reference server taken over once, and wrong options told."""
 
+import itertools
 import json
 import os
 import subprocess
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import elytron
+from elytron.faces.mcp.first_start import take_over
 from mcp_servers import WAIT_S, over_stdio, piped, run
 from test_cli import run as command
 
@@ -49,6 +51,42 @@ def test_a_file_of_the_reference_server_is_taken_over_once(folder, memory_file):
         assert [one.content for one in memory.memories()] == ["likes tea"]
     held = read_graph(folder, *more)
     assert [entity["name"] for entity in held["entities"]] == ["Alice"]  # the rest stays away
+
+
+@pytest.mark.parametrize("erase", ["clear", "delete", "rename"])
+def test_a_file_is_not_taken_over_again_after_all_of_it_was_erased(store, memory_file, erase):
+    assert take_over(store.agent("default"), memory_file, store=store.path) is not None
+    name = "default"
+    match erase:
+        case "clear":
+            store.agent(name).clear()
+        case "delete":
+            store.delete(name)
+        case "rename":  # the note goes with the agent
+            store.rename(name, "other")
+            name = "other"
+            store.agent(name).delete_memory(store.agent(name).memories()[0].id)
+    assert take_over(store.agent(name), memory_file, store=store.path) is None
+    assert store.agent(name).memories() == []
+
+
+def test_a_file_that_an_earlier_version_took_over_is_not_taken_over_again(store, memory_file):
+    """That version kept the note among the agent's memories alone."""
+    agent = store.agent("default")
+    take_over(agent, memory_file, store=store.path)
+    for note in (store.path / "migrated").iterdir():
+        note.unlink()
+    assert take_over(agent, memory_file, store=store.path) is None
+    agent.clear()
+    assert take_over(agent, memory_file, store=store.path) is None
+
+
+def test_each_file_and_each_agent_has_a_note_of_its_own(store, memory_file):
+    second = memory_file.with_name("second.jsonl")
+    second.write_bytes(memory_file.read_bytes())
+    for name, path in itertools.product(("default", "other"), (memory_file, second)):
+        assert take_over(store.agent(name), path, store=store.path) is not None
+        assert take_over(store.agent(name), path, store=store.path) is None
 
 
 def test_an_observation_that_was_taken_over_is_not_added_again(folder, memory_file):

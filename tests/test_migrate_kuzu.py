@@ -151,6 +151,14 @@ def test_a_second_run_doubles_nothing(store: elytron.Store, bob_file: Path) -> N
     assert (bob.history(), bob.memories(), bob.concepts(), bob.relations()) == before[1:]
 
 
+def test_a_store_that_reads_few_rows_at_once_is_not_told_relations_twice(
+    open_store: Callable[..., elytron.Store], bob_file: Path
+) -> None:
+    store = open_store(max_query_rows=100)
+    assert migrate(store, bob_file).relations == 2
+    assert migrate(store, bob_file).relations == 0
+
+
 def test_a_second_run_leaves_what_was_changed_here(store: elytron.Store, bob_file: Path) -> None:
     migrate(store, bob_file)
     bob = store.agent("bob_technique")

@@ -48,7 +48,7 @@ def ask(store: Store, questions: Iterable[Question]) -> list[Asked]:
 def _ask(store: Store, asked: Question) -> Asked:
     agent = store.agent(asked.agent)
     started = time.perf_counter()
-    hits = agent.recall(asked.question, limit=LOOKED_AT)
+    hits = agent.recall(asked.question, limit=min(LOOKED_AT, store.config.max_query_rows))
     milliseconds = (time.perf_counter() - started) * 1000
     rank = next((n for n, hit in enumerate(hits, 1) if hit.message.id in asked.evidence), None)
     return Asked(

@@ -54,11 +54,20 @@ class StoreCosts:
     """
     What a store costs, agent by agent.
 
-    `usage` is None where an agent that cannot be read hides it.
+    `usage` is None where an agent that cannot be read hides it. `only` names the one agent that is
+    wanted, if just one is: the rest counts for the store's own number and bytes.
     """
 
     agents: Costs
     usage: StoreUsage | None
+    only: str | None = None
+
+    @property
+    def wanted(self) -> Costs:
+        """Those to be shown."""
+        if self.only is None:
+            return self.agents
+        return [cost for cost in self.agents if cost.agent == self.only]
 
     @property
     def total_bytes(self) -> int:

@@ -57,7 +57,7 @@ def related(place: Place, agent: str, name: str, **only: Any) -> None:
             note(
                 f"nothing is near {quoted(name)}"
                 if known
-                else f"no concept is called {quoted(name)}{near_names(memory, name)}"
+                else f"no concept is called {quoted(name)}{near_names(store, memory, name)}"
             )
             return
     if place.as_json:

@@ -26,6 +26,7 @@ from elytron.faces.options import (
 )
 from elytron.faces.output import note, say
 from elytron.faces.visible import counted
+from elytron.store import Store
 
 ORIGINS = ("told", "extracted", "proposed")
 _TEXT_MAX = 1000  # characters of a memory that are shown
@@ -260,14 +261,14 @@ def concept(
         memory = held_agent(store, agent)
         if delete:
             if not memory.delete_concept(name):
-                raise _unknown(memory, name)
+                raise _unknown(store, memory, name)
             _say_deleted(place, name)
             return
         if changes or confirm:
             name = memory.set_concept(name, **changes).name
         details = memory.concept(name)
         if details is None:
-            raise _unknown(memory, name)
+            raise _unknown(store, memory, name)
     if place.as_json:
         documents.write(details)
         return
@@ -284,10 +285,11 @@ def _say_deleted(place: Place, name: str) -> None:
         say(f"deleted {name}")
 
 
-def near_names(memory: Agent, name: str) -> str:
+def near_names(store: Store, memory: Agent, name: str) -> str:
     """The concepts whose names come nearest to one that is not among them, as a hint."""
-    return hint(name, [known.name for known in memory.concepts(limit=_HINTED_MAX)])
+    most = min(_HINTED_MAX, store.config.max_query_rows)
+    return hint(name, [known.name for known in memory.concepts(limit=most)])
 
 
-def _unknown(memory: Agent, name: str) -> NotFound:
-    return NotFound(f"no concept is called {quoted(name)}{near_names(memory, name)}")
+def _unknown(store: Store, memory: Agent, name: str) -> NotFound:
+    return NotFound(f"no concept is called {quoted(name)}{near_names(store, memory, name)}")

@@ -87,8 +87,10 @@ def mcp(
         from elytron.faces.mcp.first_start import take_over
 
         memory = store.agent(agent)
-        if memory_file is not None and (report := take_over(memory, memory_file)) is not None:
-            note(f"took over {report.imported:,} pieces of {memory_file}")
+        if memory_file is not None:
+            report = take_over(memory, memory_file, store=store.path)
+            if report is not None:
+                note(f"took over {report.imported:,} pieces of {memory_file}")
         return memory, _profile(memory, profile, store)
 
     if http:
@@ -108,9 +110,10 @@ def _profile(memory: Agent, name: str, store: Store) -> "Profile":
     from elytron.faces.mcp.memory_profile import memory_profile
     from elytron.faces.mcp.reference_profile import reference_profile
 
+    rows_max = store.config.max_query_rows
     if name == "memory":
-        return memory_profile(memory)
-    return reference_profile(memory, rows_max=store.config.max_query_rows)
+        return memory_profile(memory, rows_max=rows_max)
+    return reference_profile(memory, rows_max=rows_max)
 
 
 def _serve_stdio(

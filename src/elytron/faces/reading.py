@@ -54,7 +54,7 @@ def history(
             documents.write(messages)
             return
         if not messages:
-            _nothing_in(memory, session)
+            _nothing_in(store, memory, session)
             return
     from elytron.faces import tables
     from elytron.faces.terminal import show
@@ -63,8 +63,9 @@ def history(
     show(*tables.history(messages, text_max=text_max, ids=ids))
 
 
-def _nothing_in(memory: Agent, session: str | None) -> None:
-    names = [held.id for held in memory.sessions(limit=_SESSIONS_MAX)] if session else []
+def _nothing_in(store: Store, memory: Agent, session: str | None) -> None:
+    most = min(_SESSIONS_MAX, store.config.max_query_rows)
+    names = [held.id for held in memory.sessions(limit=most)] if session else []
     if session and session not in names:
         note(f"no session is called {quoted(session)}{hint(session, names)}")
     else:

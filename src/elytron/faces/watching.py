@@ -5,6 +5,7 @@ Watching: the command that shows all limits of a store again and again. It makes
 import contextlib
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING
@@ -79,18 +80,15 @@ def _looks(
 
 
 def _look(store: Store, agent: str | None) -> StoreCosts:
-    found = costs.read_store(store)
-    if agent is None:
-        return found
-    return StoreCosts([cost for cost in found.agents if cost.agent == agent], found.usage)
+    return replace(costs.read_store(store), only=agent)
 
 
 def _document(store: Store, look: StoreCosts) -> dict[str, object]:
     now = {"at": datetime.now().astimezone()}
     if look.usage is None:
         known = {"path": store.shown, "total_bytes": look.total_bytes}
-        return {**now, **known, "agents": look.agents}
-    return {**now, **documents.plain(look.usage), "agents": look.agents}
+        return {**now, **known, "agents": look.wanted}
+    return {**now, **documents.plain(look.usage), "agents": look.wanted}
 
 
 def _show(store: Store, looks: Iterator[StoreCosts]) -> None:
@@ -126,8 +124,8 @@ def _frame(store: Store, look: StoreCosts, *, rows_max: int | None) -> "list[Ren
     if look.usage is not None:
         parts.append(usage_tables.store_details(look.usage))
     limit = config.max_archive_bytes
-    parts += ["", usage_tables.bars(look.agents, archive_limit_bytes=limit, rows_max=rows_max)]
-    hidden = 0 if rows_max is None else len(look.agents) - rows_max
+    parts += ["", usage_tables.bars(look.wanted, archive_limit_bytes=limit, rows_max=rows_max)]
+    hidden = 0 if rows_max is None else len(look.wanted) - rows_max
     if hidden > 0:
         parts.append(Text(f"and {hidden:,} less full", DIM))
     return parts

@@ -28,6 +28,7 @@ from elytron.importers.source import Source
 from elytron.records import BadLine
 
 HIDDEN = "hidden in ChatGPT"
+UPLOADED = "names of files that were uploaded"
 _REASONING = ("thoughts", "reasoning_recap")
 _NO_OTHERS = ("content_type", "parts", "language", "response_format_name")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -149,8 +150,11 @@ def _time(seconds: Any) -> datetime | None:
 def _message(message: dict[str, Any], name: str) -> tuple[dict[str, Any] | None, list[LeftOut]]:
     """A message as ours, if there is anything to keep, and what of it is left out."""
     flags = message.get("metadata")
-    if isinstance(flags, dict) and flags.get("is_visually_hidden_from_conversation"):
+    flags = flags if isinstance(flags, dict) else {}
+    if flags.get("is_visually_hidden_from_conversation"):
         return None, [LeftOut(HIDDEN)]
+    uploaded = flags.get("attachments")
+    left_out = [LeftOut(UPLOADED, len(uploaded))] if isinstance(uploaded, list) and uploaded else []
     content = message.get("content") or {}
     if not isinstance(content, dict):
         raise InvalidArgument(f"content must be an object; got {type(content).__name__}")
@@ -163,7 +167,7 @@ def _message(message: dict[str, Any], name: str) -> tuple[dict[str, Any] | None,
     text, rest, cut = split_parts(parts)
     if not text.strip():
         others = [member for name, member in content.items() if name not in _NO_OTHERS]
-        return None, [LeftOut(NO_TEXT if rest or any(others) else EMPTY)]
+        return None, [*left_out, LeftOut(NO_TEXT if rest or any(others) or left_out else EMPTY)]
     metadata: dict[str, Any] = {}
     if kind not in (None, "text"):
         metadata["content_type"] = kind
@@ -180,4 +184,4 @@ def _message(message: dict[str, Any], name: str) -> tuple[dict[str, Any] | None,
     }
     if author.get("name"):
         found["user"] = author["name"]
-    return found, [LeftOut(PART_DATA, cut)] if cut else []
+    return found, [*left_out, LeftOut(PART_DATA, cut)] if cut else left_out

@@ -15,6 +15,7 @@ from elytron.agent import Agent
 from elytron.concepts.names import folded_name
 from elytron.errors import Conflict, InvalidArgument
 from elytron.importers.kuzu_rows import CONCEPT_KIND, Row, share
+from elytron.importers.learning import rows_max
 from elytron.ledger.learned import BY_PERSON, Link, Linked, Mention, NewConcept
 from elytron.ledger.schema import MESSAGE, TOLD
 from elytron.records import Concept
@@ -178,7 +179,8 @@ class Concepts:
 
     def _is_related(self, source: str, relation: str, target: str) -> bool:
         try:
-            held = self._agent.relations(source, relation=relation)
+            limit = rows_max(self._agent)
+            held = self._agent.relations(source, relation=relation, limit=limit)
         except InvalidArgument:  # `relate` will say what is wrong
             return False
         return any(folded_name(fact.target) == folded_name(target) for fact in held)

@@ -27,6 +27,8 @@ from elytron.records import BadLine
 EXPIRED = "items whose time to live is over"
 _TABLE = "store"
 _COLUMNS = ("prefix", "key", "value", "created_at", "updated_at")
+_LISTED_MAX = 10_000  # namespaces that the adapter reads of one list, unless it is told otherwise
+_FILES = 8  # so many may be imported into one agent, and more where they have few namespaces
 _TTL_COLUMNS = ("expires_at", "ttl_minutes")  # not in its first version
 
 
@@ -48,7 +50,7 @@ def _pieces(tables: Tables, config: Config) -> Iterator[Piece]:
     has_ttl = tables.columns[_TABLE].issuperset(_TTL_COLUMNS)
     now = datetime.now(UTC)
     noted: Namespace | None = None
-    namespaces, many = 0, spread_at(config.max_query_rows)
+    namespaces, many = 0, spread_at(min(config.max_query_rows, _LISTED_MAX)) // _FILES
     columns = _COLUMNS + _TTL_COLUMNS if has_ttl else _COLUMNS
     for row in tables.rows(_TABLE, columns, order="prefix, key", config=config):
         if isinstance(row, BadLine):

@@ -21,6 +21,7 @@ from elytron.text import Analyzer
 from elytron.write import remembering
 from elytron.write.admission import IdClock, check_metadata
 
+_ROWS_MAX = 1000  # facts among which one is looked for, within the agent's `max_query_rows`
 _CONCEPT = "concept"  # the kind of a memory that is there for a moment only
 _DEFAULTS: dict[str, Any] = {
     "about": (), "kind": "fact", "importance": None, "pinned": False, "session": None,
@@ -109,6 +110,12 @@ def _said_of(held: Memory, *, compare_since: bool) -> bytes:
     return _said(held.content, held.kind, held.session, metadata, since_us)
 
 
+def rows_max(agent: Agent) -> int:
+    """How many facts may be read at once. An agent elsewhere keeps its settings to itself."""
+    config: Config | None = getattr(agent, "_config", None)
+    return _ROWS_MAX if config is None else min(_ROWS_MAX, config.max_query_rows)
+
+
 def write_learned(agent: Agent, piece: Learned, *, started: datetime) -> bool:
     """
     Write one piece. Returns whether it is new.
@@ -144,7 +151,8 @@ def _describe(agent: Agent, name: str, kind: str | None, started: datetime) -> b
 
 def _tell(agent: Agent, source: str, relation: str, target: str) -> bool:
     wanted = folded_name(target)
-    held = agent.relations(source, relation=remembering.check_relation(relation))
+    told = remembering.check_relation(relation)
+    held = agent.relations(source, relation=told, limit=rows_max(agent))
     from_source = [fact for fact in held if folded_name(fact.source) == folded_name(source)]
     if any(folded_name(fact.target) == wanted for fact in from_source):
         return False

@@ -7,6 +7,7 @@ before anything was written; with it, they are passed over and reported.
 
 import contextlib
 import hashlib
+import itertools
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator
 from datetime import UTC, datetime
@@ -134,12 +135,21 @@ class Passes:
                                 check.piece(name, piece)
                             except InvalidArgument as error:
                                 self._refuse(bad(piece.line, piece.place, str(error)))
+                            if len(check.unlooked) == _COMMIT_MAX or self._is_much_pending():
+                                self._look_up(check)
                     case BadLine():
                         self._total += 1
                         if not self._skip_bad:
                             self._refuse(piece)
                     case LeftOut():
                         pass
+            self._look_up(check)
+
+    def _look_up(self, check: "_Check") -> None:
+        self._committed_bytes = self._source.bytes_read
+        if (conflict := check.archived()) is not None:
+            found, reason = conflict
+            self._refuse(bad(found.line, found.place, reason))
 
     def _refuse(self, piece: BadLine) -> None:
         raise InvalidArgument(
@@ -258,11 +268,13 @@ class _Check:
         )
         self._agent: Agent | None = None
         self._holds_some = False
+        self.unlooked: list[tuple[Agent, Found, Draft]] = []  # not looked up in the archive yet
 
     def piece(self, agent: str, piece: Found | Learned) -> None:
         """
         Raises:
-            InvalidArgument: it is not acceptable, or its id has other content already.
+            InvalidArgument: it is not acceptable, or its id has other content already, unless
+                that is archived: see `archived`.
         """
         self._look_at(agent)
         if isinstance(piece, Found):
@@ -283,6 +295,24 @@ class _Check:
             raise InvalidArgument(
                 f"id {draft.id!r} is held with other content; use a new id, or `Agent.edit()` it"
             )
+        if self._holds_some:
+            assert self._agent is not None, "it was looked at"
+            self.unlooked.append((self._agent, found, draft))
+
+    def archived(self) -> tuple[Found, str] | None:
+        """The first of the `unlooked` whose id is archived with other content, and the reason."""
+        unlooked, self.unlooked = self.unlooked, []
+        for _, group in itertools.groupby(unlooked, key=lambda one: one[0].name):
+            some = list(group)
+            reason = _conflict(some)
+            while reason is not None and len(some) > 1:  # halved, since a look-up reads segments
+                half = some[: len(some) // 2]
+                found = _conflict(half)
+                some = half if found is not None else some[len(half) :]
+                reason = found or reason
+            if reason is not None:
+                return some[0][1], reason
+        return None
 
     def _admit(self, message: dict[str, Any] | Message) -> Draft:
         try:
@@ -304,6 +334,15 @@ class _Check:
             return _agree(_said(self._admit(held)), said)
         except InvalidArgument:  # saved under wider limits than ours, so it is not ours
             return False
+
+
+def _conflict(some: list[tuple[Agent, Found, Draft]]) -> str | None:
+    """Why saving would refuse one of them, all of one agent, for what is archived."""
+    try:
+        some[0][0]._archived([draft for _, _, draft in some])
+    except Conflict as error:
+        return str(error)
+    return None
 
 
 def _said(draft: Draft) -> bytes:

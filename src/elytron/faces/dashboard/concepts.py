@@ -77,7 +77,7 @@ class _Concepts:
         await self._fill(str(self._field.value or "").strip() or None)
 
     async def _fill(self, part: str | None) -> list[Concept]:
-        most = self._shown.bounds.concepts_max
+        most = self._shown.rows(self._shown.bounds.concepts_max)
         found = await self._shown.agent.concepts(part, limit=most)
         self._list.clear()
         self._buttons = {}
@@ -113,7 +113,8 @@ class _Concepts:
         related, trouble = await self._around(chosen.name)
         told = details.relations
         if related:
-            told = tuple(await self._shown.agent.relations(limit=_RELATIONS_MAX))
+            limit = self._shown.rows(_RELATIONS_MAX)
+            told = tuple(await self._shown.agent.relations(limit=limit))
         if self._wanted != name:
             return  # another was chosen meanwhile
         near = neighbourhood(chosen, related, told, limit=most)
@@ -125,7 +126,7 @@ class _Concepts:
 
     async def _around(self, name: str) -> tuple[dict[str, list[Related]], str]:
         """What the graph finds near a concept and its nearest; and why not, where it cannot."""
-        agent, most = self._shown.agent, self._shown.bounds.related_max
+        agent, most = self._shown.agent, self._shown.rows(self._shown.bounds.related_max)
         try:
             found = {name: await agent.related(name, depth=2, limit=most)}
             nearest = [near.name for near in found[name] if near.depth == 1]

@@ -49,7 +49,7 @@ class _Conversations:
 
     async def _fill(self) -> list[Session]:
         """List the conversations, the one last spoken in first."""
-        most = min(self._limit + 1, self._shown.dashboard.store.config.max_query_rows)
+        most = self._shown.rows(self._limit + 1)
         found = await self._shown.agent.sessions(limit=most)
         self._list.clear()
         self._buttons = {}
@@ -67,7 +67,8 @@ class _Conversations:
         await self._fill()
 
     async def _open(self, session: str) -> None:
-        found = await self._shown.agent.history(session, limit=self._shown.bounds.messages_step)
+        step = self._shown.rows(self._shown.bounds.messages_step)
+        found = await self._shown.agent.history(session, limit=step)
         for other, entry in self._buttons.items():
             entry.props["aria-current"] = "true" if other == session else "false"
         self._talk.clear()
@@ -92,7 +93,7 @@ class _Conversations:
                 words("p", "Nothing of it is held any more; it is in the archive.", "soft")
 
     async def _show_older(self, session: str) -> None:
-        step = self._shown.bounds.messages_step
+        step = self._shown.rows(self._shown.bounds.messages_step)
         found = await self._shown.agent.history(session, limit=step, before=self._oldest)
         with self._messages:
             for place, message in enumerate(found):

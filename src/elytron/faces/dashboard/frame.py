@@ -15,7 +15,7 @@ from nicegui import ui
 from nicegui.element import Element
 
 from elytron.aio import AsyncAgent, AsyncStore
-from elytron.errors import ElytronError
+from elytron.errors import ElytronError, InvalidArgument
 from elytron.faces.dashboard.bounds import Bounds
 from elytron.faces.dashboard.looks import Looks
 from elytron.faces.dashboard.parts import box, button, link, notice, words
@@ -79,6 +79,10 @@ class Shown:
     @property
     def bounds(self) -> Bounds:
         return self.dashboard.bounds
+
+    def rows(self, wanted: int) -> int:
+        """So many rows of one read, or as many as the store allows."""
+        return min(wanted, self.dashboard.store.config.max_query_rows)
 
     async def act(
         self,
@@ -177,7 +181,8 @@ def _told() -> Iterator[None]:
     except ElytronError as error:
         ui.context.client.status_code = _STATUS.get(error.code, 500)
         with box("section", "card empty", role="alert"):
-            words("h2", _SAID.get(error.code, "That cannot be shown"))
+            told = _SAID.get(error.code, "That cannot be shown")
+            words("h2", "No agent can be called so" if isinstance(error, _NoName) else told)
             words("p", str(error))
             link("Back to the agents", "/")
     except Exception as error:  # noqa: BLE001 - told below; its text may quote a message
@@ -198,8 +203,13 @@ _STATUS = {"access-denied": 403, "not-found": 404, "invalid-argument": 400, "bus
 _SAID = {
     "access-denied": "Not for this token",
     "not-found": "No such agent",
-    "invalid-argument": "No agent can be called so",
 }
+
+
+class _NoName(ElytronError):
+    """No agent can have this name."""
+
+    code = "invalid-argument"
 
 
 class _NoAgent(ElytronError):
@@ -210,7 +220,10 @@ class _NoAgent(ElytronError):
 
 async def _agent_head(shown: Shown, path: str, title: str) -> None:
     shown.viewer.require(shown.name)
-    known = await shown.agent.exists()
+    try:
+        known = await shown.agent.exists()
+    except InvalidArgument as error:
+        raise _NoName(str(error)) from error
     called = clip_name(shown.name, _NAME_SHOWN)
     ui.page_title(f"{called} · {title} · Elytron")
     with box("div", "agent-head"):

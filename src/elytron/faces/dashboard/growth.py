@@ -80,12 +80,12 @@ def _held(usage: Usage) -> list[tuple[str, str]]:
 async def _newest(shown: Shown) -> list[Message]:
     """The newest messages, within the bounds of what a picture is made of."""
     found: list[Message] = []
-    size, before = 0, None
+    size, before, most = 0, None, shown.rows(_PART)
     while len(found) < shown.bounds.growth_messages_max:
-        part = await shown.agent.history(limit=_PART, before=before)
+        part = await shown.agent.history(limit=most, before=before)
         found = part + found
         size += sum(len(message.content) for message in part)
-        if len(part) < _PART or size > shown.bounds.growth_max_mb * BYTES_PER_MB:
+        if len(part) < most or size > shown.bounds.growth_max_mb * BYTES_PER_MB:
             break
         before = part[0].id
     return found

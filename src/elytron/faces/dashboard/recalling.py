@@ -56,7 +56,7 @@ async def _ask(shown: Shown, question: str, found: ui.element, archived: bool) -
     if not question.strip():
         return
     started = time.perf_counter()
-    hits = await shown.agent.recall(question, limit=_HITS, archived=archived)
+    hits = await shown.agent.recall(question, limit=shown.rows(_HITS), archived=archived)
     took_ms = (time.perf_counter() - started) * 1000
     found.clear()
     with found:
@@ -80,7 +80,9 @@ def _hit(rank: int, hit: Hit, most: float) -> None:
             words("span", f"{rank}", "rank")
             words("span", one_line(message.speaker), "strong")
             words("span", moment(message.at), "soft")
-            words("span", one_line(message.session), "soft session")
+            session = message.session if hit.memory is None else hit.memory.session
+            if session is not None:
+                words("span", one_line(session), "soft session")
             if hit.archived:
                 words("span", "archived", "tag")
             if hit.memory is not None:

@@ -1,39 +1,48 @@
 """
 First start: a file of the reference memory server, taken over once.
 
-Once, since what is deleted here later must not come back with the next start.
+Once, since what is deleted here later must not come back with the next start. Two things say that
+it was: a file beside the agents, which stays when all that an agent holds is erased, and a memory,
+which goes with the agent into a backup and under another name. Either is enough.
 """
 
-import hashlib
 import logging
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from elytron.agent import Agent
 from elytron.errors import InvalidArgument
+from elytron.importers import migrated
 from elytron.importers.mcp import import_graph
 from elytron.records import ImportReport
 
 _log = logging.getLogger("elytron.mcp")
 
 
-def take_over(agent: Agent, path: Path) -> ImportReport | None:
+def take_over(agent: Agent, path: Path, *, store: Path) -> ImportReport | None:
     """
     Import a `memory.jsonl` into *agent*, unless that was done before.
+
+    Args:
+        store: the folder of the agent's store.
 
     Returns None if it was, or if there is no such file, as before the first start of all.
 
     Raises:
+        Corrupt: the file that would say so is damaged; nothing was imported.
         As `import_graph`: nothing was imported, unless the error says how much was.
     """
     path = path.expanduser()
     if not path.exists():
         _log.warning("there is no %s, so nothing is taken over", path)
         return None
-    # A memory that held for a moment only, so no question finds it.
-    digest = hashlib.blake2b(str(path.resolve()).encode(), digest_size=16).hexdigest()
+    digest = migrated.digest_of(path)
+    if migrated.read(store, agent.name, file=digest) is not None:
+        return None
     noted = f"taken-over:{digest}"
+    mark = migrated.mark_of(path)
     if agent.get_memory(noted) is not None:
+        migrated.write(store, agent.name, mark, file=digest)
         return None
     try:
         report = import_graph(agent, path)
@@ -43,6 +52,7 @@ def take_over(agent: Agent, path: Path) -> ImportReport | None:
             " without it"
         ) from error
     now = datetime.now(UTC)
+    # A memory that held for a moment only, so no question finds it.
     agent.remember(
         f"{path.name} was taken over",
         kind="import",
@@ -50,4 +60,5 @@ def take_over(agent: Agent, path: Path) -> ImportReport | None:
         valid_from=now - timedelta(microseconds=1),
         valid_to=now,
     )
+    migrated.write(store, agent.name, mark, file=digest)
     return report

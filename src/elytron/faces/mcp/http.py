@@ -25,6 +25,7 @@ from elytron.faces.mcp.tools import Profile
 PATH = "/mcp"
 SESSIONS_MAX = 1000
 SESSION_IDLE_MAX_S = 1800.0
+_LISTENS = (b"mcp-method", b"subscriptions/listen")  # the header of a stream that is asked for
 _LOOK_S = 1.0  # between two looks at whether a stream's token is still in the file
 LIMITS = Limits(max_request_mb=4, drain_timeout_s=10)
 
@@ -98,25 +99,50 @@ class _Sessions:
             return
         token = AccessToken(token="", client_id=access.name, scopes=[])
         scope["user"] = AuthenticatedUser(token)
-        standing = scope["method"] == "GET"  # a stream that lasts as long as its session
-        await self._app(scope, self._until_end(scope, receive) if standing else receive, send)
+        if scope["method"] == "GET":  # a stream that lasts as long as its session
+            receive = self._until_end(scope, receive)
+        elif _LISTENS in scope["headers"]:  # the library refuses it over another method's body
+            receive = _until_refused(scope, receive)
+        await self._app(scope, receive, send)
 
     def _until_end(self, scope: Scope, receive: Receive) -> Receive:
         """What comes in, with the client gone at the end, and once its token is no more."""
 
         async def receiving() -> Any:
-            calls: list[Awaitable[Any]] = [receive(), self._ended.wait(), _refused(scope)]
-            tasks = [asyncio.ensure_future(call) for call in calls]
-            try:
-                await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            finally:
-                for task in tasks:
-                    task.cancel()
-            if tasks[0].done() and not tasks[0].cancelled():
-                return tasks[0].result()
-            return {"type": "http.disconnect"}
+            return await _first(receive(), self._ended.wait(), _refused(scope))
 
         return receiving
+
+
+def _until_refused(scope: Scope, receive: Receive) -> Receive:
+    """
+    What comes in, with the client gone once its token is no more; but first the whole body. How it
+    ends with the server is the face's to say, which tells the client so.
+    """
+    whole = False
+
+    async def receiving() -> Any:
+        nonlocal whole
+        if whole:
+            return await _first(receive(), _refused(scope))
+        message = await receive()
+        whole = not message.get("more_body", False)
+        return message
+
+    return receiving
+
+
+async def _first(received: Awaitable[Any], *ends: Awaitable[Any]) -> Any:
+    """What is received, or that the client has gone, if something else ends sooner."""
+    tasks = [asyncio.ensure_future(call) for call in (received, *ends)]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+    if tasks[0].done() and not tasks[0].cancelled():
+        return tasks[0].result()
+    return {"type": "http.disconnect"}
 
 
 async def _refused(scope: Scope) -> None:

@@ -13,13 +13,13 @@ from typing import Any
 from elytron.agent import Agent
 from elytron.concepts.names import folded_name
 from elytron.errors import Conflict, ElytronError, InvalidArgument, NotFound
+from elytron.faces.mcp.tools import check_count
 from elytron.importers.mcp import OBSERVATION, observation_id
 from elytron.records import Concept, Memory, Relation
 from elytron.write.remembering import check_line, check_relation, to_name
 
 CONCEPT = "concept"  # the kind of a memory that is there for a moment only
 ROWS_MAX = 10_000  # the usual `max_query_rows`
-ITEMS_MAX = 1000  # that one call may write or delete, each in a commit of its own
 _PROPOSED = "proposed"
 
 
@@ -106,7 +106,7 @@ class KnowledgeGraph:
 
     def open(self, names: Sequence[str]) -> Graph:
         """The entities of these names, and the relations that begin or end at one of them."""
-        _check_count(len(names))
+        check_count(len(names))
         entities: list[Entity] = []
         edges = dict[Edge, None]()
         found = filter(None, map(self._find, dict.fromkeys(names)))
@@ -119,7 +119,7 @@ class KnowledgeGraph:
 
     def create_entities(self, entities: Sequence[Entity]) -> list[Entity]:
         """Make those whose name has no type yet; returns them."""
-        _check_count(len(entities) + sum(len(entity.observations) for entity in entities))
+        check_count(len(entities) + sum(len(entity.observations) for entity in entities))
         for entity in entities:
             _check_entity(entity)
         self._check_distinct([entity.name for entity in entities])
@@ -165,7 +165,7 @@ class KnowledgeGraph:
         Raises:
             NotFound: an entity is not there. Nothing was added.
         """
-        _check_count(sum(len(contents) for _, contents in additions))
+        check_count(sum(len(contents) for _, contents in additions))
         for name, contents in additions:
             self._need(name)
             _check_contents(contents)
@@ -188,7 +188,7 @@ class KnowledgeGraph:
         Raises:
             NotFound: an entity is not there. Nothing was made.
         """
-        _check_count(len(edges))
+        check_count(len(edges))
         for edge in edges:
             check_relation(edge.type)
             self._need(edge.source)
@@ -205,7 +205,7 @@ class KnowledgeGraph:
 
     def delete_entities(self, names: Sequence[str]) -> tuple[list[str], list[str]]:
         """Delete entities, their observations and their relations; returns (deleted, missing)."""
-        _check_count(len(names))
+        check_count(len(names))
         deleted: list[str] = []
         missing: list[str] = []
         with _Told(lambda: f"{len(deleted)} of {len(names)} entities were deleted"):
@@ -226,7 +226,7 @@ class KnowledgeGraph:
         self, deletions: Sequence[tuple[str, Sequence[str]]]
     ) -> tuple[int, list[str]]:
         """Delete texts of entities; returns (how many there were, names that are missing)."""
-        _check_count(sum(len(contents) for _, contents in deletions))
+        check_count(sum(len(contents) for _, contents in deletions))
         count, missing = 0, list[str]()
         with _Told(lambda: f"{count} observations were deleted"):
             for name, contents in deletions:
@@ -241,7 +241,7 @@ class KnowledgeGraph:
 
     def delete_edges(self, edges: Sequence[Edge]) -> int:
         """Close relations, so that they do not hold from now on; returns how many did."""
-        _check_count(len(edges))
+        check_count(len(edges))
         count = 0
         with _Told(lambda: f"{count} of {len(edges)} relations were deleted"):
             for edge in dict.fromkeys(edges):
@@ -359,13 +359,6 @@ def _edge(relation: Relation) -> Edge:
 
 def _has(entity: Entity, sought: str) -> bool:
     return any(sought in text.lower() for text in (entity.name, entity.type, *entity.observations))
-
-
-def _check_count(count: int) -> None:
-    if count > ITEMS_MAX:
-        raise InvalidArgument(
-            f"{count} items in one call, at most {ITEMS_MAX}; call several times, or import a file"
-        )
 
 
 def _check_entity(entity: Entity) -> None:

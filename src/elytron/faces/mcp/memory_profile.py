@@ -39,15 +39,17 @@ _HIT: Schema = fields(
         "score": {"type": "number", "description": "Compares the hits of one question."},
         "at": line("When it was said or began to hold, ISO 8601."),
         "speaker": line("Who said it; `memory` for what was remembered."),
-        "session": line("The conversation that it is of."),
     },
-    {"about": lines("Names that the memory is about.")},
+    {
+        "session": line("The conversation that it is of, if it is of one."),
+        "about": lines("Names that the memory is about."),
+    },
 )
 
 
-def memory_profile(agent: Agent) -> Profile:
-    """The three tools on one agent."""
-    verbs = _Verbs(agent)
+def memory_profile(agent: Agent, *, rows_max: int = RECALLED_MAX) -> Profile:
+    """The three tools on one agent, which reads at most `rows_max` rows at once."""
+    verbs = _Verbs(agent, rows_max=rows_max)
     return Profile("memory", _INSTRUCTIONS, (_remember(verbs), _recall(verbs), _forget(verbs)))
 
 
@@ -170,8 +172,9 @@ def _closed(needed: Mapping[str, Schema], optional: Mapping[str, Schema]) -> Sch
 class _Verbs:
     """What the three tools do."""
 
-    def __init__(self, agent: Agent) -> None:
+    def __init__(self, agent: Agent, *, rows_max: int) -> None:
         self._agent = agent
+        self._hits_max = min(rows_max, RECALLED_MAX)
 
     def remember(self, asked: Arguments) -> Answer:
         more = {name: value for name, value in asked.items() if name != "content"}
@@ -186,7 +189,7 @@ class _Verbs:
         asked_mark = _mark(repr((question, sorted(only.items()))))
         shown = _shown(asked.get("cursor"), asked_mark)
         # One more than is given says whether there are others.
-        wanted = min(len(shown) + limit + 1, RECALLED_MAX)
+        wanted = min(len(shown) + limit + 1, self._hits_max)
         hits = self._agent.recall(question, limit=wanted, **only)
         unseen = [hit for hit in hits if _mark(hit.message.id) not in shown]
         page = _within(unseen[:limit])
@@ -195,7 +198,7 @@ class _Verbs:
         data["chars"] = sum(len(hit.message.content) for hit in page)
         data["tokens"] = estimate_tokens(contents)
         shown = [*shown, *(_mark(hit.message.id) for hit in page)]
-        if len(unseen) > len(page) and len(shown) < RECALLED_MAX:
+        if len(unseen) > len(page) and len(shown) < self._hits_max:
             data["nextCursor"] = _cursor(asked_mark, shown)
         return Answer(_told(page, more="nextCursor" in data), data)
 
@@ -239,8 +242,10 @@ def _hit(hit: Hit) -> dict[str, Any]:
         "score": round(hit.score, 4),
         "at": message.at.isoformat(),
         "speaker": message.speaker,
-        "session": message.session,
     }
+    session = message.session if hit.memory is None else hit.memory.session
+    if session is not None:
+        shown["session"] = session
     if hit.memory is not None and hit.memory.about:
         shown["about"] = list(hit.memory.about)
     return shown

@@ -7,12 +7,15 @@ answers in words and in data. Nothing here knows of the protocol's library but f
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from elytron.errors import InvalidArgument
 
 Arguments = Mapping[str, Any]
 Schema = dict[str, Any]
+ITEMS_MAX = 1000  # that one call may write or delete, each in a commit of its own
+_ERRORS_MAX = 20  # of one call, of which the best is told
 _TOLD_MAX = 300  # characters of what a schema says of a wrong value
 
 
@@ -85,6 +88,17 @@ def fields(needed: Mapping[str, Schema], optional: Mapping[str, Schema] | None =
     return schema
 
 
+def check_count(count: int) -> None:
+    """
+    Raises:
+        InvalidArgument: it is over `ITEMS_MAX`.
+    """
+    if count > ITEMS_MAX:
+        raise InvalidArgument(
+            f"{count} items in one call, at most {ITEMS_MAX}; call several times, or import a file"
+        )
+
+
 class Checker:
     """Checks the arguments of one tool against its schema, which is prepared once."""
 
@@ -100,10 +114,32 @@ class Checker:
         """
         from jsonschema.exceptions import best_match  # type: ignore[import-untyped]
 
-        wrong = best_match(self._validator.iter_errors(dict(arguments)))
+        # First, since the server answers nobody else meanwhile, and a schema is slow on millions.
+        _check_sizes(arguments)
+        wrong = best_match(islice(self._validator.iter_errors(dict(arguments)), _ERRORS_MAX))
         if wrong is not None:
             where = ".".join(str(part) for part in wrong.absolute_path) or "the arguments"
             raise InvalidArgument(f"{where}: {_told(wrong)}")
+
+
+def _check_sizes(arguments: Arguments) -> None:
+    """
+    Refuse what holds more than any tool takes: in one list or object, or in all lists, where
+    each item may be a list of one.
+    """
+    unlooked: list[Any] = [arguments]
+    listed = 0
+    while unlooked:
+        value = unlooked.pop()
+        if isinstance(value, Mapping):
+            check_count(len(value))
+            unlooked.extend(value.values())
+        elif isinstance(value, list):
+            check_count(len(value))
+            listed += len(value)
+            if listed > 2 * ITEMS_MAX:
+                check_count(listed)
+            unlooked.extend(value)
 
 
 def _told(wrong: Any) -> str:
