@@ -12,7 +12,7 @@ import pytest
 import elytron
 import write_store
 from backups import fill, home, restored
-from elytron import Corrupt
+from elytron import Conflict, Corrupt
 from elytron.archive import manifest, merging
 from ledgers import flip
 from write_store import AGENTS, STORES
@@ -165,6 +165,34 @@ def test_an_archive_that_held_nothing_and_was_begun_anew_is_no_loss(place):
         report = store.backup(place / "backup")
     assert report.failed == ()
     assert len(report.kept) == 1
+
+
+def test_what_was_deleted_from_a_restored_memory_stays_deleted(place, tmp_path):
+    """Of which the archive held nothing; what it holds later was not begun anew for that."""
+    store, backup = tmp_path / "new", tmp_path / "backup of it"
+    with elytron.open(place / "store", **QUIET) as opened:
+        opened.agent("bob").restore([f"m{number}" for number in range(95)])
+        assert opened.backup(backup).ok
+    elytron.restore_backup(backup, store)
+    with elytron.open(store, **QUIET) as opened:
+        opened.agent("bob").archive(older_than_days=0, keep=20)
+        opened.agent("bob").delete("m99")
+        assert isinstance(elytron.restore_backup(backup, store).failed[0].cause, Conflict)
+        report = opened.backup(backup)
+    assert (report.failed, report.kept) == ((), ())
+
+
+def test_what_was_deleted_since_a_listing_was_made_again_stays_deleted(place):
+    listing_lost(place)
+    with elytron.open(place / "store", **QUIET) as store:
+        bob = store.agent("bob")
+        assert bob.check(repair=True).ok
+        bob.archive(older_than_days=0, keep=3)
+        assert bob.delete("m98")
+        assert bob.delete("m5")
+    with pytest.raises(Conflict):
+        restore(place, place / "backup")
+    assert held(place) == ALL - {"m98", "m5"}
 
 
 def test_the_archive_of_a_renamed_one_stays_in_a_copy_beside(place, tmp_path):

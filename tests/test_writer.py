@@ -41,6 +41,21 @@ def test_those_who_come_during_a_commit_are_committed_together(bench):
     assert [len(batch) for batch in b.disk.batches] == [1, 8]
 
 
+def test_who_tells_while_another_settles_loses_no_future(bench, monkeypatch):
+    b = bench()
+    settle = queue.Item.settle
+
+    def settle_while_another_tells(item: queue.Item, outcome: Any) -> None:
+        b.writer._tell()
+        settle(item, outcome)
+
+    monkeypatch.setattr(queue.Item, "settle", settle_while_another_tells)
+    b.lead()
+    futures = [b.writer.submit(Item(str(n))) for n in range(4)]
+    b.disk.gate.set()
+    assert [future.result(WAIT_S) for future in futures] == [*"0123"]
+
+
 def test_a_batch_is_no_longer_than_its_limit_and_keeps_the_order(bench):
     b = bench(batch_max=3)
     b.lead()

@@ -274,11 +274,18 @@ class _Restore:
         return successors.lost_since(self._backup, copy, desk.archive, held).messages > 0
 
     def _archive_lost(self, copy: Copy, desk: Desk, facts: Facts) -> bool:
-        """Whether an archive was begun or made again without what the copy has of it."""
+        """
+        Whether an archive was begun anew without anything that the copy has of it. Of one that has
+        a part, nobody can say whether the rest was lost or deleted since; it is asked for by a
+        restore of a copy that was kept for that.
+        """
         if facts.begun_us != copy.begun_us or facts.sequence < copy.sequence:
             return False
         held = desk.read(_ids)
-        if not successors.lost_since(self._backup, copy, desk.archive, held).messages:
+        lost = successors.lost_since(self._backup, copy, desk.archive, held)
+        if not (copy.archived and lost.messages):
+            return False
+        if lost.in_part and self._backup.path.parent.name != kept.FOLDER:
             return False
         path = self._backup.folder(copy.agent) / copy.ledger.name
         then, now = numbers_within(path), desk.read(numbers)
@@ -444,7 +451,7 @@ class _Restore:
         source = self._backup.folder(copy.agent) / copy.ledger.name
         copy_file(source, beside / files.LEDGER, copy.ledger.checksum)
         held = self._backup.entries(copy)
-        if held != Manifest():
+        if held != Manifest() or held.mark:  # else what is archived next would be begun anew
             archive = beside / _ARCHIVE
             archive.mkdir()
             for entry in held.entries:

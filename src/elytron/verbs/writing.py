@@ -128,7 +128,8 @@ class Writing(Reading):
         Arguments and errors as `save`; what admission refuses is raised here, what the commit
         meets is raised by the future. The future cannot be cancelled. Waits up to
         `save_timeout_s` while the queue is full, then `Busy`. A callback of the future runs on one
-        of the store's `writer_threads`, and may call any verb of any agent.
+        of the store's `writer_threads`, and may call any verb of any agent; but where all of them
+        submit while the queue is full, each is `Busy`.
         """
         self._agents.check_usable()  # first: in a fork a lock of the ids may be held for ever
         draft = self._admit(

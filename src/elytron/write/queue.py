@@ -29,6 +29,7 @@ class Item:
         "deadline",
         "future",
         "has_place",
+        "is_noted",
         "items",
         "op",
         "outcome",
@@ -51,8 +52,13 @@ class Item:
         self.items = op.items
         self.size_bytes = op.size_bytes
         self.has_place = False
+        self.is_noted = False  # as one whose future is to be settled
         self.outcome: Any = None  # a one-tuple once settled: the result or the error
         self.signal: threading.Lock | None = None  # held by a caller who waits; released to wake
+
+    @property
+    def is_told(self) -> bool:
+        return self.future is not None and self.future.done()
 
     def settle(self, outcome: Any) -> None:
         """Note the outcome and wake a blocked caller; only the first time counts."""

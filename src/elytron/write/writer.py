@@ -304,6 +304,8 @@ class Writer:
                     item = self._untold.popleft()
                 except IndexError:  # another was faster
                     return
+                if item.is_told:
+                    continue
                 item.finish()
                 if item.has_place:
                     self._quota.give_back([item])
@@ -410,6 +412,7 @@ class Writer:
         for item, outcome in zip(self._batch, outcomes, strict=True):
             if item.future is not None and isinstance(outcome, ElytronError):
                 self.failed += 1
-            if item.future is not None and item.outcome is None:
+            item.settle(outcome)  # first: whoever tells it takes it from there at once
+            if item.future is not None and not item.is_noted:
                 self._untold.append(item)
-            item.settle(outcome)
+                item.is_noted = True  # in this order: twice does no harm
