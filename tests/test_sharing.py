@@ -10,6 +10,8 @@ import pytest
 
 import elytron
 from elytron.ledger import surveys
+from elytron.ledger.room import NoRoom
+from elytron.upkeep.chores import Chores
 from elytron.upkeep.shares import fair_level
 from ledgers import held
 
@@ -174,6 +176,28 @@ def test_an_agent_that_has_more_than_it_was_granted_is_granted_it_while_there_is
     (granted,) = budget.uses().values()
     (agent,) = (folder / "agents").iterdir()
     assert (agent / "ledger.db").stat().st_size + bob.usage().archive.bytes <= granted
+
+
+def test_a_clean_up_that_meets_its_share_of_the_total_asks_for_more(open_store, monkeypatch):
+    """As after a kill, which one in a thousand rounds of them has shown."""
+    store = open_store(max_total_mb=64)
+    fill(store.agent("bob"), 100)
+    budget = store._agents.upkeep.sharing._budget
+    (before,) = budget.uses().values()
+    enforce, calls = Chores.enforce, []
+
+    def refused_once(chores: Chores, *, ahead: bool) -> object:
+        calls.append(ahead)
+        if len(calls) == 1:
+            raise NoRoom("its share is used up", bytes=before, limit="max_total_mb")
+        return enforce(chores, ahead=ahead)
+
+    monkeypatch.setattr(Chores, "enforce", refused_once)
+    store._upkeep.look_after("bob", ahead=False)
+    assert calls == [False, False]
+    assert budget.uses().popitem()[1] > before
+    monkeypatch.setattr(Chores, "enforce", enforce)
+    assert store.agent("bob").check().ok
 
 
 def test_what_saves_at_the_limit_of_messages_archive_is_counted_in_the_total(open_store, folder):

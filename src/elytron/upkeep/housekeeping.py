@@ -269,13 +269,28 @@ class Housekeeping:
             if chores is None:
                 return
             if self._config.auto_cleanup:
-                chores.enforce(ahead=ahead)
+                self._enforce(chores, ahead)
                 if self.sharing is not None:
                     self.sharing.shrink(chores)
             limits = self.alarms.look(chores)
         for limit, used, maximum in limits:
             self.alarms.tell(name, limit, used, maximum)
         self.reserve_again()
+
+    def _enforce(self, chores: Chores, ahead: bool) -> None:
+        """
+        Archive by the limits. What that writes takes room too, for which more of the store's total
+        may have to be asked, as after a process was killed.
+        """
+        try:
+            chores.enforce(ahead=ahead)
+        except NoRoom as short:
+            deadline = time.monotonic() + self._config.save_timeout_s
+            if self.sharing is None or short.limit != "max_total_mb":
+                raise
+            if not self.sharing.grow(chores, short.bytes, deadline):
+                raise
+            chores.enforce(ahead=ahead)
 
     def sweep(self) -> None:
         """Remove what is left of agents that were deleted, and free what was granted to them."""
