@@ -19,6 +19,7 @@ from hypothesis import HealthCheck, settings
 
 import elytron
 from far import FarStore
+from impostors import impostor  # noqa: F401
 from ledgers import check_index, check_server_index, lock_held, query, query_server, row_locked
 from postgres_server import (  # noqa: F401
     kept,

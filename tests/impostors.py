@@ -4,8 +4,10 @@ import contextlib
 import json
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
+
+import pytest
 
 HELLO = json.dumps({"protocol": 1, "limits": {}}).encode()
 OK = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
@@ -67,3 +69,16 @@ class Impostor:
             with contextlib.suppress(OSError):
                 one.shutdown(socket.SHUT_RDWR)
             one.close()
+
+
+@pytest.fixture
+def impostor() -> Iterator[Callable[..., Impostor]]:
+    made: list[Impostor] = []
+
+    def make(answer: Callable[..., Any]) -> Impostor:
+        made.append(Impostor(answer))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.close()

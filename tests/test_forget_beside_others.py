@@ -40,6 +40,13 @@ def everywhere(bob: Agent) -> list[str]:
     return [message.id for message in bob.messages(archived=True)]
 
 
+def check_erased(bob: Agent, erased: elytron.Erased) -> None:
+    """All of it is gone, and the receipt says so."""
+    assert everywhere(bob) == []
+    assert erased.messages + erased.archived == COUNT
+    assert len(erased.remaining) == 1, "the backups"
+
+
 @pytest.mark.parametrize("how", ERASE)
 def test_what_another_archives_once_the_archive_was_looked_through_is_erased_and_counted(
     bob: Agent, folder: Path, how: str
@@ -56,9 +63,7 @@ def test_what_another_archives_once_the_archive_was_looked_through_is_erased_and
     with mock.patch.object(Desk, "commit", commit):
         erased = erase(bob, how)
     assert not todo
-    assert everywhere(bob) == []
-    assert erased.messages + erased.archived == COUNT
-    assert len(erased.remaining) == 1, "the backups"
+    check_erased(bob, erased)
 
 
 @pytest.mark.parametrize("how", ERASE)
@@ -78,9 +83,7 @@ def test_what_another_brings_back_between_the_two_looks_is_erased_and_counted(
     with mock.patch.object(erasing, "sweep", sweep):
         erased = erase(bob, how)
     assert not todo
-    assert everywhere(bob) == []
-    assert erased.messages + erased.archived == COUNT
-    assert len(erased.remaining) == 1, "the backups"
+    check_erased(bob, erased)
 
 
 @pytest.mark.parametrize("how", ERASE)

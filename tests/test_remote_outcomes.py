@@ -7,7 +7,7 @@ import json
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any
 
@@ -16,23 +16,10 @@ import pytest
 import elytron
 import elytron.aio
 from elytron.errors import Closed, ElytronError, Forked, OutcomeUnknown, Unavailable
-from impostors import OK, Impostor
+from impostors import OK
 
 WAIT_MAX_S = 20
 HTML = b"<html><h1>Bad Gateway</h1></html>"
-
-
-@pytest.fixture
-def impostor() -> Iterator[Callable[..., Impostor]]:
-    made: list[Impostor] = []
-
-    def make(answer: Callable[..., Any]) -> Impostor:
-        made.append(Impostor(answer))
-        return made[-1]
-
-    yield make
-    for one in made:
-        one.close()
 
 
 # -- a proxy before the server, which answers in its place

@@ -38,19 +38,6 @@ WAIT_MAX_S = 20
 SECRET = "My cat is called Pixel"
 
 
-@pytest.fixture
-def impostor() -> Iterator[Callable[..., Impostor]]:
-    made: list[Impostor] = []
-
-    def make(answer: Callable[..., Any]) -> Impostor:
-        made.append(Impostor(answer))
-        return made[-1]
-
-    yield make
-    for one in made:
-        one.close()
-
-
 def receipts(_verb: str, body: bytes, _near: object) -> bytes:
     """What a sound server says to `save_many`."""
     told = [

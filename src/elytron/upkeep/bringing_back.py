@@ -20,8 +20,7 @@ from pathlib import Path
 from elytron.archive import Archive, Manifest, manifest, read_all
 from elytron.config import Config
 from elytron.errors import Busy, Conflict, Corrupt, DiskFull, ElytronError, NotFound, Unavailable
-from elytron.ledger import deleted, files, rows, schema, swapping
-from elytron.ledger.database import Database
+from elytron.ledger import deleted, files, schema, swapping
 from elytron.ledger.files import sync_folder
 from elytron.ledger.folder import FolderLedgers
 from elytron.ledger.lock import FileLock
@@ -39,6 +38,7 @@ from elytron.upkeep.backup_files import (
 from elytron.upkeep.chores import Chores
 from elytron.upkeep.copying import (
     Facts,
+    all_ids,
     facts_within,
     ids_within,
     is_missing,
@@ -258,7 +258,7 @@ class _Restore:
         if not keys:
             return frozenset()
         path = self._backup.folder(copy.agent) / copy.ledger.name
-        there = ids_within(path, keys) - desk.read(_ids)
+        there = ids_within(path, keys) - desk.read(all_ids)
         archived = desk.archive.find(there)[0]
         return frozenset(keys) if there - archived.keys() else frozenset()
 
@@ -267,7 +267,7 @@ class _Restore:
         if not swapping.aside_folders(desk.ledger.folder):
             return False
         path = self._backup.folder(copy.agent) / copy.ledger.name
-        held = desk.read(_ids)
+        held = desk.read(all_ids)
         missing = texts_within(path).keys() - held
         if not missing <= desk.archive.find(missing)[0].keys():
             return True
@@ -281,7 +281,7 @@ class _Restore:
         """
         if facts.begun_us != copy.begun_us or facts.sequence < copy.sequence:
             return False
-        held = desk.read(_ids)
+        held = desk.read(all_ids)
         lost = successors.lost_since(self._backup, copy, desk.archive, held)
         if not (copy.archived and lost.messages):
             return False
@@ -379,7 +379,7 @@ class _Restore:
                 back += [] if name in listed else [name]
         if back:  # the listing was made again while they were damaged
             desk.archive.adopt(names=back)
-        if successors.lost_since(self._backup, copy, desk.archive, desk.read(_ids)).messages:
+        if successors.lost_since(self._backup, copy, desk.archive, desk.read(all_ids)).messages:
             filling.fill(desk, self._backup, copy, meant=filling.all_of_it)
         elif lost:
             filling.fill(desk, self._backup, copy, meant=filling.within(lost))
@@ -460,10 +460,6 @@ class _Restore:
             write_file(archive / manifest.FILE, manifest.serialised(held))
             sync_folder(archive)
         sync_folder(beside)
-
-
-def _ids(db: Database) -> set[str]:
-    return {one for (one,) in rows.fetch(db, "SELECT id FROM messages")}
 
 
 def _check_mends(found: Finding) -> bool:

@@ -12,10 +12,10 @@ import errno
 import logging
 import time
 import urllib.parse
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import apsw
 
@@ -39,6 +39,7 @@ from elytron.upkeep.backup_files import (
 )
 from elytron.upkeep.desk import Desk
 
+_T = TypeVar("_T")
 _log = logging.getLogger("elytron.backup")
 _STEP_PAGES = 256  # a megabyte; after each the time is looked at
 _ATTEMPTS_MAX = 5  # while other processes move messages
@@ -270,11 +271,7 @@ def facts_within(db: Database) -> Facts:
 
 def repaired_within(path: Path) -> int:
     """When the copy of a ledger was repaired last; 0 if it never was."""
-    try:
-        with unchanging(path) as db:
-            return repaired_us(db)
-    except STORAGE_ERRORS as error:
-        raise translate(error, path) from error
+    return _asked(path, repaired_us)
 
 
 def texts(db: Database) -> dict[str, int]:
@@ -284,11 +281,7 @@ def texts(db: Database) -> dict[str, int]:
 
 def texts_within(path: Path) -> dict[str, int]:
     """The same of the copy of a ledger."""
-    try:
-        with unchanging(path) as db:
-            return texts(db)
-    except STORAGE_ERRORS as error:
-        raise translate(error, path) from error
+    return _asked(path, texts)
 
 
 class Told(NamedTuple):
@@ -309,20 +302,12 @@ def told(db: Database) -> Told:
 
 def told_within(path: Path) -> Told:
     """The same of the copy of a ledger."""
-    try:
-        with unchanging(path) as db:
-            return told(db)
-    except STORAGE_ERRORS as error:
-        raise translate(error, path) from error
+    return _asked(path, told)
 
 
 def learned_within(path: Path) -> set[int]:
     """Hashes of the memories, facts and concepts in the same that do not follow from texts."""
-    try:
-        with unchanging(path) as db:
-            return {hash(row) for row in db.execute(_LEARNED)}
-    except STORAGE_ERRORS as error:
-        raise translate(error, path) from error
+    return _asked(path, lambda db: {hash(row) for row in db.execute(_LEARNED)})
 
 
 def numbers(db: Database) -> dict[int, str]:
@@ -333,28 +318,30 @@ def numbers(db: Database) -> dict[int, str]:
 
 def numbers_within(path: Path) -> dict[int, str]:
     """The same of the copy of a ledger."""
-    try:
-        with unchanging(path) as db:
-            return numbers(db)
-    except STORAGE_ERRORS as error:
-        raise translate(error, path) from error
+    return _asked(path, numbers)
 
 
 def ids_within(path: Path, keys: Collection[int]) -> set[str]:
     """The ids of the messages in the copy of a ledger that have these keys."""
-    try:
-        with unchanging(path) as db:
-            found = db.execute("SELECT key, id FROM messages")
-            return {one for key, one in found if key in keys}
-    except STORAGE_ERRORS as error:
-        raise translate(error, path) from error
+    sql = "SELECT key, id FROM messages"
+    return _asked(path, lambda db: {one for key, one in db.execute(sql) if key in keys})
+
+
+def all_ids(db: Database) -> set[str]:
+    """The ids of the messages in a ledger."""
+    return {one for (one,) in db.execute("SELECT id FROM messages")}
 
 
 def all_ids_within(path: Path) -> set[str]:
-    """The ids of the messages in the copy of a ledger."""
+    """The same of the copy of a ledger."""
+    return _asked(path, all_ids)
+
+
+def _asked(path: Path, query: Callable[[apsw.Connection], _T]) -> _T:
+    """What a query gives of the copy of a ledger."""
     try:
         with unchanging(path) as db:
-            return {one for (one,) in db.execute("SELECT id FROM messages")}
+            return query(db)
     except STORAGE_ERRORS as error:
         raise translate(error, path) from error
 
