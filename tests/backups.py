@@ -1,5 +1,6 @@
 """What the tests of backups have in common: a store worth keeping, and a look at what came back."""
 
+import shutil
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -137,3 +138,19 @@ def no_database(store: Path) -> None:
 
 def text_flipped(store: Path) -> None:
     flip(ledger_path(store), ledger_path(store).read_bytes().index(b"zebra 25 "))
+
+
+def saved(backup: Path) -> set[str]:
+    """The messages that come out of a backup."""
+    to = backup.with_name(f"{backup.name}-new")
+    try:
+        return set(restored(backup, to)["bob"]["everything"])
+    finally:
+        shutil.rmtree(to)
+
+
+def held(place: Path) -> set[str]:
+    """The messages of the store in *place*, which is whole."""
+    with elytron.open(place / "store", reserve_mb=0, auto_cleanup=False) as store:
+        assert store.agent("bob").check().ok
+        return {message.id for message in store.agent("bob").messages(archived=True)}

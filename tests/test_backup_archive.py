@@ -11,7 +11,7 @@ import pytest
 
 import elytron
 import write_store
-from backups import fill, home, restored
+from backups import fill, held, home, saved
 from elytron import Conflict, Corrupt
 from elytron.archive import manifest, merging
 from ledgers import flip
@@ -63,20 +63,6 @@ def restore(place: Path, source: Path) -> str:
     return report.agents[0].how
 
 
-def saved(backup: Path, to: Path) -> set[str]:
-    """The messages that come out of a backup."""
-    try:
-        return set(restored(backup, to)["bob"]["everything"])
-    finally:
-        shutil.rmtree(to)
-
-
-def held(place: Path) -> set[str]:
-    with elytron.open(place / "store", **QUIET) as store:
-        assert store.agent("bob").check().ok
-        return {message.id for message in store.agent("bob").messages(archived=True)}
-
-
 def archive_more(place: Path) -> None:
     with elytron.open(place / "store", **QUIET) as store:
         fill(store.agent("bob"), 100, 115)
@@ -91,7 +77,7 @@ def listing_lost(place: Path) -> None:
 
 
 @pytest.mark.parametrize("gone", [False, True], ids=["flipped", "gone"])
-def test_a_segment_that_a_listing_made_anew_has_not_stays_in_a_copy_beside(place, tmp_path, gone):
+def test_a_segment_that_a_listing_made_anew_has_not_stays_in_a_copy_beside(place, gone):
     (first, _) = segments(place)
     if gone:
         first.unlink()
@@ -102,35 +88,31 @@ def test_a_segment_that_a_listing_made_anew_has_not_stays_in_a_copy_beside(place
         report = back_up(place)
         assert report.ok, report.failed
         (before,) = map(Path, report.kept)
-        assert saved(before, tmp_path / "new") == ALL
+        assert saved(before) == ALL
         if gone:
-            assert saved(place / "backup", tmp_path / "new") < ALL
+            assert saved(place / "backup") < ALL
     assert restore(place, before) == "salvaged"
     assert held(place) == ALL
     assert back_up(place).kept == report.kept
-    assert saved(place / "backup", tmp_path / "new") == ALL
+    assert saved(place / "backup") == ALL
     assert restore(place, before) == "same"
 
 
-def test_an_archive_that_was_removed_and_begun_anew_is_refused_until_it_was_brought_back(
-    place, tmp_path
-):
+def test_an_archive_that_was_removed_and_begun_anew_is_refused_until_it_was_brought_back(place):
     shutil.rmtree(archive(place))
     archive_more(place)
     for _ in range(2):
         (failed,) = back_up(place).failed
         assert isinstance(failed.cause, Corrupt)
         assert "archive of 'bob' is gone" in str(failed.cause)
-    assert saved(place / "backup", tmp_path / "new") == ALL
+    assert saved(place / "backup") == ALL
     assert restore(place, place / "backup") == "salvaged"
     assert held(place) == ALL | {f"m{number}" for number in range(100, 115)}
     report = back_up(place)
     assert (report.failed, report.kept) == ((), ())
 
 
-def test_what_was_archived_since_the_backup_and_lost_with_its_listing_stays_in_a_copy(
-    place, tmp_path
-):
+def test_what_was_archived_since_the_backup_and_lost_with_its_listing_stays_in_a_copy(place):
     """It is in the ledger of the last copy, and in none of its segments."""
     before = {path.name for path in segments(place)}
     with elytron.open(place / "store", **QUIET) as store:
@@ -140,17 +122,17 @@ def test_what_was_archived_since_the_backup_and_lost_with_its_listing_stays_in_a
     listing_lost(place)
     report = back_up(place)
     assert report.ok, report.failed
-    assert saved(Path(*report.kept), tmp_path / "new") == ALL
+    assert saved(Path(*report.kept)) == ALL
 
 
-def test_a_damaged_copy_is_made_anew_also_once_the_listing_was_made_again(place, tmp_path):
+def test_a_damaged_copy_is_made_anew_also_once_the_listing_was_made_again(place):
     (copy,) = home(place / "backup").glob("ledger-*.db")
     with copy.open("r+b") as file:
         file.write(b"\xff" * 4096)
     listing_lost(place)
     report = back_up(place)
     assert (report.failed, report.kept) == ((), ())
-    assert saved(place / "backup", tmp_path / "new") == ALL
+    assert saved(place / "backup") == ALL
 
 
 def test_an_archive_that_held_nothing_and_was_begun_anew_is_no_loss(place):
@@ -195,14 +177,14 @@ def test_what_was_deleted_since_a_listing_was_made_again_stays_deleted(place):
     assert held(place) == ALL - {"m98", "m5"}
 
 
-def test_the_archive_of_a_renamed_one_stays_in_a_copy_beside(place, tmp_path):
+def test_the_archive_of_a_renamed_one_stays_in_a_copy_beside(place):
     segments(place)[0].unlink()
     listing_lost(place)
     with elytron.open(place / "store", **QUIET) as store:
         store.rename("bob", "Robert")
         report = store.backup(place / "backup")
     assert (report.ok, report.removed) == (True, ("bob",))
-    assert saved(Path(*report.kept), tmp_path / "new") == ALL
+    assert saved(Path(*report.kept)) == ALL
 
 
 # -- not lost
@@ -347,7 +329,7 @@ def test_a_listing_without_a_mark_gets_one_that_says_nothing_of_what_was_before(
     assert json.loads((archive(place) / manifest.FILE).read_bytes())["mark"].startswith("found-")
 
 
-def test_an_archive_that_had_no_mark_and_was_begun_anew_is_told_from_it(place, tmp_path):
+def test_an_archive_that_had_no_mark_and_was_begun_anew_is_told_from_it(place):
     without_a_mark(place)
     shutil.rmtree(place / "backup")
     assert back_up(place).ok
@@ -355,4 +337,4 @@ def test_an_archive_that_had_no_mark_and_was_begun_anew_is_told_from_it(place, t
     archive_more(place)
     (failed,) = back_up(place).failed
     assert isinstance(failed.cause, Corrupt)
-    assert saved(place / "backup", tmp_path / "new") == ALL
+    assert saved(place / "backup") == ALL

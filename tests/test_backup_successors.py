@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 import elytron
-from backups import fill, home, restored
+from backups import fill, held, home, restored, saved
 from elytron import Conflict, Corrupt
 from ledgers import flip
 
@@ -42,21 +42,6 @@ def refused(report: elytron.BackedUp) -> str:
     assert name == "bob"
     assert isinstance(cause, Corrupt)
     return str(cause)
-
-
-def saved(backup: Path) -> set[str]:
-    """The messages that come out of a backup."""
-    to = backup.with_name(f"{backup.name}-new")
-    try:
-        return set(restored(backup, to)["bob"]["everything"])
-    finally:
-        shutil.rmtree(to)
-
-
-def held(place: Path) -> set[str]:
-    with elytron.open(place / "store", **QUIET) as store:
-        assert store.agent("bob").check().ok
-        return {message.id for message in store.agent("bob").messages(archived=True)}
 
 
 def ids(start: int, end: int) -> set[str]:
