@@ -55,10 +55,10 @@ class Served:
         self.document = document
         self.tokens = kept
 
-    def post(self, body=b"{}", **headers):
-        """One bare request; the names of headers with _ for -."""
+    def post(self, body=b"{}", end="", **headers):
+        """One bare request, to the address with an *end*; the names of headers with _ for -."""
         named = _ACCEPT | {name.replace("_", "-"): value for name, value in headers.items()}
-        return httpx2.post(self.url, content=body, headers=named, timeout=WAIT_S)
+        return httpx2.post(self.url + end, content=body, headers=named, timeout=WAIT_S)
 
     @asynccontextmanager
     async def client(self, token=None, mode="auto", **more):
@@ -186,6 +186,16 @@ def test_no_token_a_wrong_one_and_another_agents_open_nothing(guarded):
     other = guarded.post(Authorization=f"Bearer {guarded.tokens['carol']}")
     assert other.status_code == 403
     assert other.json()["error"] == "access-denied"
+
+
+@pytest.mark.parametrize("end", ["%0A", "%0a", "/", "%0A%0A"])
+def test_another_agents_token_opens_nothing_whatever_the_path_ends_with(guarded, end):
+    """The library's routes match a path with a line's end too."""
+    other = f"Bearer {guarded.tokens['carol']}"
+    answer = guarded.post(json.dumps(OPENING).encode(), end, Authorization=other)
+    assert answer.status_code == 403
+    assert answer.json()["error"] == "access-denied"
+    assert "mcp-session-id" not in answer.headers
 
 
 def test_a_token_that_was_removed_stops_to_work_at_once(guarded):

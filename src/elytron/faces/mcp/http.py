@@ -89,7 +89,7 @@ class _Sessions:
         self._ended.set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"] != PATH:
+        if scope["type"] != "http" or not scope["path"].startswith(PATH):
             await self._app(scope, receive, send)
             return
         access: Access = scope["elytron.access"]
