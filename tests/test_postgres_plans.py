@@ -123,6 +123,7 @@ def read(bob: Agent) -> None:
     bob.sessions(limit=5)
     bob.get("m3")
     bob.memories("tea")
+    bob.memories(session="s0", before="one", limit=5)
     bob.related("Alice")
 
 

@@ -152,7 +152,8 @@ def test_a_bad_value_is_named_and_nothing_is_written(bob, kind):
 @pytest.mark.parametrize("asked", [
     {"question": ""}, {"question": "x" * 20_001}, {"question": 3}, {"about": ""}, {"kind": ""},
     {"session": ""}, {"as_of": datetime(2024, 1, 1)}, {"as_of": "now"}, {"limit": 0},  # noqa: DTZ001
-    {"limit": 10_001}, {"limit": True},
+    {"limit": 10_001}, {"limit": True}, {"before": ""}, {"before": 3},
+    {"question": "Alice", "before": "one"},
 ])  # fmt: skip
 def test_a_bad_question_is_refused(bob, asked):
     bob.remember("Alice")
@@ -197,6 +198,30 @@ def test_the_newest_come_first_and_each_filter_leaves_the_rest_out(bob):
     assert ids(bob.memories(about="alice")) == ["three", "one"]
     assert ids(bob.memories(about="alicé", session="s")) == ["one"]
     assert bob.memories(session="u") == bob.memories(about="nobody") == bob.memories(kind="x") == []
+
+
+def test_memories_are_paged_back_without_a_gap_by_the_last_of_each_page(bob):
+    for n in range(9):
+        kind, session = ("wish", "s") if n % 3 else ("fact", "t")
+        bob.remember(f"About {n}", id=f"m{n}", kind=kind, session=session, about=["Alice"])
+    bob.close_memory("m7", at=NOW - DAY)
+    bob.close_memory("m2", at=NOW + DAY)
+    bob.edit_memory("m4", "It stays where it was")
+    later = NOW + 2 * DAY
+    for only in ({}, {"kind": "wish"}, {"session": "t"}, {"about": "alice"}, {"as_of": later}):
+        whole = bob.memories(**only)
+        paged = bob.memories(limit=2, **only)
+        while page := bob.memories(limit=2, before=paged[-1].id, **only):
+            paged += page
+        assert paged == whole
+        assert len(paged) > 2
+    assert ids(bob.memories(before="m7")) == ["m6", "m5", "m4", "m3", "m2", "m1", "m0"]
+    assert ids(bob.memories(before="m7", as_of=NOW - 2 * DAY)) == ids(bob.memories(before="m7"))
+    assert bob.memories(before="m0") == []
+    bob.delete_memory("m3")
+    assert bob.memories(before="m3") == bob.memories(before="never there") == []
+    with pytest.raises(InvalidArgument, match="`before` pages a list back"):
+        bob.memories("Alice", before="m1")
 
 
 def test_a_question_finds_the_best_first_by_stems_names_and_rare_words(bob):

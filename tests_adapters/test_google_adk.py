@@ -1,11 +1,14 @@
 """The memory service for Google ADK: beside ADK's own, and in a run with its tools."""
 
 import asyncio
-from collections.abc import Callable
+import socket
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import uvicorn
 from google.adk.events.event import Event
 from google.adk.memory.base_memory_service import BaseMemoryService
 from google.adk.memory.in_memory_memory_service import InMemoryMemoryService
@@ -16,6 +19,7 @@ from google.genai import types
 import elytron
 import elytron.aio
 from elytron.adapters.google_adk import ElytronMemoryService
+from elytron.faces.http.app import create_app
 from programs import ROOT, documented, run_program
 
 ALICE = {"app_name": "demo", "user_id": "alice"}
@@ -48,6 +52,30 @@ def texts(entries: list[MemoryEntry]) -> list[str]:
 @pytest.fixture
 def service(store: elytron.Store) -> ElytronMemoryService:
     return ElytronMemoryService(store)
+
+
+@pytest.fixture
+def far(folder: Path) -> Iterator[ElytronMemoryService]:
+    """In a store that another thread serves, by what ADK brings of a server."""
+    servers: list[uvicorn.Server] = []
+
+    async def serve() -> None:
+        async with elytron.aio.open(folder) as store:
+            app = create_app(store, hosts=["127.0.0.1"])
+            config = uvicorn.Config(app, http="h11", ws="none", log_level="critical")
+            servers.append(uvicorn.Server(config))
+            await servers[0].serve(sockets=[listening])
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        thread = threading.Thread(target=lambda: asyncio.run(serve()))
+        thread.start()
+        try:
+            with elytron.connect(f"http://127.0.0.1:{listening.getsockname()[1]}") as store:
+                yield ElytronMemoryService(store)
+        finally:
+            servers[0].should_exit = True
+            thread.join(30)
+            assert not thread.is_alive()
 
 
 def test_what_was_said_is_found_with_who_said_it_and_when(service: ElytronMemoryService) -> None:
@@ -175,6 +203,25 @@ def test_an_event_that_has_changed_is_refused(service: ElytronMemoryService) -> 
             await service.add_session_to_memory(session(event("1", "I live in Paris")))
         assert "Paris" not in str(caught.value)
         assert texts(await found(service, "live")) == ["I live in Lyon"]
+
+    asyncio.run(use())
+
+
+def test_events_are_held_in_a_store_far_away_and_those_that_cannot_be_are_named(
+    far: ElytronMemoryService,
+) -> None:
+    async def use() -> None:
+        await far.add_session_to_memory(session(event("1", "I live in Lyon")))
+        whole = session(
+            event("1", "I live in Paris"),
+            event("2", "pizza " * 100_000),
+            event("3", "I have a cat"),
+        )
+        with pytest.raises(elytron.InvalidArgument, match="2 events were not held") as caught:
+            await far.add_session_to_memory(whole)
+        assert "'s1/1': " in str(caught.value)
+        assert "'s1/2': " in str(caught.value)
+        assert sorted(texts(await found(far, "Lyon cat"))) == ["I have a cat", "I live in Lyon"]
 
     asyncio.run(use())
 

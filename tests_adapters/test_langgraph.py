@@ -3,7 +3,6 @@
 import asyncio
 import threading
 from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +21,10 @@ from langgraph.store.memory import InMemoryStore
 
 import elytron
 from elytron.adapters.langgraph import ElytronStore
-from elytron.adapters.langgraph_records import Record, group, listed, parts, remembered
+from elytron.adapters.langgraph_records import group
 from programs import ROOT, documented, run_program
 
 ALL = 1000
-WHEN = datetime(2026, 11, 1, tzinfo=UTC)
 
 
 @pytest.fixture
@@ -89,15 +87,20 @@ def whole(op: Any) -> Any:
     return op._replace(limit=ALL, offset=0)
 
 
+@pytest.mark.parametrize("calls_max", [0, 50])
 @settings(max_examples=60)
 @given(batches=st.lists(st.lists(OPS, max_size=5), max_size=6))
 def test_whatever_is_done_gives_what_the_store_of_langgraph_gives(
-    tmp_path_factory: pytest.TempPathFactory, batches: list[list[Any]]
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
+    calls_max: int,
+    batches: list[list[Any]],
 ) -> None:
     """
     Two differences are meant: namespaces that hold nothing are not listed, and the order of a
     search without a query is by the last update, so parts of it are compared by their size.
     """
+    monkeypatch.setattr("elytron.adapters.langgraph_held._CALLS_MAX", calls_max)
     with elytron.open(tmp_path_factory.mktemp("store")) as opened:
         ours, theirs = ElytronStore(opened.agent("Bob")), InMemoryStore()
         for ops in batches:
@@ -207,17 +210,6 @@ def test_odd_labels_and_keys_are_places_of_their_own(memory: ElytronStore) -> No
     assert len({group(space) for space in spaces}) == len(spaces)
 
 
-def test_a_namespace_with_more_items_than_can_be_read_says_so(bob: elytron.Agent) -> None:
-    memory = ElytronStore(bob, rows_max=5)
-    for number in range(4):
-        memory.put(("a",), str(number), {})
-    assert len(memory.search(("a",))) == 4
-    memory.put(("a",), "4", {})
-    with pytest.raises(elytron.InvalidArgument, match="rows_max"):
-        memory.search(("a",))
-    assert memory.get(("a",), "4") is not None
-
-
 def test_a_filter_on_what_is_no_number_fits_nothing(memory: ElytronStore) -> None:
     memory.put(("a",), "none", {})
     memory.put(("a",), "word", {"n": "many"})
@@ -244,61 +236,6 @@ def test_a_filter_compares_texts_as_texts(
         memory.put(("a",), day, {"day": day})
     found = memory.search(("a",), filter={"day": wanted})
     assert sorted(item.key for item in found) == keys
-
-
-# -- more namespaces than one list can have
-
-
-def test_there_may_be_more_namespaces_than_can_be_read_at_once(bob: elytron.Agent) -> None:
-    memory = ElytronStore(bob, rows_max=20)
-    users = [("memories", f"user{number}") for number in range(60)]
-    spaces = [*users, ("memories", "user59", "deep"), ("alone",)]
-    for space in spaces:
-        memory.put(space, "k", {"text": "pizza", "of": space[-1]})
-    again = ElytronStore(bob, rows_max=20)
-    assert again.list_namespaces(limit=ALL) == sorted(spaces)
-    assert len(again.search((), limit=ALL)) == len(spaces)
-    assert {item.namespace for item in again.search(("memories", "user59"))} == {
-        ("memories", "user59"),
-        ("memories", "user59", "deep"),
-    }
-    assert places(again.search(("alone",), query="pizza")) == [(("alone",), "k")]
-    for space in spaces:
-        again.delete(space, "k")
-    assert again.list_namespaces(limit=ALL) == []
-    assert [one.metadata["namespace"] for one in bob.memories(limit=ALL)] == ["[]"]
-
-
-def test_every_namespace_is_listed_where_a_search_for_its_beginning_looks() -> None:
-    spaces = [tuple("ab"[number >> at & 1] for at in range(4)) for number in range(16)]
-    for space in [space[:length] for space in spaces for length in (1, 2, 3, 4)]:
-        listing = listed(space, spread=True)["session"]
-        for length in range(len(space) + 1):
-            assert listing in parts(space[:length])
-    two = {listed(("memories", str(number)), spread=True)["session"] for number in range(5000)}
-    assert two == set(parts(()))
-
-
-def test_what_was_listed_by_one_store_is_listed_in_parts_by_the_next(bob: elytron.Agent) -> None:
-    """The list that a store had before there were parts of it, with as much as it can show."""
-    for number in range(19):
-        bob.remember(**listed((f"old{number}",)))
-        bob.remember(
-            **remembered(Record((f"old{number}",), "k", {}, WHEN, WHEN, None, None), expires=None)
-        )
-    memory = ElytronStore(bob, rows_max=21)
-    for number in range(5):
-        memory.put((f"new{number}",), "k", {})
-    assert len(memory.list_namespaces(limit=ALL)) == 24
-    assert len(memory.search((), limit=ALL)) == 24
-
-
-def test_a_list_of_namespaces_that_is_too_long_says_what_to_raise(bob: elytron.Agent) -> None:
-    for number in range(20):
-        bob.remember(**listed((f"old{number}",)))
-    with pytest.raises(elytron.InvalidArgument, match="lists 20 namespaces or more"):
-        ElytronStore(bob, rows_max=20).list_namespaces()
-    assert ElytronStore(bob, rows_max=100).list_namespaces() == []
 
 
 # -- searching

@@ -8,7 +8,6 @@ import pytest
 
 import elytron
 from elytron.adapters.langgraph import ElytronStore
-from elytron.adapters.langgraph_records import listed
 
 ALL = 1000
 
@@ -154,12 +153,28 @@ def test_a_sweep_deletes_more_than_can_be_read_at_once(bob: elytron.Agent, clock
     assert len(memory.search(("a",), limit=ALL)) == 5
 
 
-def test_a_sweep_that_fails_leaves_the_use_that_it_was_part_of(
-    bob: elytron.Agent, clock: Clock, caplog: pytest.LogCaptureFixture
+def test_a_sweep_finds_what_has_expired_behind_more_that_lives_than_is_read_at_once(
+    bob: elytron.Agent, clock: Clock
 ) -> None:
-    for number in range(5):
-        bob.remember(**listed((f"old{number}",)))
-    memory = ElytronStore(bob, ttl={"sweep_interval_minutes": 0}, rows_max=5, clock=clock)
+    memory = ElytronStore(bob, rows_max=10, clock=clock)
+    for number in range(40):
+        memory.put(("a",), str(number), {}, ttl=1 if number < 15 or number == 25 else 1000)
+    clock.pass_minutes(2)
+    assert memory.sweep_ttl() == 16
+    assert bob.usage().memories == 25
+
+
+def test_a_sweep_that_fails_leaves_the_use_that_it_was_part_of(
+    bob: elytron.Agent,
+    clock: Clock,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(*_: Any) -> Any:
+        raise elytron.Busy("no reader came free")
+
+    memory = ElytronStore(bob, ttl={"sweep_interval_minutes": 0}, clock=clock)
+    monkeypatch.setattr(memory._held, "namespaces", fail)
     memory.put(("old1",), "k", {"n": 1})
     item = memory.get(("old1",), "k")
     assert item is not None

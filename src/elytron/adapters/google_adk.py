@@ -248,9 +248,9 @@ def _words_alone(message: dict[str, Any]) -> dict[str, Any]:
 
 def _refused(agent: Agent, messages: list[dict[str, Any]]) -> list[tuple[dict[str, Any], str]]:
     """Save messages; returns those that could not be, and why."""
-    lines = [{**message, "line": number} for number, message in enumerate(messages)]
+    lines = [{**message, "line": number} for number, message in enumerate(messages, 1)]
     report = agent.import_(lines, skip_bad=True)
-    return [(messages[bad.line], bad.reason) for bad in report.bad]
+    return [(messages[bad.line - 1], bad.reason) for bad in report.bad]
 
 
 def _memory(entry: MemoryEntry, more: Mapping[str, object] | None) -> dict[str, Any]:

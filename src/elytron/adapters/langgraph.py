@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
 from datetime import UTC, datetime
+from heapq import nlargest, nsmallest
 from types import TracebackType
 from typing import Any, Self, cast
 
@@ -33,6 +34,7 @@ import elytron
 from elytron.adapters import threads
 from elytron.adapters.langgraph_held import Held
 from elytron.adapters.langgraph_records import (
+    FOREVER,
     Namespace,
     Record,
     fits,
@@ -49,13 +51,15 @@ from elytron.records import Memory
 from elytron.store import Store
 
 _log = logging.getLogger("elytron.adapters")
-ROWS_MAX = 10_000  # items of one namespace; also the default of `max_query_rows`
+ROWS_MAX = 10_000  # items that are read at once; also the default of `max_query_rows`
 SWEEP_MAX = 1000  # expired items that one use of the store deletes at most
 _ASKED = 250  # hits that a search asks for first; the same for the first pages of one
 _MORE_TIMES = 4  # that many more where too few of them fit
 _KINDS_MAX = 100  # namespaces that one recall looks into
 _INDEX = ("dims", "embed", "fields")
 _TTL = ("default_ttl", "refresh_on_read", "omit_expired", "sweep_interval_minutes")
+
+_Found = tuple[Memory, Record, float | None]  # the last is its score
 
 
 class ElytronStore(BaseStore):
@@ -75,8 +79,8 @@ class ElytronStore(BaseStore):
     A batch reads first and then writes, as LangGraph's own stores do; of several puts to one key
     the last counts. Each put is durable when it returns; those of a batch are not one transaction.
 
-    Limits: an item has at most `max_message_kb`, a namespace fewer than *rows_max* items. There may
-    be 2.5 million namespaces, 16 times *rows_max* of them with the same first two labels.
+    Limits: an item has at most `max_message_kb`. A query finds at most *rows_max* items of each 25
+    namespaces.
     """
 
     supports_ttl = True
@@ -96,7 +100,8 @@ class ElytronStore(BaseStore):
             index: `fields`: the paths of an item that are searched, all of it if not given. What
                 makes vectors is the embedder of the agent's store; see `from_path`.
             ttl: `default_ttl` in minutes, `refresh_on_read`, `sweep_interval_minutes`.
-            rows_max: at most `max_query_rows`, of which it is the default.
+            rows_max: so many items are read at once; at most `max_query_rows`, of which it is the
+                default.
             clock: by which items expire; for tests.
         """
         self.agent: Agent = threads.check_synchronous(agent, "remember", "an agent")
@@ -238,26 +243,24 @@ class ElytronStore(BaseStore):
 
     # -- searching
 
-    def _search(self, op: SearchOp, now: datetime) -> list[tuple[Memory, Record, float | None]]:
-        """What fits, best or newest first, at least as many as are asked for."""
+    def _search(self, op: SearchOp, now: datetime) -> list[_Found]:
+        """What fits, best or newest first, as many as are asked for and passed over."""
         within = self._held.namespaces(tuple(op.namespace_prefix))
+        wanted = max(0, op.offset) + max(0, op.limit)
         if op.query and op.query.strip():
-            return self._recall(op, within, now)
-        found: list[tuple[Memory, Record, float | None]] = [
-            (memory, record, None)
-            for namespace in within
-            for memory, record in self._held.records(namespace, now)
-            if _wanted(record, op)
-        ]
-        found.sort(key=lambda one: (one[1].namespace, one[1].key))
-        found.sort(key=lambda one: one[1].updated_at, reverse=True)
-        return found
+            return self._recall(op, within, now, wanted)
+
+        def newest(living: Iterator[Memory]) -> list[_Found]:
+            found: Iterator[_Found] = ((memory, record_of(memory), None) for memory in living)
+            fitting = (one for one in found if _wanted(one[1], op))
+            return nsmallest(wanted, fitting, key=_newest_first)
+
+        return self._held.living(within, now, newest)
 
     def _recall(
-        self, op: SearchOp, within: list[Namespace], now: datetime
-    ) -> list[tuple[Memory, Record, float | None]]:
-        wanted = max(0, op.offset) + max(0, op.limit)
-        found: list[tuple[Memory, Record, float | None]] = []
+        self, op: SearchOp, within: list[Namespace], now: datetime, wanted: int
+    ) -> list[_Found]:
+        best: list[_Found] = []
         for first in range(0, len(within), _KINDS_MAX):
             kinds = [group(namespace) for namespace in within[first : first + _KINDS_MAX]]
             asked = min(_ASKED, self._rows_max)
@@ -267,20 +270,19 @@ class ElytronStore(BaseStore):
                 if len(fitting) >= wanted or len(hits) < asked or asked == self._rows_max:
                     break
                 asked = min(_MORE_TIMES * asked, self._rows_max)
-            found += fitting
-        # Of equals the newest, as recall picks them, so that pages follow on each other.
-        found.sort(key=lambda one: (one[1].created_at, one[1].namespace, one[1].key), reverse=True)
-        found.sort(key=lambda one: one[2] or 0.0, reverse=True)
-        return found
+            best = nlargest(wanted, [*best, *fitting], key=_worth)
+        return best
 
     def _fitting(
         self, hits: Iterable[elytron.Hit], op: SearchOp, now: datetime
-    ) -> Iterator[tuple[Memory, Record, float]]:
+    ) -> Iterator[_Found]:
         for hit in hits:
             memory = hit.memory
             apart = memory is not None and not is_record(memory)
             if apart and memory is not None:
-                memory = self.agent.get_memory(str(memory.metadata.get("of")))
+                if "of" not in memory.metadata:
+                    continue  # somebody else's
+                memory = self.agent.get_memory(str(memory.metadata["of"]))
             if memory is None or not lives(memory, now):
                 continue
             record = record_of(memory)
@@ -290,15 +292,15 @@ class ElytronStore(BaseStore):
     # -- namespaces
 
     def _list(self, op: ListNamespacesOp, now: datetime) -> list[Namespace]:
-        found = {
-            namespace if op.max_depth is None else namespace[: op.max_depth]
+        wanted = [
+            namespace
             for namespace in self._held.namespaces()
             if all(
                 matches(namespace, condition.match_type, condition.path)
                 for condition in op.match_conditions or ()
             )
-            and self._held.has_items(namespace, now)
-        }
+        ]
+        found = {namespace[: op.max_depth] for namespace in self._held.inhabited(wanted, now)}
         return sorted(found)[max(0, op.offset) :][: max(0, op.limit)]
 
     def _sweep_if_due(self) -> None:
@@ -314,6 +316,18 @@ class ElytronStore(BaseStore):
             _log.warning(
                 "expired items were not all deleted, the next sweep goes on: %s", error.code
             )
+
+
+def _newest_first(found: _Found) -> tuple[Any, ...]:
+    """An order in which the last update comes first."""
+    record = found[1]
+    return FOREVER - record.updated_at, record.namespace, record.key
+
+
+def _worth(found: _Found) -> tuple[Any, ...]:
+    """What is best is more. Of equals the newest, as recall picks them, so that pages follow."""
+    _, record, score = found
+    return score or 0.0, record.created_at, record.namespace, record.key
 
 
 def _is_within(namespace: Namespace, op: SearchOp) -> bool:

@@ -8,10 +8,10 @@ By the verbs alone that every agent has, here or far away.
 import json
 import logging
 import threading
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from langgraph.store.base import get_text_at_path
 
@@ -23,10 +23,12 @@ from elytron.adapters.langgraph_records import (
     Namespace,
     Record,
     group,
+    is_record,
     listed,
     lives,
     mark,
     namespace_id,
+    namespace_of,
     parts,
     record_id,
     record_of,
@@ -36,7 +38,7 @@ from elytron.adapters.langgraph_records import (
     words_id,
 )
 from elytron.agent import Agent
-from elytron.errors import Busy, Conflict, InvalidArgument, NotFound
+from elytron.errors import Busy, Conflict, NotFound
 from elytron.records import Memory
 
 _T = TypeVar("_T")
@@ -44,6 +46,10 @@ _log = logging.getLogger("elytron.adapters")
 LONG_AGO = datetime(1, 1, 1, tzinfo=UTC)  # held by everything, also by what has expired
 _TRIES_MAX = 10  # others that write the same item at the same moment
 _REFRESH_SHARE = 0.01  # of its time to live: an item that has gained less is not written
+# Of more namespaces than the first, all memories are read together where there are no more of them
+# for each than the second: to read those costs about as much as a call.
+_CALLS_MAX, _EACH_MAX = 50, 20
+_AMONG_MAX = 50_000  # memories among which all that list namespaces are sought; else in each part
 
 
 class Held:
@@ -134,35 +140,77 @@ class Held:
         except NotFound as error:
             _log.debug("an item was deleted while it was read: %s", error.code)
 
-    def records(self, namespace: Namespace, at: datetime) -> list[tuple[Memory, Record]]:
-        return [(memory, record_of(memory)) for memory in self._all(group(namespace), at)]
+    def living(
+        self, within: Sequence[Namespace], at: datetime, take: Callable[[Iterator[Memory]], _T]
+    ) -> _T:
+        """
+        What *take* makes of the items of these namespaces that live at a time, in any order.
 
-    def _all(self, session: str, at: datetime) -> list[Memory]:
-        found = self._agent.memories(session=session, as_of=at, limit=self._rows_max)
-        if len(found) == self._rows_max:
-            raise InvalidArgument(
-                f"{session!r:.100} has {self._rows_max} items or more, and not all can be read:"
-                " use more namespaces, or raise `max_query_rows` and `rows_max`"
-            )
-        return found
+        It is asked again where they were disturbed while they were read, and has to begin anew.
+        """
+        known = frozenset(within)
+        sessions: list[str | None] = [None]  # all of them
+        if not self._are_many(within):
+            sessions = [group(namespace) for namespace in within]
+
+        def found() -> Iterator[Memory]:
+            for session in sessions:
+                for memory in self._pages(session=session, as_of=at):
+                    if is_record(memory) and namespace_of(memory) in known:
+                        yield memory
+
+        return _until_undisturbed(lambda: take(found()))
+
+    def inhabited(self, within: Sequence[Namespace], at: datetime) -> set[Namespace]:
+        """Which of these namespaces have items that live at a time."""
+        if self._are_many(within):
+            return self.living(within, at, lambda found: set(map(namespace_of, found)))
+        return {namespace for namespace in within if self.has_items(namespace, at)}
+
+    def _are_many(self, within: Sequence[Namespace]) -> bool:
+        """Whether to read all memories takes less than to ask for each of these namespaces."""
+        count = len(within)
+        return count > _CALLS_MAX and self._agent.usage().memories <= _EACH_MAX * count
+
+    def _pages(self, **only: Any) -> Iterator[Memory]:
+        """
+        What `Agent.memories` gives, page by page.
+
+        Raises:
+            NotFound: the last of a page was deleted, so that it is not known what the next is.
+        """
+        last: Memory | None = None
+        while True:
+            before = None if last is None else last.id
+            page = self._agent.memories(limit=self._rows_max, before=before, **only)
+            if last is not None and not self._is_there(last):
+                raise NotFound("the last item of a page was deleted meanwhile")
+            yield from page
+            if len(page) < self._rows_max:
+                return
+            last = page[-1]
+
+    def _is_there(self, memory: Memory) -> bool:
+        held = self._agent.get_memory(memory.id)
+        return held is not None and held.created == memory.created  # not deleted and put anew
 
     def namespaces(self, prefix: Namespace = ()) -> list[Namespace]:
         """Those that begin with *prefix*, each once."""
-        found = self._listed_in(NAMESPACES)
-        if SPREAD in found:
-            for part in parts(prefix):
-                found += self._listed_in(part)
+        found = _until_undisturbed(lambda: self._listed(prefix))
         beginning = [one for one in found if one != SPREAD and one[: len(prefix)] == prefix]
         return list(dict.fromkeys(beginning))
 
-    def _listed_in(self, session: str) -> list[Namespace]:
-        found = self._agent.memories(session=session, as_of=LONG_AGO, limit=self._rows_max)
-        if len(found) == self._rows_max:
-            raise InvalidArgument(
-                f"{session!r} lists {self._rows_max} namespaces or more, and not all can be read:"
-                " raise `max_query_rows` and `rows_max`"
-            )
-        return [_labels(one) for one in found]
+    def _listed(self, prefix: Namespace) -> list[Namespace]:
+        """Those that begin with *prefix*, and others."""
+        found = [_labels(one) for one in self._pages(session=NAMESPACES, as_of=LONG_AGO)]
+        if SPREAD not in found:
+            return found
+        sessions = parts(prefix)
+        if len(sessions) > _CALLS_MAX and self._agent.usage().memories <= _AMONG_MAX:
+            return [_labels(one) for one in self._pages(kind=NAMESPACES, as_of=LONG_AGO)]
+        for session in sessions:
+            found += [_labels(one) for one in self._pages(session=session, as_of=LONG_AGO)]
+        return found
 
     def has_items(self, namespace: Namespace, at: datetime) -> bool:
         return bool(self._agent.memories(session=group(namespace), as_of=at, limit=1))
@@ -198,21 +246,20 @@ class Held:
                 self._agent.delete_memory(listing)
 
     def expired(self, clock: Callable[[], datetime]) -> Generator[None, None, None]:
-        """
-        Delete what has expired, one for each step.
-
-        Of a namespace with more items than can be read, as long as any of the newest has expired.
-        """
+        """Delete what has expired, one for each step."""
         for namespace in self.namespaces():
+            before: str | None = None  # the last that lives: what has expired is gone by then
             more = True
             while more:
-                together = group(namespace)
-                found = self._agent.memories(session=together, as_of=LONG_AGO, limit=self._rows_max)
-                more = False
+                found = self._agent.memories(
+                    session=group(namespace), as_of=LONG_AGO, limit=self._rows_max, before=before
+                )
+                more = len(found) == self._rows_max
                 for memory in found:
                     if self._expire(namespace, memory, clock):
-                        more = len(found) == self._rows_max
                         yield
+                    else:
+                        before = memory.id
 
     def _expire(self, namespace: Namespace, memory: Memory, clock: Callable[[], datetime]) -> bool:
         """Delete an item if it has expired; returns whether it had."""
@@ -236,5 +283,5 @@ def _until_undisturbed(step: Callable[[], _T]) -> _T:
         try:
             return step()
         except (Conflict, NotFound) as error:
-            _log.debug("an item changed while it was written: %s", error.code)
-    raise Busy(f"an item was changed by others {_TRIES_MAX} times meanwhile; put it again")
+            _log.debug("items changed while they were read or written: %s", error.code)
+    raise Busy(f"items were changed by others {_TRIES_MAX} times meanwhile; retry later")

@@ -83,6 +83,12 @@ def is_record(memory: Memory) -> bool:
     return _PLACE in memory.metadata
 
 
+def namespace_of(memory: Memory) -> Namespace:
+    """The namespace of the item that a memory holds."""
+    *namespace, _ = json.loads(memory.metadata[_PLACE])
+    return tuple(namespace)
+
+
 def place(namespace: Namespace, key: str) -> dict[str, str]:
     """The metadata of a record: where it is, as JSON, since labels and keys may be any text."""
     return {_PLACE: items.dumps([*namespace, key])}

@@ -85,7 +85,7 @@ class Keeping(Service):
 
     async def emergency_cleanup(self) -> int:
         """
-        Archive the oldest half, if more than `emergency_messages` (5,000) are held, and give space
+        Archive the oldest half, if `emergency_messages` or more are held, and give space
         back; returns how many left.
         """
         memory = await self._memory()

@@ -60,11 +60,18 @@ class AsyncLearning(AsyncVerbs):
         session: str | None = None,
         as_of: datetime | None = None,
         limit: int = 100,
+        before: str | None = None,
     ) -> list[Memory]:
         """See `Agent.memories`."""
         return await self._call(
             lambda: self._agent.memories(
-                question, about=about, kind=kind, session=session, as_of=as_of, limit=limit
+                question,
+                about=about,
+                kind=kind,
+                session=session,
+                as_of=as_of,
+                limit=limit,
+                before=before,
             )
         )
 

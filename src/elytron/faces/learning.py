@@ -82,6 +82,7 @@ def remember(place: Place, agent: str, text: str, about: tuple[str, ...], **more
 @click.option("--session", metavar="SESSION", help="Only those learned in this session.")
 @time_option("--as-of", zone_needed=False, help="Those that held then, instead of now.")
 @limit_option(50)
+@click.option("--before", metavar="ID", help="Only those remembered before the one with this id.")
 @click.option("--ids", is_flag=True, help="Show their ids.")
 @click.option("--full", is_flag=True, help="Show long ones whole.")
 def memories(

@@ -37,6 +37,7 @@ class Sought:
     kinds: tuple[str, ...] | None = None
     since_us: int | None = None
     until_us: int | None = None
+    before: str | None = None  # an id
 
     def where(self) -> tuple[str, tuple[Any, ...]]:
         """The condition on `memories m` as SQL, which begins with place ?1, and its values."""
@@ -54,6 +55,7 @@ class Sought:
                 " (SELECT key FROM concepts WHERE folded = ?))",
                 self.about,
             ),
+            ("m.key < (SELECT key FROM memories WHERE id = ?)", self.before),
         )
         used = [(sql, value) for sql, value in parts if value is not None]
         where = "".join([f" AND {sql}" for sql, _ in used])
@@ -87,10 +89,30 @@ def memory(db: Database, id: str, source: object) -> Memory | None:
 def memory_terms(
     db: Database, sought: Sought, *, limit: int, source: object
 ) -> list[tuple[int, bytes]]:
-    """(key, hashed terms) of the newest *limit* memories that are meant. Terms are not verified."""
+    """
+    (key, hashed terms) of the newest *limit* memories that are meant, and behind them of the newest
+    *limit* pinned ones, in their order. Terms are not verified.
+    """
     where, values = sought.where()
-    sql = f"SELECT m.key, m.terms FROM memories m WHERE {where} ORDER BY m.key DESC LIMIT ?"
-    found = rows.fetch(db, sql, (*values, limit))
+    sql = f"SELECT m.key, m.terms FROM memories m WHERE {where}"
+    newest = "ORDER BY m.key DESC LIMIT ?"
+    found = rows.fetch(db, f"{sql} {newest}", (*values, limit))
+    if len(found) == limit:  # there may be older ones
+        sql += f" AND m.pinned = 1 AND m.key < ? {newest}"
+        found += rows.fetch(db, sql, (*values, found[-1][0], limit))
+    return _terms(found, source)
+
+
+def memory_terms_of(
+    db: Database, sought: Sought, keys: Sequence[int], *, source: object
+) -> list[tuple[int, bytes]]:
+    """As `memory_terms`, of those of these keys that are meant."""
+    where, values = sought.where()
+    sql = f"SELECT m.key, m.terms FROM memories m WHERE {where} AND m.key IN {_KEYS}"
+    return _terms(rows.fetch(db, sql, (*values, Integers(keys))), source)
+
+
+def _terms(found: list[tuple[int, bytes]], source: object) -> list[tuple[int, bytes]]:
     for key, terms in found:
         if type(terms) is not bytes:
             raise Corrupt(f"{source}: memory row {key} is damaged; the file was left as it is")

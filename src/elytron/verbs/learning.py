@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from elytron import recall
-from elytron.errors import Busy, DiskFull, ElytronError, NotFound, OverBudget
+from elytron.errors import Busy, DiskFull, ElytronError, InvalidArgument, NotFound, OverBudget
 from elytron.ledger import knowledge, ops
 from elytron.ledger.knowledge import Sought
 from elytron.ledger.learned import DeleteConcept, DeleteMemory
@@ -78,6 +78,7 @@ class Learning(Reading):
 
         One commit with one fsync, as a save.
         """
+        self._agents.check_usable()  # first: in a fork a lock of the ids may be held for ever
         op = remembering.admit_memory(
             content,
             about=about,
@@ -108,6 +109,7 @@ class Learning(Reading):
         session: str | None = None,
         as_of: datetime | None = None,
         limit: int = 100,
+        before: str | None = None,
     ) -> list[Memory]:
         """
         What is remembered.
@@ -119,9 +121,11 @@ class Learning(Reading):
             kind, session: only those of this kind, of this session.
             as_of: those that held at this time, with a zone; those that hold now if None.
             limit: at most this many, 1 to `max_query_rows`.
+            before: only those remembered before the one with this id, for paging back; not with a
+                question. An unknown one gives an empty list.
 
-        With a question, the words of each memory are scored, the newest 20,000 at most: some 3 us
-        a memory. While the embedder does not answer, words do.
+        With a question, the words of each memory are scored, of the newest 20,000 and of the pinned
+        ones: some 3 us a memory. While the embedder does not answer, words do.
         """
         check_limit(limit, self._config.max_query_rows)
         sought = Sought(
@@ -129,7 +133,10 @@ class Learning(Reading):
             None if about is None else to_name(about, "about").folded,
             None if kind is None else check_line(kind, "kind"),
             None if session is None else check_id(session, "session"),
+            before=None if before is None else check_id(before, "before"),
         )
+        if question is not None and before is not None:
+            raise InvalidArgument("`before` pages a list back; leave it out with a question")
         if about is not None:
             self._link_first()
         if question is None:
