@@ -283,7 +283,9 @@ def test_details_tell_what_was_dropped_and_each_limit_that_comes_nearer():
     assert "grows 12.5 messages a day, 2.0 KB a day, by the last 7 days" in lines
     assert "limits max_messages_per_agent in 12 d, max_db_size_mb in 40 d" in lines
     assert "dropped 17 messages left the archive at its limit, for good" in lines
-    assert "1,204 messages in 3 files, 2.0 MB of at most 500.0 MB" in " ".join(lines)
+    assert "1,204 messages in 3 files, 2.0 MB of at most 500.0 MB, an eighth of it kept free" in (
+        " ".join(lines)
+    )
     assert "writes 0 waiting, 2 failed" in lines
 
 
@@ -307,7 +309,7 @@ def test_bars_are_as_long_as_what_is_used_at_any_width(columns, monkeypatch):
         Unreadable("damaged", Corrupt("it is")),
         Usage("without limits", 0, messages=9),
     ]
-    shown = printed(usage_tables.bars(usages, archive_limit_bytes=500 * MB, rows_max=None))
+    shown = printed(usage_tables.bars(usages, archive_full_bytes=500 * MB, rows_max=None))
     by_name = {row[0]: row[1:] for row in rows(shown)}
     assert [*by_name][:3] == ["damaged", "over", "full"]
     assert by_name["damaged"] == ["corrupt"]
@@ -322,7 +324,7 @@ def test_a_narrow_terminal_gives_up_bars_before_the_limit_that_comes_next(column
     monkeypatch.setenv("COLUMNS", columns)
     soon = Forecast(7.0, 9.0, 9.0, {"max_messages_per_agent": 12.0})
     usages: costs.Costs = [usage_of("bob", messages=454, forecast=soon)]
-    shown = printed(usage_tables.bars(usages, archive_limit_bytes=500 * MB, rows_max=None))
+    shown = printed(usage_tables.bars(usages, archive_full_bytes=500 * MB, rows_max=None))
     (row,) = rows(shown)
     assert "454" in row
     assert row[-4:] == ["messages", "in", "12", "d"]
@@ -336,6 +338,16 @@ def test_a_small_terminal_keeps_the_fullest_and_says_how_many_it_hides(tmp_path)
         shown = printed(*watching._frame(store, look, rows_max=3))
     assert [row[0] for row in rows(shown)] == ["a49", "a48", "a47", "and"]
     assert shown.endswith("\nand 47 less full\n")
+
+
+def test_an_archive_that_drops_its_oldest_is_fuller_than_what_is_nearly_full(tmp_path):
+    with elytron.open(tmp_path / "none", max_archive_mb=8) as store:
+        usages: costs.Costs = [
+            usage_of("nearly", messages=4999),
+            usage_of("drops", bytes=LedgerBytes(archive=7 * MB)),
+        ]
+        shown = printed(*watching._frame(store, StoreCosts(usages, None), rows_max=None))
+    assert [row[0] for row in rows(shown)] == ["drops", "nearly"]
 
 
 def test_what_is_known_of_a_store_adds_up_where_an_agent_cannot_be_read():

@@ -150,6 +150,15 @@ def test_the_cookie_is_for_the_server_alone_and_nothing_else_holds_a_secret(
         assert secret not in place.log.read_text()
 
 
+@pytest.mark.parametrize("other", ['prefs={"a":1}', "flag", "version=2", 'a="b', "=;;", "p=\xe9"])
+def test_the_cookies_of_other_services_at_the_same_address_hide_ours_not(
+    place: Place, other: str
+) -> None:
+    ours = session_of(place, place.reading)
+    for cookie in (f"{other}; {ours}", f"{ours}; {other}", f"{other}; {ours}; {other}"):
+        assert asked(place, "/", cookie=cookie)[0] == 200, cookie
+
+
 def test_over_https_the_cookie_is_secure(place: Place) -> None:
     """As behind a proxy that speaks HTTPS: the browser tells from where the form was sent."""
     where = urlsplit(place.address)
@@ -177,6 +186,9 @@ def test_the_login_leads_to_our_own_pages_only(place: Place, target: str) -> Non
 def test_a_form_that_is_too_long_or_odd_is_refused(place: Place) -> None:
     assert posted(place, token="x" * 10_000)[0] == 413
     assert asked(place, "/login", method="POST", body="%ff=%00&&=&" + "&a=b" * 5)[0] == 401
+    status, headers, text = asked(place, "/login", method="POST", body="&".join(["a=b"] * 11))
+    assert (status, headers["cache-control"]) == (413, "no-store")
+    assert "That is longer than any token." in text
     assert asked(place, "/login", method="PUT")[0] == 405
     assert asked(place, "/logout")[0] == 405
     assert asked(place, "/", method="POST", cookie=session_of(place, place.reading))[0] == 405

@@ -17,7 +17,7 @@ from elytron.faces.dashboard.neighbourhood import neighbourhood, places
 from elytron.faces.dashboard.sessions import NotAllowed, Sessions, SignedOut, Viewer
 from elytron.faces.http import tokens
 from elytron.faces.http.tokens import Tokens
-from elytron.records import Concept, Message, Related, Relation, Usage
+from elytron.records import Concept, LedgerBytes, Message, Related, Relation, Usage
 
 NOW = datetime(2026, 3, 2, tzinfo=UTC)
 
@@ -200,3 +200,12 @@ def test_limits_come_in_the_order_of_their_labels_and_say_what_is_full() -> None
     assert tuple(limit.label for limit in found) == LABELS
     assert found[1].said == "messages at 100% of max_messages_per_agent: 10 of 10"
     assert found[2].told == "none"
+
+
+def test_an_archive_is_full_where_it_begins_to_drop_its_oldest() -> None:
+    """An eighth of `max_archive_mb` is kept free; alarms and the forecast say the same."""
+    config = Config(max_archive_mb=8)
+    usage = Usage("Bob", 1000, bytes=LedgerBytes(archive=7 << 20))
+    archive = against(usage, config)[LABELS.index("Archive")]
+    assert archive.share == 1.0
+    assert archive.told == "7.0 MB of 7.0 MB"

@@ -186,6 +186,7 @@ def test_no_log_holds_what_was_said_or_asked_or_which_token_was_sent(
         raw(where, SECRET.encode() + b"\r\n\r\n")
         raw(where, head("GET", "/v1/hello", f"Origin: {SECRET}", CLOSING))
     ours = [record for record in caplog.records if not record.name.startswith("urllib3")]
+    assert [record for record in ours if record.name.startswith("elytron")], "it is told of"
     for record in ours:
         told = record.getMessage() + str(record.exc_info) + str(record.args)
         assert "4711" not in told, record.name

@@ -16,8 +16,8 @@ import pytest
 import urllib3
 
 import elytron
-from elytron.errors import OutcomeUnknown
-from elytron.faces.http import descriptions, problems, tokens
+from elytron.errors import OutcomeUnknown, Unavailable
+from elytron.faces.http import descriptions, problems, serving, tokens
 from elytron.faces.http.examples import EXAMPLES
 from elytron.faces.http.guard import Guard
 from elytron.faces.http.limits import Limits
@@ -285,6 +285,21 @@ def test_a_port_that_is_taken_is_said_so_in_one_line(tmp_path: Path) -> None:
     assert "cannot be bound" in done.stderr
     assert "choose another with `--port`" in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_part_that_fails_as_the_server_starts_is_told_and_what_is_open_is_closed() -> None:
+    closed = []
+
+    async def app(_scope: Any, _receive: Any, _send: Any) -> None:
+        raise RuntimeError("no room for it")
+
+    async def close() -> None:
+        closed.append("the store")
+
+    listener = serving.listen("127.0.0.1", 0, guarded=False)
+    with listener.socket, pytest.raises(Unavailable, match="failed as it began"):
+        serving.run(serving.Server(app, Limits()), listener, close=close)
+    assert closed == ["the store"]
 
 
 def test_two_processes_may_serve_one_store(folder: Path) -> None:

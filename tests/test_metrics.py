@@ -74,7 +74,7 @@ def test_the_values_are_those_of_usage(held):
     expected = {
         "used_bytes": usage.bytes.total,
         "limit_bytes": usage.limit_bytes,
-        "archive_limit_bytes": held.config.max_archive_bytes,
+        "archive_limit_bytes": held.config.archive_full_bytes,
         "messages": 1,
         "messages_limit": 5000,
         "archived_messages": 9,

@@ -80,7 +80,7 @@ class _StoreCollector:
         found = costs.read_store(self._store)
         usages = [cost for cost in found.agents if isinstance(cost, Usage)]
         yield _readable(found)
-        yield from _agent_gauges(usages, self._store.config.max_archive_bytes)
+        yield from _agent_gauges(usages, self._store.config.archive_full_bytes)
         yield from _agent_counters(usages)
         if found.usage is not None:
             yield from _store_gauges(found.usage)
@@ -116,7 +116,7 @@ def _readable(found: StoreCosts) -> "Metric":
     return _gauge("agent_readable", "Whether the memory of the agent can be read.", samples)
 
 
-def _agent_gauges(usages: Sequence[Usage], archive_limit_bytes: int) -> Iterator["Metric"]:
+def _agent_gauges(usages: Sequence[Usage], archive_full_bytes: int) -> Iterator["Metric"]:
     def each(name: str, doc: str, values: Iterable[float]) -> "Metric":
         return _gauge(name, doc, zip(([u.agent] for u in usages), values, strict=True))
 
@@ -130,8 +130,8 @@ def _agent_gauges(usages: Sequence[Usage], archive_limit_bytes: int) -> Iterator
     doc = "Bytes on disk that max_db_size_mb bounds."
     yield each("agent_used_bytes", doc, [u.bytes.total for u in usages])
     yield each("agent_limit_bytes", "Limit of used bytes.", [u.limit_bytes for u in usages])
-    doc = "Limit of the bytes of the archive."
-    yield each("agent_archive_limit_bytes", doc, [archive_limit_bytes] * len(usages))
+    doc = "Bytes from which on an archive drops its oldest: seven eighths of max_archive_mb."
+    yield each("agent_archive_limit_bytes", doc, [archive_full_bytes] * len(usages))
     yield each("agent_messages", "Messages held.", [u.messages for u in usages])
     yield each("agent_messages_limit", "Limit of messages held.", [u.max_messages for u in usages])
     doc = "Messages in the archive."

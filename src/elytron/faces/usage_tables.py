@@ -229,7 +229,8 @@ def _graph(graph: GraphUsage) -> Text:
 
 def _archive(usage: Usage, limit_bytes: int) -> str:
     held = usage.archive
-    size = f"{human_bytes(held.bytes)} of at most {human_bytes(limit_bytes)}"
+    most = f"{human_bytes(limit_bytes)}, an eighth of it kept free"
+    size = f"{human_bytes(held.bytes)} of at most {most}"
     if not held.messages:
         return f"empty, {size}"
     parts = counted(held.messages, "message", "messages"), counted(held.segments, "file", "files")
@@ -308,7 +309,7 @@ def _clock(at: datetime) -> str:
     return f"{at.astimezone():%Y-%m-%d %H:%M:%S}"
 
 
-def bars(found: Costs, *, archive_limit_bytes: int, rows_max: int | None) -> Columns:
+def bars(found: Costs, *, archive_full_bytes: int, rows_max: int | None) -> Columns:
     """One row an agent, the fullest first, each of its limits as a bar where there is room."""
     heads = (
         Head("agent", "name"),
@@ -317,29 +318,29 @@ def bars(found: Costs, *, archive_limit_bytes: int, rows_max: int | None) -> Col
         Head("archive", "gauge", room=NARROW),
         Head("nearest limit", "time", room=SLIM),
     )
-    ordered = sorted(found, key=lambda cost: -_fullness(cost, archive_limit_bytes))
-    rows = [_bars_row(cost, archive_limit_bytes) for cost in ordered[:rows_max]]
+    ordered = sorted(found, key=lambda cost: -_fullness(cost, archive_full_bytes))
+    rows = [_bars_row(cost, archive_full_bytes) for cost in ordered[:rows_max]]
     return Columns(heads, rows)
 
 
-def _fullness(cost: Usage | Unreadable, archive_limit_bytes: int) -> float:
+def _fullness(cost: Usage | Unreadable, archive_full_bytes: int) -> float:
     if isinstance(cost, Unreadable):
         return float("inf")  # what is damaged comes first
-    return max(share for share, _ in _shares(cost, archive_limit_bytes))
+    return max(share for share, _ in _shares(cost, archive_full_bytes))
 
 
-def _shares(usage: Usage, archive_limit_bytes: int) -> Sequence[tuple[float, str]]:
+def _shares(usage: Usage, archive_full_bytes: int) -> Sequence[tuple[float, str]]:
     size = usage.bytes
     return (
         (share_of(usage.messages, usage.max_messages), f"{usage.messages:,}"),
         (share_of(size.total, usage.limit_bytes), human_bytes(size.total)),
-        (share_of(size.archive, archive_limit_bytes), human_bytes(size.archive)),
+        (share_of(size.archive, archive_full_bytes), human_bytes(size.archive)),
     )
 
 
-def _bars_row(cost: Usage | Unreadable, archive_limit_bytes: int) -> tuple[RenderableType, ...]:
+def _bars_row(cost: Usage | Unreadable, archive_full_bytes: int) -> tuple[RenderableType, ...]:
     if isinstance(cost, Unreadable):
         return unreadable(cost)
-    shares = _shares(cost, archive_limit_bytes)
+    shares = _shares(cost, archive_full_bytes)
     bars = (Bar(share, label=label) for share, label in shares)
     return (Text(clip_name(cost.agent, _WATCHED_NAME_MAX)), *bars, nearest(cost.forecast))

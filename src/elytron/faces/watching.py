@@ -123,8 +123,8 @@ def _frame(store: Store, look: StoreCosts, *, rows_max: int | None) -> "list[Ren
     parts: list[RenderableType] = [Text(f"{datetime.now().astimezone():%Y-%m-%d %H:%M:%S}"), total]
     if look.usage is not None:
         parts.append(usage_tables.store_details(look.usage))
-    limit = config.max_archive_bytes
-    parts += ["", usage_tables.bars(look.wanted, archive_limit_bytes=limit, rows_max=rows_max)]
+    limit = config.archive_full_bytes
+    parts += ["", usage_tables.bars(look.wanted, archive_full_bytes=limit, rows_max=rows_max)]
     hidden = 0 if rows_max is None else len(look.wanted) - rows_max
     if hidden > 0:
         parts.append(Text(f"and {hidden:,} less full", DIM))

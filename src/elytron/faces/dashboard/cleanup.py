@@ -77,11 +77,14 @@ class _Plan:
         self._shown = shown
         self._place = place
         self._prepare = prepare
+        self._newest: Run | None = None
 
     async def look(self) -> None:
         """Show what would leave now."""
-        run = self._prepare()
+        self._newest = run = self._prepare()
         plan = await run(True)
+        if self._newest is not run:
+            return  # something else was asked for meanwhile
         self._place.clear()
         with self._place:
             self._show(plan, run)

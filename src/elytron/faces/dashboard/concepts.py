@@ -39,6 +39,7 @@ class _Concepts:
 
     def __init__(self, shown: Shown) -> None:
         self._shown = shown
+        self._sought: str | None = None  # what is looked for among the names
         self._wanted = ""
         self._points: tuple[str, ...] = ()  # names in the picture
         self._buttons: dict[str, Element] = {}
@@ -77,8 +78,11 @@ class _Concepts:
         await self._fill(str(self._field.value or "").strip() or None)
 
     async def _fill(self, part: str | None) -> list[Concept]:
+        self._sought = part
         most = self._shown.rows(self._shown.bounds.concepts_max)
         found = await self._shown.agent.concepts(part, limit=most)
+        if self._sought != part:
+            return found  # something else is looked for meanwhile
         self._list.clear()
         self._buttons = {}
         with self._list:
@@ -104,6 +108,8 @@ class _Concepts:
     async def _open(self, name: str) -> None:
         self._wanted = name
         details = await self._shown.agent.concept(name)
+        if self._wanted != name:
+            return  # another was chosen meanwhile
         if details is None:
             self._head.clear()
             with self._head:
@@ -116,7 +122,7 @@ class _Concepts:
             limit = self._shown.rows(_RELATIONS_MAX)
             told = tuple(await self._shown.agent.relations(limit=limit))
         if self._wanted != name:
-            return  # another was chosen meanwhile
+            return
         near = neighbourhood(chosen, related, told, limit=most)
         self._points = tuple(point.name for point in near.points)
         for other, entry in self._buttons.items():

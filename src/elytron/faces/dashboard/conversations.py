@@ -28,7 +28,8 @@ class _Conversations:
     def __init__(self, shown: Shown) -> None:
         self._shown = shown
         self._limit = shown.bounds.sessions_step
-        self._oldest: str | None = None  # id of the oldest message shown
+        self._wanted = ""
+        self._oldest: str | None = None  # id of the oldest message shown, where older ones are held
         self._buttons: dict[str, Element] = {}
 
     async def build(self) -> None:
@@ -49,16 +50,18 @@ class _Conversations:
 
     async def _fill(self) -> list[Session]:
         """List the conversations, the one last spoken in first."""
-        most = self._shown.rows(self._limit + 1)
-        found = await self._shown.agent.sessions(limit=most)
+        limit = self._limit
+        found = await self._shown.agent.sessions(limit=self._shown.rows(limit + 1))
+        if self._limit != limit:
+            return found  # more are wanted meanwhile
         self._list.clear()
         self._buttons = {}
         with self._list:
-            for session in found[: self._limit]:
+            for session in found[:limit]:
                 self._buttons[session.id] = _entry(
                     session, partial(self._shown.act, self._open, session.id)
                 )
-            if len(found) > self._limit:
+            if len(found) > limit:
                 button("Show more", partial(self._shown.act, self._show_more), "quiet")
         return found
 
@@ -67,8 +70,11 @@ class _Conversations:
         await self._fill()
 
     async def _open(self, session: str) -> None:
+        self._wanted = session
         step = self._shown.rows(self._shown.bounds.messages_step)
         found = await self._shown.agent.history(session, limit=step)
+        if self._wanted != session:
+            return  # another was chosen meanwhile
         for other, entry in self._buttons.items():
             entry.props["aria-current"] = "true" if other == session else "false"
         self._talk.clear()
@@ -79,29 +85,30 @@ class _Conversations:
             with self._messages:
                 for message in found:
                     _message(message)
-        self._page_back(session, found)
+        self._page_back(session, found, "Nothing of it is held any more; it is in the archive.")
 
-    def _page_back(self, session: str, found: list[Message]) -> None:
+    def _page_back(self, session: str, found: list[Message], gone: str) -> None:
+        """Say how to see what is older than what was *found*, or what is *gone* if nothing was."""
+        self._oldest = found[0].id if found and found[0].position > 0 else None
         self._older.clear()
         with self._older:
-            if found and found[0].position > 0:
-                self._oldest = found[0].id
+            if self._oldest is not None:
                 button(
                     "Older messages", partial(self._shown.act, self._show_older, session), "quiet"
                 )
             elif not found:
-                words("p", "Nothing of it is held any more; it is in the archive.", "soft")
+                words("p", gone, "soft")
 
     async def _show_older(self, session: str) -> None:
         step = self._shown.rows(self._shown.bounds.messages_step)
-        found = await self._shown.agent.history(session, limit=step, before=self._oldest)
+        messages, oldest = self._messages, self._oldest
+        found = await self._shown.agent.history(session, limit=step, before=oldest)
+        if self._messages is not messages or self._oldest != oldest:
+            return  # another was opened meanwhile, or a second click has shown these
         with self._messages:
             for place, message in enumerate(found):
                 _message(message).move(target_index=place)
-        self._page_back(session, found)
-        if not found:
-            with self._older:
-                words("p", "What came before is in the archive.", "soft")
+        self._page_back(session, found, "What came before is in the archive.")
 
 
 def _entry(session: Session, on_click: Callable[[], Awaitable[None]]) -> Element:

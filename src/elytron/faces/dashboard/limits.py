@@ -34,7 +34,7 @@ class Against(NamedTuple):
 def against(usage: Usage, config: Config) -> tuple[Against, ...]:
     """The limits of an agent, in the order of `LABELS`."""
     size, vectors, archive = usage.bytes.total, usage.embeddings.bytes, usage.bytes.archive
-    limits = usage.limit_bytes, config.max_vector_bytes, config.max_archive_bytes
+    limits = usage.limit_bytes, config.max_vector_bytes, config.archive_full_bytes
     return (
         _bytes(SIZE, size, limits[0], "max_db_size_mb"),
         Against(

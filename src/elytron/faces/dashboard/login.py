@@ -19,6 +19,7 @@ from elytron.faces.dashboard.sessions import Sessions
 
 COOKIE = "elytron_session"
 _FORM_MAX = 8192  # bytes
+_FIELDS_MAX = 10
 _TARGET_MAX = 8192  # characters of the page to come back to: an agent's name may have 1,000
 _POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; img-src data:; form-action 'self';"
@@ -129,12 +130,17 @@ def _target(asked: str) -> str:
 
 
 async def _read_form(request: Request) -> dict[str, str] | None:
+    """The fields of a form; None where it is longer than ours, or has more of them."""
     body = b""
     async for part in request.stream():
         body += part
         if len(body) > _FORM_MAX:
             return None
-    fields = parse_qs(body.decode("utf-8", "replace"), keep_blank_values=True, max_num_fields=10)
+    text = body.decode("utf-8", "replace")
+    try:
+        fields = parse_qs(text, keep_blank_values=True, max_num_fields=_FIELDS_MAX)
+    except ValueError:  # there are more
+        return None
     return {name: values[0] for name, values in fields.items()}
 
 

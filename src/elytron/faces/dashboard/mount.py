@@ -10,7 +10,6 @@ import contextlib
 import logging
 import time
 from collections.abc import AsyncIterator, MutableMapping
-from http.cookies import CookieError, SimpleCookie
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -18,7 +17,7 @@ from fastapi import FastAPI
 from nicegui import Client, core, ui
 from starlette.datastructures import MutableHeaders
 from starlette.middleware.gzip import GZipMiddleware
-from starlette.requests import Request
+from starlette.requests import HTTPConnection, Request
 from starlette.responses import PlainTextResponse, RedirectResponse
 from starlette.routing import BaseRoute, Match, NoMatchFound
 from starlette.types import Message, Receive, Scope, Send
@@ -183,15 +182,7 @@ class _Gate:
 
 def session_id(scope: Scope) -> str | None:
     """The session that a request's cookie names."""
-    for name, value in scope["headers"]:
-        if name == b"cookie":
-            try:
-                morsel = SimpleCookie(value.decode("latin-1")).get(COOKIE)
-            except CookieError:
-                return None
-            if morsel is not None:
-                return morsel.value
-    return None
+    return HTTPConnection(scope).cookies.get(COOKIE)
 
 
 def _plain(text: str, status: int) -> PlainTextResponse:

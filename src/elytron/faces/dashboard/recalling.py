@@ -36,41 +36,58 @@ PARTS = {
 
 @page(PATH, "Recall", of_agent=True)
 async def recall(shown: Shown) -> None:
-    with box("section", "card"):
-        words("h2", "Ask this memory")
-
-        async def ask() -> None:
-            await shown.act(_ask, shown, str(field.value or ""), found, bool(archive.value))
-
-        with box("div", "ask", role="search"):
-            field = text_field("Question", ask, placeholder="where does Alice live?")
-            field.classes("grow").props("autofocus")
-            button("Recall", ask, "strong")
-        archive = ui.checkbox("Search the archive too")
-    found = box("div", "hits", aria_live="polite")
-    with found:
-        empty("Nothing asked yet.", "Hits come best first, each with what speaks for it.")
+    _Recall(shown).build()
 
 
-async def _ask(shown: Shown, question: str, found: ui.element, archived: bool) -> None:
-    if not question.strip():
-        return
-    started = time.perf_counter()
-    hits = await shown.agent.recall(question, limit=shown.rows(_HITS), archived=archived)
-    took_ms = (time.perf_counter() - started) * 1000
-    found.clear()
-    with found:
-        if not hits:
-            empty(
-                "Nothing was found.",
-                "No message or memory has a word of it. Ask in other words, or search the"
-                " archive too.",
-            )
+class _Recall:
+    """The page, and what was asked on it last."""
+
+    def __init__(self, shown: Shown) -> None:
+        self._shown = shown
+        self._wanted = ("", False)
+
+    def build(self) -> None:
+        with box("section", "card"):
+            words("h2", "Ask this memory")
+
+            async def ask() -> None:
+                await self._shown.act(self._ask, str(field.value or ""), bool(archive.value))
+
+            with box("div", "ask", role="search"):
+                field = text_field("Question", ask, placeholder="where does Alice live?")
+                field.classes("grow").props("autofocus")
+                button("Recall", ask, "strong")
+            archive = ui.checkbox("Search the archive too")
+        self._found = box("div", "hits", aria_live="polite")
+        with self._found:
+            empty("Nothing asked yet.", "Hits come best first, each with what speaks for it.")
+
+    async def _ask(self, question: str, archived: bool) -> None:
+        if not question.strip():
             return
-        words("p", f"{counted(len(hits), 'hit', 'hits')} in {took_ms:.0f} ms", "soft")
-        most = max(abs(part) for hit in hits for part in hit.why.values()) if hits else 1.0
-        for rank, hit in enumerate(hits, 1):
-            _hit(rank, hit, most or 1.0)
+        self._wanted = wanted = (question, archived)
+        started = time.perf_counter()
+        limit = self._shown.rows(_HITS)
+        hits = await self._shown.agent.recall(question, limit=limit, archived=archived)
+        took_ms = (time.perf_counter() - started) * 1000
+        if self._wanted != wanted:
+            return  # something else was asked meanwhile
+        self._found.clear()
+        with self._found:
+            _show(hits, took_ms)
+
+
+def _show(hits: list[Hit], took_ms: float) -> None:
+    if not hits:
+        empty(
+            "Nothing was found.",
+            "No message or memory has a word of it. Ask in other words, or search the archive too.",
+        )
+        return
+    words("p", f"{counted(len(hits), 'hit', 'hits')} in {took_ms:.0f} ms", "soft")
+    most = max(abs(part) for hit in hits for part in hit.why.values())
+    for rank, hit in enumerate(hits, 1):
+        _hit(rank, hit, most or 1.0)
 
 
 def _hit(rank: int, hit: Hit, most: float) -> None:

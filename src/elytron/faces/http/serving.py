@@ -144,7 +144,12 @@ class Server(uvicorn.Server):
         self._ending = ending
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
+        try:
+            await super().startup(sockets)
+        except SystemExit as error:  # uvicorn would end the process so, without a word
+            raise Unavailable(
+                "the server could not start: a part of it failed as it began"
+            ) from error
         if self.started and self._ready is not None:
             self._ready()
 
