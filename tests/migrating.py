@@ -26,8 +26,11 @@ from backups import AT, look
 from elytron import migration
 from elytron.ledger import carrying, files
 from elytron.ledger.carried import TABLES
+from elytron.ledger.learned import BY_EXTRACTOR, Link, Linked, Mention, NewConcept
+from elytron.ledger.schema import EXTRACTED, MESSAGE
 from elytron.ledger.uses import Uses
 from elytron.store import ledgers_at
+from ledgers import row_of, write
 
 # Texts that some database, or some way of writing a row, takes for another.
 ODD = ("\x10", "\x10d\x100", "None", "NULL", "", "é" * 3, "\U0001f41e", "'; --", "%s")
@@ -58,6 +61,11 @@ def make(store: elytron.Store, name: str = "bob", *, count: int = 120) -> None:
     agent.remember("Alice was in Paris", id="r2", session="s1", metadata={"a": [1, None]})
     agent.relate("Alice", "lives in", "Lyon")
     agent.relate("Alice", "lives in", "Paris", valid_to=AT)
+    key, checksum = row_of(agent, "messages", "m1")
+    read = Mention("quagga", 1.0, BY_EXTRACTOR)
+    source = Linked(key, MESSAGE, checksum, (read,), (BY_EXTRACTOR,))
+    quagga = NewConcept("Quagga", "quagga", EXTRACTED, type="animal")
+    write(agent, Link("extracts", None, None, (source,), (quagga,)))
     agent.pin("m3")
     agent.save("user", "worth much", id="m7b", session="s1", importance=0.9)
     agent.archive(older_than_days=0, keep=count * 3 // 4)

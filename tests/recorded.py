@@ -12,7 +12,17 @@ import apsw
 
 import elytron
 from elytron import Agent
-from elytron.ledger import bundles, feeds, ops, reads, rows, surveys, texts, vector_reads
+from elytron.ledger import (
+    bundles,
+    feeds,
+    knowledge,
+    ops,
+    reads,
+    rows,
+    surveys,
+    texts,
+    vector_reads,
+)
 from elytron.ledger.embedded import EvictVectors, MendVectors, Reduced, ReduceVectors, SetProjection
 from elytron.ledger.integers import Integers
 from elytron.ledger.moves import TAKEN_OVER
@@ -213,7 +223,7 @@ def _work(bob: Agent) -> None:
     write(bob, ops.NoteGone((1, 2)))
     bob.delete("m21")
     assert write(bob, ops.TakeOver(("run-a", "run-b"), "run-c")) == 2
-    write(bob, ops.Moved((f"{TAKEN_OVER}segment-1", f"{TAKEN_OVER}segment-2")))
+    write(bob, ops.Moved((f"{TAKEN_OVER}segment-1", f"{TAKEN_OVER}segment-2"), "run-c"))
     write(bob, ops.Grant(1 << 30))
     write(bob, ops.Grant(None))
     write(
@@ -252,4 +262,7 @@ def _look(bob: Agent) -> None:
             vector_reads.worths_of(db, keys, default_importance=0.5)
             for accept in (reads.Filter(), reads.Filter("s0", "alice", "user", 0, 1 << 60)):
                 vector_reads.newest(db, accept, limit=9, among=99)
+            sought = knowledge.Sought(0)
+            newest = knowledge.memory_terms(db, sought, limit=1, source="bob")
+            knowledge.memory_terms_of(db, sought, [newest[0][0]], source="bob")
             reads.arrivals(db, since_us=0)

@@ -101,6 +101,15 @@ def test_a_name_of_signs_alone_is_never_found():
     assert folded_name("  José   Bové ") == "jose bove"
 
 
+def test_a_name_that_stays_is_never_taken_out(monkeypatch):
+    """It is asked for by other threads meanwhile."""
+    known = Names([(1, "Lyon", 1.0), (2, "Lyon Part-Dieu", 1.0)])
+    monkeypatch.setattr(Names, "drop", lambda *_: pytest.fail("it was taken out"))
+    known.put(1, "Lyon", 0.5)
+    assert known.find("Lyon") == {1: 0.5}
+    assert len(known) == 2
+
+
 def test_a_name_can_be_changed_and_taken_away():
     known = Names([(1, "Lyon", 1.0), (2, "Lyon Part-Dieu", 1.0)])
     known.put(1, "Paris", 0.5)

@@ -63,6 +63,12 @@ ENGLISH = {
     "the last three days": "2023-07-09..2023-07-12",
     "playing for a month now": "2023-06-12..2023-07-12",
     "the next 2 days": "2023-07-12..2023-07-14",
+    "in the last 24 hours": "2023-07-11..2023-07-12",
+    "the past 48 hours": "2023-07-10..2023-07-12",
+    "in the last hour": "2023-07-12",
+    "over the last hours": "2023-07-12",
+    "the next 2 hours": "2023-07-12",
+    "the next ten hours": "2023-07-12..2023-07-13",
     # Last, this, next
     "last week": "2023-07-03..2023-07-09",
     "this week": "2023-07-10..2023-07-16",

@@ -116,11 +116,14 @@ def test_what_was_saved_before_there_were_concepts_is_all_there(folder):
         bob = store.agent("bob")
         bob.save("user", "Alice lives in Lyon", id="m", session="s", user="alice")
         bob.save("user", "Alice likes tea", id="n")
-    for table in ("concepts", "mentions", "relations", "readers", "unlinked", "heard"):
+    for table in (
+        "concepts", "mentions", "relations", "readers", "unlinked", "heard", "described",
+    ):  # fmt: skip
         query(folder, f"DROP TABLE {table}")
     for table in ("embedder", "projections", "shared", "unembedded"):
         query(folder, f"DROP TABLE {table}")
-    query(folder, "DROP INDEX memories_session")
+    for index in ("memories_session", "memories_pinned"):
+        query(folder, f"DROP INDEX {index}")
     query(folder, "CREATE TABLE edges(key INTEGER PRIMARY KEY)")
     query(folder, "CREATE TABLE concepts(key INTEGER PRIMARY KEY)")
     query(folder, "PRAGMA user_version = 2")

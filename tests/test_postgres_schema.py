@@ -131,7 +131,7 @@ def test_many_at_once_bring_it_up_once(store, monkeypatch, older):
         holder.execute("ROLLBACK")
         for one in done:
             one.result(WAIT_S)
-    assert version(store) == 2
+    assert version(store) == tables.VERSION + 1
 
 
 def test_an_older_one_is_brought_up_and_keeps_what_it_has(store, monkeypatch):
@@ -139,13 +139,25 @@ def test_an_older_one_is_brought_up_and_keeps_what_it_has(store, monkeypatch):
     user = store.link(store.user, A)
     user.execute("INSERT INTO marks VALUES(?, ?, ?, ?)", (1, 0.5, 0, 7))
     with newer(monkeypatch, NEXT, ("ALTER TABLE t ADD COLUMN more bigint",)):
-        with pytest.raises(Unavailable, match="version 1 and needs 3, and this role may not"):
+        needs = f"version {tables.VERSION} and needs {tables.VERSION + 2}, and this role may not"
+        with pytest.raises(Unavailable, match=needs):
             migrating.bring_up(store.link(store.user), store.schema)
-        assert version(store) == 1
+        assert version(store) == tables.VERSION
         migrating.bring_up(store.link(store.owner), store.schema)
         migrating.bring_up(user, store.schema)
-    assert version(store) == 3
+    assert version(store) == tables.VERSION + 2
     assert user.native("SELECT key, reason FROM marks WHERE agent_id = %(agent)s") == [(1, None)]
+
+
+def test_a_store_of_each_earlier_version_is_brought_up_to_this_one(store, monkeypatch):
+    for number in range(1, tables.VERSION):
+        with monkeypatch.context() as patch:
+            patch.setattr(migrating, "VERSION", number)
+            migrating.bring_up(store.link(store.owner), store.schema)
+        assert version(store) == number
+    migrating.bring_up(store.link(store.owner), store.schema)
+    assert version(store) == tables.VERSION
+    assert described(store.link(store.owner)).keys() == TABLES.keys() | INDEX | OF_THE_STORE
 
 
 def test_a_migration_that_fails_leaves_the_last_whole_version(store, monkeypatch):
@@ -154,7 +166,7 @@ def test_a_migration_that_fails_leaves_the_last_whole_version(store, monkeypatch
     broken = ("CREATE TABLE half(agent_id uuid)", "ALTER TABLE nothing ADD COLUMN a bigint")
     with newer(monkeypatch, NEXT, broken), pytest.raises(Exception, match='"nothing" does not'):
         migrating.bring_up(link, store.schema)
-    assert version(store) == 2
+    assert version(store) == tables.VERSION + 1
     assert link.get_autocommit()
     assert "half" not in described(link)
     assert not store.server.execute("SELECT 1 FROM pg_locks WHERE locktype = 'advisory'")
@@ -163,10 +175,11 @@ def test_a_migration_that_fails_leaves_the_last_whole_version(store, monkeypatch
 def test_a_newer_one_is_refused_with_both_versions(store, monkeypatch):
     with newer(monkeypatch, NEXT):
         migrating.bring_up(store.link(store.owner), store.schema)
+    said = rf"has version {tables.VERSION + 1}, .* up to {tables.VERSION}: upgrade Elytron"
     for role in (store.owner, "postgres"):
-        with pytest.raises(Unavailable, match=r"has version 2, .* up to 1: upgrade Elytron"):
+        with pytest.raises(Unavailable, match=said):
             migrating.bring_up(store.link(role), store.schema)
-    assert version(store) == 2
+    assert version(store) == tables.VERSION + 1
 
 
 def test_a_role_that_may_not_make_it_is_told_who_may(store):
@@ -214,7 +227,8 @@ def test_a_server_that_is_read_only_is_used_as_it_is_and_named_where_it_is_too_o
     link = store.link(store.owner)
     link.native("SET default_transaction_read_only = on")
     migrating.bring_up(link, store.schema)
-    with newer(monkeypatch, NEXT), pytest.raises(Unavailable, match=r"version 1 .* is read-only"):
+    said = rf"version {tables.VERSION} .* is read-only"
+    with newer(monkeypatch, NEXT), pytest.raises(Unavailable, match=said):
         migrating.bring_up(link, store.schema)
 
 

@@ -72,6 +72,17 @@ def test_a_relation_that_has_ended_leads_nowhere(bob):
     assert "annecy" in ids(bob.recall("the dog of Alice"))
 
 
+def test_relations_are_followed_that_held_when_it_is_asked(bob):
+    now = datetime.now(UTC)
+    bob.unrelate("Alice", "has a dog", at=now - timedelta(days=1))
+    bob.relate("Alice", "has a horse", "Juniper", valid_from=now - timedelta(hours=1))
+    bob.save("user", "Juniper refused the fence.", id="horse", session="horse")
+    bob.flush()
+    assert "rex" in ids(bob.recall("the dog of Alice", at=now - timedelta(days=2)))
+    assert "horse" not in ids(bob.recall("the horse of Alice", at=now - timedelta(days=2)))
+    assert "horse" in ids(bob.recall("the horse of Alice"))
+
+
 def test_the_filters_hold_for_what_is_reached(bob):
     assert ids(bob.recall("the dog of Alice", session="rex")) == ["rex"]
     assert ids(bob.recall("the dog of Alice", session="alice")) == ["alice"]

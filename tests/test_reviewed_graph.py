@@ -12,6 +12,7 @@ import elytron
 from elytron.graph.client import Behind, GraphState
 from elytron.ledger import files
 from elytron.ledger.learned import Name, Relate
+from ledgers import ledger_path, query
 from projecting import clients, fill, projecting, same
 
 
@@ -62,21 +63,154 @@ def held_in(folder: Path, text: str) -> list[str]:
     ]
 
 
-def test_forgetting_erases_what_an_extractor_wrote_of_a_concept(folder):
+# What is done before a text is erased; and how it is.
+FIRST = {
+    "nothing": lambda _: None,
+    "archived": lambda bob: bob.archive(older_than_days=0, keep=0),
+    "related": lambda bob: bob.relate("Marc", "knows", "Bob"),
+    "remembered": lambda bob: bob.remember("He is tall", about=["Marc"]),
+    "renamed": lambda bob: bob.set_concept("Marc", rename="Mark", confidence=0.9),
+    "proposed": lambda _: None,
+}
+ERASING = {
+    "forget": lambda bob: bob.forget(user="alice"),
+    "delete": lambda bob: bob.delete("one"),
+    "delete_session": lambda bob: bob.delete_session("a"),
+    "edit": lambda bob: bob.edit("one", "Nobody was there"),
+}
+
+
+@pytest.mark.parametrize(
+    ("first", "way"),
+    [
+        (first, way)
+        for first in FIRST
+        for way in ERASING
+        if (first, way) != ("archived", "edit")  # an archived message cannot be edited
+    ],
+)
+def test_erasing_a_text_erases_what_an_extractor_wrote_of_a_concept(folder, first, way):
+    if first == "proposed":
+        with elytron.open(folder) as store:
+            bob = store.agent("bob")
+            for n in range(4):
+                bob.save("user", f"I saw Marc again, for time {n}", user="carol", session="b")
+            bob.save("user", "Marc met Zorblax", user="alice", session="a", id="one")
+            bob.flush()
+            assert [concept.origin for concept in bob.concepts()] == ["proposed"]
     with elytron.open(folder, extract=extract) as store:
         bob = store.agent("bob")
-        bob.save("user", "Marc met Zorblax", user="alice", session="a")
+        bob.save("user", "Marc met Zorblax", user="alice", session="a", id="one")
         extracted(store)
         bob.save("user", "I know Marc", user="carol", session="b")
         bob.flush()
         assert bob.concept("Marc").concept.description == "SECRETTEXT"
-        bob.forget(user="alice")
-        found = bob.concept("Marc")
-        assert found is not None
-        assert (found.concept.type, found.concept.description) == (None, None)
-        assert bob.concept("Zorblax") is None
-    for secret in ("SECRETTYPE", "SECRETTEXT", "SECRETREL", "Zorblax"):
+        FIRST[first](bob)
+        ERASING[way](bob)
+        bob.flush()
+        extracted(store)
+        assert bob.concept("Mark" if first == "renamed" else "Marc") or first == "archived"
+        for concept in bob.concepts():
+            assert (concept.type, concept.description) == (None, None)
+        # What an archived message named is not known any more.
+        assert bob.concept("Zorblax") is None or (first == "archived" and way != "forget")
+        assert bob.check().ok
+    assert query(folder, "SELECT * FROM described") == []
+    for secret in ("SECRETTYPE", "SECRETTEXT", "SECRETREL"):
         assert not held_in(folder, secret)
+    if first != "archived" or way == "forget":
+        assert not held_in(folder, "Zorblax")
+
+
+def test_what_a_person_told_of_a_concept_stays_when_a_text_is_erased(folder):
+    with elytron.open(folder, extract=extract) as store:
+        bob = store.agent("bob")
+        bob.save("user", "Marc met Zorblax", id="one")
+        bob.save("user", "I know Marc")
+        extracted(store)
+        bob.set_concept("Marc", type="person")
+        bob.edit("one", "Nobody was there")
+        found = bob.concept("Marc").concept
+        assert (found.type, found.description) == ("person", None)
+        bob.set_concept("Marc", description="a friend")
+        bob.delete("one")
+        found = bob.concept("Marc").concept
+        assert (found.type, found.description) == ("person", "a friend")
+
+
+def test_what_another_text_told_of_a_concept_stays_when_one_is_erased(folder):
+    with elytron.open(folder, extract=extract) as store:
+        bob = store.agent("bob")
+        bob.save("user", "Marc met Zorblax", id="one")
+        extracted(store)
+        bob.save("user", "Zorblax is back", id="two")
+        extracted(store)
+        bob.delete("two")
+        assert bob.concept("Marc").concept.description == "SECRETTEXT"
+        bob.edit("one", "Marc met Zorblax, I said")
+        extracted(store)
+        assert bob.concept("Marc").concept.description == "SECRETTEXT", "it says so still"
+
+
+def test_what_an_earlier_version_did_not_note_is_erased_with_any_text_it_may_be_from(folder):
+    with elytron.open(folder, extract=extract) as store:
+        bob = store.agent("bob")
+        bob.save("user", "Marc met Zorblax", id="one")
+        bob.save("user", "I know Marc")
+        extracted(store)
+        bob.flush()
+    query(folder, "DELETE FROM described")
+    with elytron.open(folder) as store:
+        bob = store.agent("bob")
+        bob.delete("one")
+        found = bob.concept("Marc").concept
+        assert (found.type, found.description) == (None, None)
+
+
+def test_what_was_read_in_a_message_is_known_after_its_ledger_was_made_anew(folder):
+    with elytron.open(folder, extract=extract) as store:
+        bob = store.agent("bob")
+        bob.save("user", "Marc met Zorblax", id="one")
+        bob.save("user", "I know Marc")
+        extracted(store)
+        bob.relate("Marc", "knows", "Bob")
+    assert len(query(folder, "SELECT * FROM described")) == 1
+    with ledger_path(folder).open("r+b") as file:
+        file.write(bytes(4096))
+    with elytron.open(folder) as store:
+        bob = store.agent("bob")
+        bob.check(repair=True)
+        assert bob.concept("Marc").concept.description == "SECRETTEXT"
+        bob.delete("one")
+        assert bob.concept("Marc").concept.description is None
+
+
+def test_a_damaged_concept_keeps_no_text_from_being_erased(folder):
+    with elytron.open(folder, extract=extract) as store:
+        bob = store.agent("bob")
+        bob.save("user", "Marc met Zorblax", id="one")
+        bob.save("user", "I know Marc")
+        extracted(store)
+        bob.flush()
+    query(folder, "UPDATE concepts SET confidence = 0.125 WHERE name = 'Marc'")
+    with elytron.open(folder) as store:
+        assert store.agent("bob").delete("one")
+    assert query(folder, "SELECT type, description FROM concepts WHERE name = 'Marc'") == [
+        (None, None)
+    ]
+
+
+def test_a_note_of_a_concept_that_is_not_there_is_found_and_taken_away(folder):
+    with elytron.open(folder) as store:
+        store.agent("bob").relate("Marc", "knows", "Bob")
+    query(folder, "INSERT INTO described VALUES(99999, 1, 3)")
+    with elytron.open(folder) as store:
+        bob = store.agent("bob")
+        (finding,) = bob.check().findings
+        assert finding.what.startswith("1 notes of where the texts of concepts are from")
+        bob.check(repair=True)
+        assert bob.check().ok
+    assert query(folder, "SELECT * FROM described") == []
 
 
 @pytest.mark.parametrize("way", ["delete", "delete_session", "archived"])

@@ -1,12 +1,15 @@
 """Vectors are reduced once an agent has enough of them, and mean the same before and after."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 import elytron
-from elytron.ledger import vector_reads, vectors
+from elytron import recall
+from elytron.ledger import reads, vector_reads, vectors
+from elytron.ledger.embedded import DropVectors
 from elytron.recall.nearest import Nearest
 from elytron.upkeep import embedding
 from embedders import Hashing, by_hand, check_vectors, covered, query, step, steps, unit_row
@@ -177,6 +180,42 @@ def test_another_program_follows_when_all_is_made_anew(folder, bob):
     assert len(covered(bob)) == COUNT + 2
 
 
+def test_what_was_reduced_before_all_vectors_were_dropped_is_not_written(bob):
+    """As where another program makes all anew while this one's embedder is at work."""
+    save_all(bob)
+    steps(bob)
+    bob.save("user", text(COUNT), id=str(COUNT))
+    with bob._agents.use("bob", create=False) as agent:
+        begun = agent.embedding.begin()
+        rows = agent.embedding.ask(begun)
+        more = True
+        while more:
+            _, more = agent.writer.call(DropVectors(1000))
+        assert not agent.embedding.finish(begun, rows).applied
+    assert query(bob, "SELECT * FROM embedder") == []
+    bob.embed()
+    check_vectors(bob)
+    assert len(covered(bob)) == COUNT + 1
+    assert "3" in {hit.message.id for hit in bob.recall(text(3))}
+
+
+def test_a_question_of_a_model_that_is_gone_is_answered_by_words(bob):
+    """All vectors were made anew, of another dimension, since it was embedded."""
+    save_all(bob)
+    steps(bob)
+    asked = bob._question(text(3), 5, reads.Filter(), kinds=None, at=None)
+    with bob._agents.use("bob", create=False) as agent:
+        hits = recall.answer(
+            agent.ledger,
+            replace(asked, vector=meaning(text(3))[:-1]),
+            config=bob._config,
+            analyzer=bob._analyzer,
+            nearest=agent.nearest,
+        )
+    assert "3" in {hit.message.id for hit in hits}
+    assert {hit.similarity for hit in hits} == {None}
+
+
 def test_a_damaged_vector_keeps_no_other_from_being_reduced(folder):
     settings = {"embedder": Meaning(), "vector_dims": DIMS, "wal_limit_mb": 0.25}
     with elytron.open(folder, max_message_kb=8, **settings) as store:
@@ -202,11 +241,11 @@ def test_the_vectors_of_messages_that_go_while_they_are_reduced_go_too(bob):
     with bob._agents.use("bob", create=False) as agent:
         plain = agent.embedding._write
 
-        def write(op):
+        def write(op, until_s):
             if type(op).__name__ == "ReduceVectors":
                 bob.delete("7")
                 bob.edit("8", "An edited message, as it is now.")
-            return plain(op)
+            return plain(op, until_s)
 
         agent.embedding._write = write
         try:

@@ -77,30 +77,36 @@ class KnownNames:
         return self._called.get(key)
 
     def _load(self, db: Database, source: object) -> None:
-        self._names, self._called, self._held = Names(), {}, set[str]()
-        self._put(rows.fetch(db, _SELECT), source)
+        aside = KnownNames()
+        aside._put(rows.fetch(db, _SELECT), source)
+        self._names, self._called, self._held = aside._names, aside._called, aside._held
 
     def _renew(self, db: Database, keys: list[int], source: object) -> None:
+        """A name that stays can be found meanwhile too: who misses it links a text for good."""
         if not keys:
             return
-        for key in keys:
-            self._drop(key)
         sql = f"{_SELECT} WHERE key IN (SELECT value FROM carray(?))"
-        self._put(rows.fetch(db, sql, (Integers(keys),)), source)
+        found = rows.fetch(db, sql, (Integers(keys),))
+        there = {row[0] for row in found}
+        self._held -= {self._drop(key) for key in keys if key not in there}
+        self._put(found, source)
 
     def _put(self, found: Iterable[tuple[Any, ...]], source: object) -> None:
+        before, now = set[str | None](), set[str]()  # two may have exchanged their names
         for *values, checksum in found:
+            key, name, folded, confidence = values[0], values[1], str(values[2]), values[5]
+            now.add(folded)
             if rows.checksum(tuple(values)) != checksum:
-                _log.warning("%s: the row of concept %s is damaged; left out", source, values[0])
-                self._held.add(str(values[2]))  # nor is it to be proposed again
+                _log.warning("%s: the row of concept %s is damaged; left out", source, key)
+                before.add(self._drop(key))  # its name stays held: not to be proposed again
                 continue
-            key, name, folded, confidence = values[0], values[1], values[2], values[5]
+            before.add(self._called.get(key, ("", None))[1])
             self._names.put(key, name, confidence)
             self._called[key] = (name, folded)
-            self._held.add(folded)
+        self._held |= now
+        self._held -= before - now
 
-    def _drop(self, key: int) -> None:
+    def _drop(self, key: int) -> str | None:
+        """The folded name that it had, if it was there; that stays among those held."""
         self._names.drop(key)
-        called = self._called.pop(key, None)
-        if called is not None:
-            self._held.discard(called[1])
+        return self._called.pop(key, ("", None))[1]

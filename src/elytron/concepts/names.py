@@ -71,17 +71,17 @@ class Names:
         return len(self._words)
 
     def put(self, key: int, name: str, confidence: float) -> None:
-        """Add a concept, or give it another name."""
-        self.drop(key)
+        """Add a concept, or give it another name. What stays of its name is found all the while."""
         words = name_words(name)
-        if not words:
-            return
-        spelt = _spelling(name, words)
+        spelt = _spelling(name, words) if words else ""
         if spelt == "":  # never to be found
+            self.drop(key)
             return
+        if self._words.get(key, words)[0] != words[0]:
+            self.drop(key)
         solid = unicodedata.normalize("NFKC", fold(name)) if _has_unspaced(words) else None
         known = _Known(key, confidence, words[1:], solid, spelt)
-        others = self._beginning.get(words[0], ())
+        others = [one for one in self._beginning.get(words[0], ()) if one.key != key]
         ordered = sorted((*others, known), key=lambda one: (-len(one.rest), one.key))
         self._beginning[words[0]] = tuple(ordered)
         self._words[key] = words

@@ -67,7 +67,7 @@ TABLES = {
         " metadata checksum last_used_us uses terms",
         "isssfiIIIiSiIib",
         large="content metadata terms",
-        indexes=2,
+        indexes=3,
     ),
     "concepts": _table(
         "key name folded type description confidence origin created_us checksum",
@@ -88,6 +88,7 @@ TABLES = {
     "gone": _table("kind id key", "isi", key=2, paged=False),
     "heard": _table("folded name times key", "ssii", paged=False),
     "unlinked": _table("concept key", "ii"),
+    "described": _table("concept source parts", "iii", indexes=1),
     "readers": _table("name seq", "si", paged=False),
     "embedder": _table("one name dim projection last removed bytes", "isiiiii"),
     "projections": _table(
@@ -101,7 +102,7 @@ TABLES = {
     "changes": _table("seq ordinal op kind key", "iiiii"),
 }
 # What is carried of `meta`: the rest is the store's, or the ledger's own.
-META = ("created_us", "languages", "vectors_past")
+META = ("created_us", "languages", "repaired_us", "vectors_past")
 
 Row = tuple[Any, ...]
 

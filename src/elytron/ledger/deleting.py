@@ -10,10 +10,12 @@ from typing import Protocol
 from elytron.ledger import rows
 from elytron.ledger.database import Database
 from elytron.ledger.integers import Integers
+from elytron.ledger.learned import BY_EXTRACTOR
 from elytron.ledger.ops import DELETED_BYTES, Delete, DeleteSession
 from elytron.ledger.schema import DELETE, MESSAGE, RELATION, SESSION
 
 _KEYS = "(SELECT value FROM carray(?))"
+_READ_BYTES = 4 * 4096  # of a concept or fact that was read in a message, and goes with it
 
 
 class Transaction(Protocol):
@@ -55,13 +57,16 @@ class Deletions:
         if session is None:
             return 0, False
         leaving, room_bytes = list[int](), op.size_bytes
-        for key, text_bytes in rows.fetch(
+        for key, text_bytes, read in rows.fetch(
             self._db,
-            "SELECT key, octet_length(content) + ifnull(octet_length(metadata), 0)"
-            " FROM messages WHERE session = ? ORDER BY position LIMIT ?",
+            "SELECT m.key, octet_length(m.content) + ifnull(octet_length(m.metadata), 0),"
+            " (SELECT count(*) FROM mentions n WHERE n.source = m.key"
+            f" AND n.told = {BY_EXTRACTOR})"
+            " + (SELECT count(*) FROM relations r WHERE r.learned_from = m.key)"
+            " FROM messages m WHERE m.session = ? ORDER BY m.position LIMIT ?",
             (session, 1 + op.size_bytes // DELETED_BYTES),
         ):
-            room_bytes -= DELETED_BYTES + self._writes.whole(text_bytes)
+            room_bytes -= DELETED_BYTES + _READ_BYTES * read + self._writes.whole(text_bytes)
             if leaving and room_bytes < 0:
                 self._drop_messages(leaving)
                 return len(leaving), True
@@ -76,7 +81,7 @@ class Deletions:
     def _note_gone(self, kind: int, id: str) -> None:
         """Keep copies that are on their way to the archive, or back from it, from staying."""
         if self._db.execute("SELECT EXISTS (SELECT 1 FROM moving)").get:
-            newest = self._writes.next_number()
+            newest = self._writes.next_number() - 1  # the next may be that of a new message
             self._db.execute("REPLACE INTO gone VALUES(?, ?, ?)", (kind, id, newest))
 
     def _drop_messages(self, leaving: Sequence[int]) -> None:

@@ -223,7 +223,7 @@ class ForgetLearned:
 @dataclass(frozen=True, slots=True)
 class SweepLearned:
     """
-    Remove mentions and relations of what is not there, and concepts of these *origins* that
+    Remove mentions, relations and notes of what is not there, and concepts of these *origins* that
     nothing names any more; at most *at_once* of each. Result: `Forgotten`.
 
     Args:
@@ -270,9 +270,10 @@ class NewConcept(NamedTuple):
 
     @property
     def size_bytes(self) -> int:
-        """What making it may write: four pages, and its texts."""
+        """What making it may write: four pages, and its texts with the note where they are from."""
         texts = len(self.type or "") + len(self.description or "")
-        return naming_bytes(Name(self.name, self.folded)) + 4 * texts
+        noted = 2 * _PAGE_BYTES if texts else 0
+        return naming_bytes(Name(self.name, self.folded)) + 4 * texts + noted
 
 
 class Mention(NamedTuple):

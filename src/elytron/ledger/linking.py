@@ -83,8 +83,12 @@ class Links:
         self, op: Link, sources: Iterable[Linked], learned: list[LearnedRelation]
     ) -> tuple[int, int]:
         """Make those new concepts that something names: (how many, how many had no room)."""
-        named = {mention.folded for source in sources for mention in source.mentions}
-        named |= {end for relation in learned for end in (relation.source, relation.target)}
+        named = {
+            end: relation.learned_from
+            for relation in learned
+            for end in (relation.source, relation.target)
+        }
+        named |= {mention.folded: source.key for source in sources for mention in source.mentions}
         made = unmade = 0
         room = self._concepts.room if op.concepts else 0
         now_us = time.time_ns() // 1000
@@ -93,10 +97,9 @@ class Links:
                 continue
             held = self._concepts.find(new.folded)
             if held is not None:
-                if new.origin < held.origin:
-                    self._concepts.better(held, new)
+                self._concepts.better(held, new, named[new.folded])
             elif made < room:
-                self._concepts.make(new, now_us)
+                self._concepts.make(new, now_us, named[new.folded])
                 made += 1
             else:
                 unmade += 1
@@ -145,7 +148,10 @@ class Links:
         return keys[mention.folded]
 
     def _relate(self, op: Link, whole: dict[int, Linked], learned: list[LearnedRelation]) -> int:
-        """Make the relations that were read, and delete those that are not read any more."""
+        """
+        Make the relations that were read, and delete those that are not read any more, with the
+        concepts that nothing else was known of.
+        """
         made = 0
         read = dict[int, set[tuple[int, str, int]]]()
         for relation in learned:
@@ -166,15 +172,18 @@ class Links:
             if not self._relations.is_known(new):
                 self._relations.add(new)
                 made += 1
+        ends = set[int]()
         for key in op.extracted:
             if key in whole:
-                self._relations.delete(
-                    [
-                        held.key
-                        for held in self._relations.learned_from(key)
-                        if (held.source, held.relation, held.target) not in read.get(key, ())
-                    ]
-                )
+                gone = [
+                    held
+                    for held in self._relations.learned_from(key)
+                    if (held.source, held.relation, held.target) not in read.get(key, ())
+                ]
+                self._relations.delete([held.key for held in gone])
+                ends.update([end for held in gone for end in (held.source, held.target)])
+        if ends:
+            self._concepts.drop_untold(ends)
         return made
 
     def _hear(self, heard: Iterable[Heard]) -> None:

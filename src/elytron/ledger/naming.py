@@ -22,6 +22,7 @@ CONCEPT_COLUMNS = (
 _FIND = f"SELECT {CONCEPT_COLUMNS} FROM concepts c WHERE c.folded = ?"
 _KEYS = "(SELECT value FROM carray(?))"
 _ALL = (1 << 63) - 1
+_TYPE, _DESCRIPTION = 1, 2  # what of a concept is from a message: the column `parts`
 
 
 class Notes(Protocol):
@@ -98,8 +99,13 @@ class Concepts:
         """How many more there may be."""
         return max(0, self._max - int(self._db.execute("SELECT count(*) FROM concepts").get))
 
-    def make(self, new: NewConcept, now_us: int) -> int:
-        """Write the row of a new one; returns its key. Older texts are to be looked through."""
+    def make(self, new: NewConcept, now_us: int, read_in: int | None = None) -> int:
+        """
+        Write the row of a new one; returns its key. Older texts are to be looked through.
+
+        Args:
+            read_in: the message that an extractor has it from.
+        """
         key = self._notes.add_change(SAVE, CONCEPT)
         row = (
             key, new.name, new.folded, new.type, new.description, float(new.confidence) + 0.0,
@@ -109,10 +115,24 @@ class Concepts:
             "INSERT INTO concepts VALUES(?,?,?,?,?,?,?,?,?)", (*row, rows.checksum(row))
         )
         self._look_through(key, key)
+        self._note_read(key, read_in, type=new.type, description=new.description)
         return key
 
-    def better(self, held: ConceptRow, new: NewConcept) -> None:
-        """Raise a concept to a surer origin, with what is known from there."""
+    def better(self, held: ConceptRow, new: NewConcept, read_in: int) -> None:
+        """
+        Raise a concept to a surer origin, with what is known from there; or have an extractor tell
+        of it what none has told yet, as after an edit. Else it stays.
+        """
+        told = new.type is not None or new.description is not None
+        mute = held.type is None and held.description is None
+        if new.origin > held.origin or (new.origin == held.origin and not (told and mute)):
+            return
+        self._note_read(
+            held.key,
+            read_in,
+            type=None if held.type else new.type,
+            description=None if held.description else new.description,
+        )
         self._write(
             held._replace(
                 origin=new.origin,
@@ -122,24 +142,61 @@ class Concepts:
             )
         )
 
-    def forget_texts(self, sources: Sequence[int], *, at_once: int) -> int:
+    def _note_read(
+        self, key: int, read_in: int | None, *, type: str | None, description: str | None
+    ) -> None:
+        parts = _TYPE * (type is not None) + _DESCRIPTION * (description is not None)
+        if read_in is not None and parts:
+            self._db.execute("REPLACE INTO described VALUES(?, ?, ?)", (key, read_in, parts))
+
+    def forget_texts(self, messages: Sequence[int], *, at_once: int = _ALL) -> int:
         """
-        Erase the types and descriptions of extracted concepts that an extractor read in one of
-        these messages, since they may be from there; of how many.
+        Erase the types and descriptions that an extractor read in these messages, of *at_once*
+        concepts at most; of how many. Where it is not noted in which message, as by earlier
+        versions, those of extracted concepts that it read in one of these, as they may be from
+        there.
         """
+        bound = Integers(messages)
         found = rows.fetch(
             self._db,
-            "SELECT DISTINCT c.folded FROM mentions m JOIN concepts c ON c.key = m.concept"
+            f"SELECT d.parts, {CONCEPT_COLUMNS} FROM described d"
+            f" CROSS JOIN concepts c ON c.key = d.concept WHERE d.source IN {_KEYS} LIMIT ?",
+            (bound, at_once),
+        )
+        if found:
+            keys = Integers([row[1] for row in found])
+            self._db.execute(f"DELETE FROM described WHERE concept IN {_KEYS}", (keys,))
+        for parts, *row in found:
+            self._forget_parts(row, parts)
+        unnoted = rows.fetch(
+            self._db,
+            f"SELECT DISTINCT {CONCEPT_COLUMNS} FROM mentions m"
+            " JOIN concepts c ON c.key = m.concept"
             f" WHERE m.told = {BY_EXTRACTOR} AND c.origin = {EXTRACTED}"
             " AND (c.type IS NOT NULL OR c.description IS NOT NULL)"
-            " AND m.source IN (SELECT value FROM carray(?)) LIMIT ?",
-            (Integers(sources), at_once),
+            " AND NOT EXISTS (SELECT 1 FROM described WHERE concept = c.key)"
+            f" AND m.source IN {_KEYS} LIMIT ?",
+            (bound, at_once - len(found)),
         )
-        for (folded,) in found:
-            held = self.find(folded)
-            if held is not None:
-                self._write(held._replace(type=None, description=None))
-        return len(found)
+        for row in unnoted:
+            self._forget_parts(row, _TYPE | _DESCRIPTION)
+        return len(found) + len(unnoted)
+
+    def _forget_parts(self, row: Sequence[Any], parts: int) -> None:
+        *values, checksum = row
+        held = ConceptRow(*values)
+        new = held._replace(
+            type=None if parts & _TYPE else held.type,
+            description=None if parts & _DESCRIPTION else held.description,
+        )
+        if rows.checksum(held) == checksum:
+            if new != held:
+                self._write(new)
+        else:  # it is damaged, and stays so for `check` to find; but what was read goes
+            self._db.execute(
+                "UPDATE concepts SET type = ?, description = ? WHERE key = ?",
+                (new.type, new.description, new.key),
+            )
 
     def change(self, op: SetConcept) -> tuple[ConceptRow, int]:
         """
@@ -173,8 +230,19 @@ class Concepts:
             seq = self._write(new)
             if new.folded != held.folded:
                 self._look_through(held.key, seq)
+        self._note_told(held.key, op)
         times = self._db.execute("SELECT count(*) FROM mentions WHERE concept = ?", (held.key,)).get
         return new, int(times)
+
+    def _note_told(self, key: int, op: SetConcept) -> None:
+        """What a person said is not from a message any more."""
+        parts = self._db.execute("SELECT parts FROM described WHERE concept = ?", (key,)).get
+        told = _TYPE * (op.type is not None) + _DESCRIPTION * (op.description is not None)
+        left = (parts or 0) & ~told
+        if parts is not None and left:
+            self._db.execute("UPDATE described SET parts = ? WHERE concept = ?", (left, key))
+        elif parts is not None:
+            self._db.execute("DELETE FROM described WHERE concept = ?", (key,))
 
     def _write(self, new: ConceptRow) -> int:
         self._db.execute(
@@ -192,6 +260,32 @@ class Concepts:
             (key, before),
         )
 
+    def unnamed(self, keys: Iterable[int], *, apart_from: Iterable[int] = ()) -> list[int]:
+        """Those of these concepts that nothing but these messages names."""
+        found = rows.fetch(
+            self._db,
+            f"SELECT key FROM concepts c WHERE key IN {_KEYS}"
+            " AND NOT EXISTS (SELECT 1 FROM mentions WHERE concept = c.key"
+            f" AND source NOT IN {_KEYS})"
+            " AND NOT EXISTS (SELECT 1 FROM relations WHERE source = c.key)"
+            " AND NOT EXISTS (SELECT 1 FROM relations WHERE target = c.key)",
+            (Integers(keys), Integers(apart_from)),
+        )
+        return [key for (key,) in found]
+
+    def drop_untold(self, keys: Iterable[int]) -> None:
+        """
+        Remove those of these that nobody told of and nothing names any more; but not those that
+        older texts are still to be looked through for.
+        """
+        untold = rows.fetch(
+            self._db,
+            f"SELECT key FROM concepts c WHERE key IN {_KEYS} AND origin <> {TOLD}"
+            " AND NOT EXISTS (SELECT 1 FROM unlinked WHERE concept = c.key)",
+            (Integers(keys),),
+        )
+        self.drop(self.unnamed([key for (key,) in untold]) if untold else [])
+
     def drop(self, keys: Sequence[int], *, at_once: int = _ALL) -> bool:
         """
         Remove these concepts, and at most so many mentions and relations of them; whether more may
@@ -201,7 +295,8 @@ class Concepts:
             return False
         bound = Integers(keys)
         self._db.execute(f"DELETE FROM concepts WHERE key IN {_KEYS}", (bound,))
-        self._db.execute(f"DELETE FROM unlinked WHERE concept IN {_KEYS}", (bound,))
+        for table in ("unlinked", "described"):
+            self._db.execute(f"DELETE FROM {table} WHERE concept IN {_KEYS}", (bound,))
         # Nothing is told of their mentions and relations: they go with them.
         self._notes.add_changes(DELETE, CONCEPT, keys)
         self._db.execute(

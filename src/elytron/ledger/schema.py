@@ -305,5 +305,20 @@ CREATE TABLE unembedded(
 );
 """
 
-MIGRATIONS = (_FIRST, _LIMITS, _CONCEPTS, _VECTORS)
+_DESCRIBED = """
+-- The message in which an extractor read what is told of a concept: its type (1), its description
+-- (2) or both (3). What a person tells of it is not from there. The message may be archived. Of
+-- concepts of earlier versions nothing is noted.
+CREATE TABLE described(
+    concept INTEGER PRIMARY KEY,
+    source INTEGER NOT NULL,
+    parts INTEGER NOT NULL
+);
+CREATE INDEX described_source ON described(source);
+
+-- Few, and looked at however many are newer.
+CREATE INDEX memories_pinned ON memories(pinned) WHERE pinned = 1;
+"""
+
+MIGRATIONS = (_FIRST, _LIMITS, _CONCEPTS, _VECTORS, _DESCRIBED)
 VERSION = len(MIGRATIONS)

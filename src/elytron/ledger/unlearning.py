@@ -2,7 +2,7 @@
 Unlearning: memories, concepts and relations taken out again, in steps that fit into the WAL.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from elytron.ledger import rows, vectors
@@ -18,7 +18,7 @@ from elytron.ledger.learned import (
     SweepLearned,
 )
 from elytron.ledger.naming import Concepts, Notes
-from elytron.ledger.schema import DELETE, MEMORY, PROPOSED, RELATION
+from elytron.ledger.schema import DELETE, MEMORY, RELATION, TOLD
 
 _KEYS = "(SELECT value FROM carray(?))"
 _ROW_BYTES = 2 * 4096  # of a relation or concept that goes: two pages, at the worst
@@ -58,23 +58,27 @@ class Unlearning:
 
     def drop_names(self, messages: Sequence[int]) -> None:
         """
-        Erase what was heard in these messages last, and the concepts that were only proposed and
-        nothing but them names: to be called before they go, or say something else.
+        Erase what was heard in these messages last, what an extractor read in them of concepts, and
+        the concepts that nobody told of and nothing but them names: to be called before they go,
+        or say something else.
 
-        What they say then is linked anew, so that they count for none of these until it is.
+        What they say then is linked and read anew, so that they count for none of these until it
+        is.
         """
         bound = Integers(messages)
         self._db.execute(f"DELETE FROM heard WHERE key IN {_KEYS}", (bound,))
-        proposed = self._keys(
+        untold = self._keys(
             "SELECT DISTINCT m.concept FROM mentions m JOIN concepts c ON c.key = m.concept"
-            f" WHERE c.origin = {PROPOSED} AND m.source IN {_KEYS}",
+            f" WHERE c.origin <> {TOLD} AND m.source IN {_KEYS}",
             (bound,),
         )
-        if proposed:
-            self._concepts.drop(self._unnamed(proposed, apart_from=messages))
+        if untold:
+            self._concepts.drop(self._concepts.unnamed(untold, apart_from=messages))
+        self._concepts.forget_texts(messages)
+        if untold:
             self._db.execute(
                 f"DELETE FROM mentions WHERE source IN {_KEYS} AND concept IN {_KEYS}",
-                (bound, Integers(proposed)),
+                (bound, Integers(untold)),
             )
 
     def _forget(self, op: ForgetLearned) -> Forgotten:
@@ -87,7 +91,7 @@ class Unlearning:
             self._drop_relations(relations)
             return Forgotten(relations=len(relations), more=True)
         self._db.execute(f"DELETE FROM heard WHERE key IN {_KEYS}", (Integers(op.messages),))
-        if self._concepts.forget_texts(op.messages, at_once=at_once):
+        if self._concepts.forget_texts(op.messages, at_once=max(1, at_once // 2)):
             return Forgotten(more=True)
         memories = self._fitting(
             f"SELECT key, {_TEXT_BYTES} FROM memories WHERE session IN {_KEYS}"
@@ -102,20 +106,9 @@ class Unlearning:
             (Integers(memories),),
         )
         self.drop_memories(memories)
-        concepts = self._unnamed(told, apart_from=op.messages)
+        concepts = self._concepts.unnamed(told, apart_from=op.messages)
         self._concepts.drop(concepts)
         return Forgotten(len(memories), len(concepts), more=True)
-
-    def _unnamed(self, keys: Iterable[int], *, apart_from: Iterable[int]) -> list[int]:
-        """Those of these concepts that nothing but these messages names."""
-        return self._keys(
-            f"SELECT key FROM concepts c WHERE key IN {_KEYS}"
-            " AND NOT EXISTS (SELECT 1 FROM mentions WHERE concept = c.key"
-            f" AND source NOT IN {_KEYS})"
-            " AND NOT EXISTS (SELECT 1 FROM relations WHERE source = c.key)"
-            " AND NOT EXISTS (SELECT 1 FROM relations WHERE target = c.key)",
-            (Integers(keys), Integers(apart_from)),
-        )
 
     def _sweep(self, op: SweepLearned) -> Forgotten:
         mentions = rows.fetch(
@@ -133,6 +126,11 @@ class Unlearning:
             (op.at_once,),
         )
         self._drop_relations(relations)
+        notes = self._keys(
+            "SELECT concept FROM described WHERE concept NOT IN (SELECT key FROM concepts) LIMIT ?",
+            (op.at_once,),
+        )
+        self._db.execute(f"DELETE FROM described WHERE concept IN {_KEYS}", (Integers(notes),))
         concepts = self._keys(
             f"SELECT key FROM concepts c WHERE origin IN {_KEYS}"
             " AND NOT EXISTS (SELECT 1 FROM mentions WHERE concept = c.key)"
@@ -143,7 +141,7 @@ class Unlearning:
             (Integers(op.origins or (-1,)), op.unlooked, op.at_once),
         )
         self._concepts.drop(concepts)
-        full = op.at_once in (len(mentions), len(relations), len(concepts))
+        full = op.at_once in (len(mentions), len(relations), len(notes), len(concepts))
         return Forgotten(0, len(concepts), len(relations), more=full)
 
     def _clear(self, op: ClearLearned) -> Forgotten:
@@ -171,8 +169,8 @@ class Unlearning:
         if concepts:
             self._concepts.drop(concepts)
             return Forgotten(concepts=len(concepts), more=True)
-        self._db.execute("DELETE FROM heard")
-        self._db.execute("DELETE FROM unlinked")
+        for table in ("heard", "unlinked", "described"):
+            self._db.execute(f"DELETE FROM {table}")
         return Forgotten()
 
     def _drop_relations(self, keys: list[int]) -> None:

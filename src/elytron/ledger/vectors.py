@@ -112,7 +112,7 @@ class Vectors:
             if (seq or 0) != op.before:
                 return Added(applied=False)
         held = self._held_by(op)
-        if held is not None and held.projection != op.projection:
+        if (0 if held is None else held.projection) != op.projection:
             return Added(applied=False)
         new_bytes = sum([ROW_BYTES + len(one.data) for one in op.made if one.data is not None])
         held_bytes = 0 if held is None else held.bytes

@@ -15,7 +15,7 @@ from elytron.config import Config
 from elytron.ledger import ahead, knowledge, reads, vectors
 from elytron.ledger.database import Database
 from elytron.ledger.ledgers import Ledger
-from elytron.ledger.rows import Held
+from elytron.ledger.rows import Held, to_us
 from elytron.recall import archived, candidates, rank, reach
 from elytron.recall.looking import Looking, Text, identity
 from elytron.recall.nearest import Asked, Nearest
@@ -145,7 +145,14 @@ def _sources(
     if known is not None and config.concept_weight > 0:
         readings = (partial(known.at, source=source),)
         over = partial(
-            reach.reach, db, known, question.text, question.terms, analyzer=analyzer, source=source
+            reach.reach,
+            db,
+            known,
+            question.text,
+            question.terms,
+            at_us=to_us(question.at),
+            analyzer=analyzer,
+            source=source,
         )
     near, cosines = _by_vectors(db, question, nearest)
     return candidates.Sources(near, cosines, over, looking.days(analyzer), readings)
@@ -157,6 +164,8 @@ def _by_vectors(
     """What finds the nearest, and what compares; None where there are no vectors."""
     held = None if question.vector is None else vectors.state(db)
     if held is None or question.vector is None:
+        return None, None
+    if len(question.vector) != held.dim:  # all were made anew since it was embedded
         return None, None
     asked = Asked(nearest, db, held, question.vector)
     return asked.keys, asked.scores

@@ -20,7 +20,9 @@ from elytron.recall.reach import Reach
 from elytron.recall.remembered import postings, rank_memories
 from elytron.text import HASH_BYTES, QueryTerm
 
-MEMORIES_MAX = 20_000  # among which a question is answered: the newest
+# So many of the newest memories are looked at, times the kinds that are named; older ones if they
+# are pinned, as many at most, or near by their vectors.
+MEMORIES_MAX = 20_000
 _RARE_ENOUGH = 1000  # messages; reading so many postings costs half a millisecond
 _POSTINGS_MAX = 30_000  # of all words that are sought; some 20 ms
 _MEMORIES_BEST = 50
@@ -125,6 +127,8 @@ def find(
     total = looked.messages + len(newest) + len(memories.held)
     length = looked.terms + memories.length
     length += sum(len(place.terms) for place in newest) // HASH_BYTES
+    if memories.full and sources.near is not None:
+        sources = replace(sources, near=memories.finding(db, sources.near))
     near, sure = _near(db, question, memories.held, config, sources)
     keys, reached = list[int](), Reach({})
     if question.accept is not None:
@@ -190,9 +194,26 @@ class _Memories:
 
     def __init__(self, db: Database, question: Question, source: object) -> None:
         terms = _memory_terms(db, question, source)
+        self._sought = question.sought
+        self._source = source
         self.held = dict(terms)
+        self.full = len(terms) >= _memories_max(question)  # there may be older ones
         self.length = sum(map(len, self.held.values())) // HASH_BYTES
         self.found = postings(terms, {h for term in question.terms for h in term.hashes})
+
+    def finding(self, db: Database, near: Finding) -> Finding:
+        """*near*, by which those of the older ones that it finds are held too."""
+
+        def find(*, count: int, accept: reads.Filter | None = None) -> list[int]:
+            keys = near(count=count, accept=accept)
+            older = [key for key in keys if key not in self.held]
+            if older and self._sought is not None:
+                self.held.update(
+                    knowledge.memory_terms_of(db, self._sought, older, source=self._source)
+                )
+            return keys
+
+        return find
 
     def best(self, question: Question, near: Iterable[int], config: Config) -> list[reads.Place]:
         """The memories worth ranking: by their words, and by their vectors."""
@@ -215,7 +236,13 @@ class _Memories:
 def _memory_terms(db: Database, question: Question, source: object) -> list[tuple[int, bytes]]:
     if question.sought is None:
         return []
-    return knowledge.memory_terms(db, question.sought, limit=MEMORIES_MAX, source=source)
+    limit = _memories_max(question)
+    return knowledge.memory_terms(db, question.sought, limit=limit, source=source)
+
+
+def _memories_max(question: Question) -> int:
+    kinds = () if question.sought is None else question.sought.kinds or ()
+    return MEMORIES_MAX * max(1, len(kinds))
 
 
 def _near(
@@ -234,7 +261,7 @@ def _near(
     memories that are not sought. That is seen when their places are read.
 
     Where too few of the nearest 4,000 pass a filter, the newest 5,000 messages that do, of the
-    newest 100,000 of all, are compared each, and 5,000 memories.
+    newest 100,000 of all, are compared each, and 5,000 memories; 20,000 where no messages may be.
     """
     if sources.near is None or sources.cosines is None:
         return [], True
@@ -257,9 +284,13 @@ def _near(
             return found, True
         if count >= _NEAR_MAX:
             break
-    assert question.accept is not None, "else each was compared"
-    each = vector_reads.newest(db, question.accept, limit=_EACH_MAX, among=_AMONG_MAX)
-    cosines = sources.cosines([*found, *each, *list(memories)[:_EACH_MAX]])
+    each = list(memories)
+    if question.accept is None:
+        each = each[:MEMORIES_MAX]
+    else:
+        each = each[:_EACH_MAX]
+        each += vector_reads.newest(db, question.accept, limit=_EACH_MAX, among=_AMONG_MAX)
+    cosines = sources.cosines([*found, *each])
     return nlargest(wanted, cosines, key=lambda key: cosines[key]), True
 
 
@@ -305,7 +336,7 @@ def _few(db: Database, question: Question, memories: Mapping[int, bytes]) -> lis
     """
     accept = question.accept
     if accept is None:
-        return list(memories)
+        return list(memories) if len(memories) < MEMORIES_MAX else None
     if accept.session is None:
         return None
     of_session = reads.newest(db, accept.session, limit=_EACH_MAX + 1)

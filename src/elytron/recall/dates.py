@@ -340,8 +340,11 @@ def _slashed(said: _Said) -> list[_Days | None]:
 def _stretch(said: _Said, sign: int) -> _Days:
     """The last three days and what is begun of today, or today and the next three."""
     day, unit = said.now.day, said.parts["u"]
-    count = _amount(said.parts.get("n", "few" if unit.endswith("s") else "a"))[1]
-    edge = _shift(day, sign * count, words.UNITS[unit])
+    count = sign * _amount(said.parts.get("n", "few" if unit.endswith("s") else "a"))[1]
+    if words.UNITS[unit] == "hour":
+        edge = day + (said.now.hour + count) // 24
+    else:
+        edge = _shift(day, count, words.UNITS[unit])
     return _Days(min(day, edge), max(day, edge) + 1)
 
 
@@ -373,12 +376,13 @@ def _nth(said: _Said) -> _Days | None:
 
 
 def _part(said: _Said) -> _Days:
-    """Early, mid, late in a month or a year."""
+    """Early, mid, late in a month or a year; or in the course of it."""
     which = said.parts["p"]
     third = 1 if which.startswith("mi") or "milieu" in which else 0
     third = 2 if which.startswith(("late", "end", "fin", "a la fin")) else third
     if "m" not in said.parts:
-        return _months(12 * int(said.parts["y"]) + 4 * third, 4)
+        january = 12 * int(said.parts["y"])
+        return _months(january, 12) if which == "courant" else _months(january + 4 * third, 4)
     month = _in_month(said, said.parts["m"])
     if which == "courant":
         return month

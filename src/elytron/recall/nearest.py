@@ -7,6 +7,7 @@ in the same snapshot as everything else, so nothing that is gone or changed coun
 
 import threading
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from elytron.config import Config
@@ -64,17 +65,37 @@ class Nearest:
 
         The first question loads the matrix: about a second for a million.
         """
+        compare = scores or partial(self.scores, db, question)
+        found, gone = self._best(db, state, question, count=count, compare=compare)
+        if len(found) < count and gone > _GONE_MIN:
+            # Those fetched may all be gone, with others behind them: this is not yet the end.
+            with self._mutex:
+                self._matrix = None
+            found, _ = self._best(db, state, question, count=count, compare=compare)
+        return list(dict.fromkeys(found + vector_reads.sharing(db, found, accept)))
+
+    def _best(
+        self,
+        db: Database,
+        state: vectors.State,
+        question: "Floats",
+        *,
+        count: int,
+        compare: Callable[[Sequence[int]], dict[int, float]],
+    ) -> tuple[list[int], int]:
+        """As `keys`, without those that share; and how many in memory are gone or changed."""
         with self._mutex:
             matrix = self._loaded(db, state)
             # What was reduced by another projection is gone, though not from memory yet.
             versions = matrix.projections & {0, state.projection}
             queries = {version: self._query(db, question, version) for version in versions}
-            gone = max(0, min(state.removed - matrix.removed, _GONE_MIN))
-            found = matrix.nearest(queries, count=count + gone)
-        if len(found) > count:  # by their signs alone, or some of them gone
-            cosines = scores(found) if scores else self.scores(db, question, found)
+            gone = max(0, state.removed - matrix.removed)
+            found = matrix.nearest(queries, count=count + min(gone, _GONE_MIN))
+        # By their signs alone, or some of them gone; or one key for many that are.
+        if len(found) > count or gone > _GONE_MIN:
+            cosines = compare(found)
             found = sorted(cosines, key=lambda key: -cosines[key])[:count]
-        return list(dict.fromkeys(found + vector_reads.sharing(db, found, accept)))
+        return found, gone
 
     def scores(self, db: Database, question: "Floats", keys: Sequence[int]) -> dict[int, float]:
         """The cosine of each of these with the question, of those that have a vector."""

@@ -7,7 +7,6 @@ most where the question says so too.
 """
 
 import math
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -57,6 +56,7 @@ def reach(
     terms: Sequence[QueryTerm],
     *,
     total: int,
+    at_us: int,
     analyzer: Analyzer,
     source: object,
 ) -> Reach:
@@ -69,15 +69,15 @@ def reach(
     Args:
         terms: the question's words.
         total: messages held.
+        at_us: when it is asked; relations that hold then are followed.
     """
     named = list(known.at(db, source).find(question[:_QUESTION_MAX]))[:_NAMED_MAX]
     if not named:
         return Reach({})
     asked = {hashed for term in terms for hashed in term.hashes}
     shares: dict[int, float] = {}
-    now_us = time.time_ns() // 1000
     for _, relation, other, strength in reaching.related(
-        db, named, at_us=now_us, limit=_RELATIONS_MAX
+        db, named, at_us=at_us, limit=_RELATIONS_MAX
     ):
         if other not in named:
             words = analyzer.query(relation, terms_max=8)

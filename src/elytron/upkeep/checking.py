@@ -246,6 +246,12 @@ _LOOSE = (
         "relations",
         "source NOT IN (SELECT key FROM concepts) OR target NOT IN (SELECT key FROM concepts)",
     ),
+    (
+        "concepts",
+        "notes of where the texts of concepts are from that are not there",
+        "described",
+        "concept NOT IN (SELECT key FROM concepts)",
+    ),
 )
 _NAMELESS = (
     ("messages", "sessions", "session"),
@@ -455,12 +461,16 @@ def _archive(desk: Desk, *, repair: bool) -> tuple[int, int, list[Finding]]:
         found.append(_repaired(finding, repair, lambda: _heal(desk)))
     if not desk.archive.exists():
         return 0, 0, found
+    path = desk.archive.folder / manifest.FILE
     with files.translate_os_errors(desk.archive.folder):
-        has_segments = any(desk.archive.folder.glob("segment-*"))
-    if has_segments and manifest.read(desk.archive.folder / manifest.FILE) is None:
+        is_listed = path.exists() or any(desk.archive.folder.glob("segment-*"))
+    if is_listed and manifest.read(path) is None:
         held = desk.archive.manifest()  # which makes it again from the segments
         what = f"its manifest was damaged or missing; it lists {len(held.entries)} segments again"
-        found.append(Finding("archive", what, repairable=True, repaired=True))
+        if not held.entries:
+            what += ": if there were any, what was in them is lost"
+        is_back = bool(held.entries)
+        found.append(Finding("archive", what, repairable=is_back, repaired=is_back))
     for name, why in desk.archive.damaged(see).items():
         found.append(Finding("archive", f"segment {name}: {why}"))
     found += [_repaired(finding, repair, mend) for finding, mend in doubles(desk)]

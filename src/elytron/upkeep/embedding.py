@@ -46,6 +46,8 @@ from elytron.upkeep.retention import judge
 if TYPE_CHECKING:
     from elytron.embed.reduced import Floats, Projection
 
+    Rows = dict[int, Floats | None]  # by digest
+
 READER = "vectors"
 FIT_MIN = 1000  # vectors of its own that an agent has before they are reduced
 _log = logging.getLogger("elytron.upkeep")
@@ -71,11 +73,11 @@ class Embedding:
     """One agent's vectors. One step at a time; another process may be at it too."""
 
     def __init__(
-        self, ledger: Ledger, write: Callable[[Any], Any], calls: Calls, *, config: Config
+        self, ledger: Ledger, write: Callable[..., Any], calls: Calls, *, config: Config
     ) -> None:
         """
         Args:
-            write: applies an op durably.
+            write: applies an op durably; waits no longer than to a time, if it is given one.
             calls: asks the embedder, which all agents share.
         """
         self._ledger = ledger
@@ -111,13 +113,13 @@ class Embedding:
             EmbedderUnavailable: the embedder failed. To be called again, after a while.
             OverBudget, and what else a write may raise: nothing was changed.
         """
-        begun = self.begin()
+        begun = self.begin(until_s)
         if isinstance(begun, Begun):
-            self.finish(begun, self.ask(begun, until_s=until_s))
+            self.finish(begun, self.ask(begun, until_s=until_s), until_s)
             return True
         return begun
 
-    def goal(self) -> Callable[[], bool]:
+    def goal(self, until_s: float = math.inf) -> Callable[[], bool]:
         """What there is to do by now: a function that says whether that is done."""
         with self._ledger.reading() as db:
             newest = newest_of(db)
@@ -126,11 +128,11 @@ class Embedding:
             with self._ledger.reading() as db:
                 embedded = self._following.has_passed(db, newest)
             # What has a vector is to have a short one; that ends, whoever saves meanwhile.
-            return embedded and not self.reduce_step()
+            return embedded and not self.reduce_step(until_s)
 
         return is_done
 
-    def begin(self) -> Begun | bool:
+    def begin(self, until_s: float = math.inf) -> Begun | bool:
         """
         The first part of a step: what to ask the embedder for; or, where there is nothing,
         whether there may be more to do. While it is asked the ledger may be closed.
@@ -142,7 +144,7 @@ class Embedding:
             else:
                 found = vector_reads.wanted(db, page.found, self._ledger.source)
         if page is None:
-            return self.reduce_step()
+            return self.reduce_step(until_s)
         wanted = [one for one in found if not one.held and self._is_queued(one)]
         if not wanted and not self._following.passed(page):
             return True
@@ -202,7 +204,7 @@ class Embedding:
         self.check_same(state)
         return Begun(wanted, page, state, held, self._new_texts(wanted, held))
 
-    def ask(self, begun: Begun, *, until_s: float = math.inf) -> "dict[int, Floats | None]":
+    def ask(self, begun: Begun, *, until_s: float = math.inf) -> "Rows":
         """
         The second part: a vector for each new text, by digest; None for one that the embedder
         takes from nobody. In as many calls as `embed_batch_kb` asks for.
@@ -215,7 +217,7 @@ class Embedding:
             rows += self._ask(rest[: min(count, self._config.embed_batch_max)], until_s)
         return dict(zip(begun.texts, rows, strict=True))
 
-    def finish(self, begun: Begun, rows: "dict[int, Floats | None]") -> Added:
+    def finish(self, begun: Begun, rows: "Rows", until_s: float = math.inf) -> Added:
         """The third: write vectors; where texts were found by a page also how far that comes."""
         page, state = begun.page, begun.state
         self.check_same(state)  # the first answer tells the dimension
@@ -227,7 +229,7 @@ class Embedding:
             if now is not None and state is not None and now.projection == state.projection:
                 raise
             return Added(applied=False)  # all vectors were removed meanwhile, and it with them
-        made, no_room = self._fitting_limit(made, state)
+        made, no_room = self._fitting_limit(made, state, until_s)
         op = AddVectors(
             READER,
             self._calls.name,
@@ -239,7 +241,7 @@ class Embedding:
             left_out=(*left_out, *no_room),
             limit_bytes=self._config.max_vector_bytes,
         )
-        added: Added = self._write(op)
+        added: Added = self._write(op, until_s)
         if added.applied and page is not None:
             self._following.moved()
         return added._replace(no_room=len(no_room))
@@ -305,9 +307,7 @@ class Embedding:
             rested=rested,
         )
 
-    def _made(
-        self, begun: Begun, rows: "dict[int, Floats | None]"
-    ) -> tuple[list[Made], list[LeftOut]]:
+    def _made(self, begun: Begun, rows: "Rows") -> tuple[list[Made], list[LeftOut]]:
         """What is to be written of each text."""
         packed = self._packed({d: row for d, row in rows.items() if row is not None}, begun.state)
         made, left_out = [], []
@@ -344,12 +344,13 @@ class Embedding:
     # -- limits
 
     def _fitting_limit(
-        self, made: list[Made], state: vectors.State | None
+        self, made: list[Made], state: vectors.State | None, until_s: float
     ) -> tuple[list[Made], list[LeftOut]]:
         """What there is room for within `max_vector_mb`, once others have gone; and what is not."""
         sizes = {one.key: ROW_BYTES + len(one.data) for one in made if one.data is not None}
         held_bytes = 0 if state is None else state.bytes
-        gone = self._evict(held_bytes + sum(sizes.values()) - self._config.max_vector_bytes, sizes)
+        excess_bytes = held_bytes + sum(sizes.values()) - self._config.max_vector_bytes
+        gone = self._evict(excess_bytes, sizes, until_s)
         without = {one.digest for one in made if one.key in gone}
         kept = [one for one in made if one.digest not in without]
         left_out = [
@@ -359,7 +360,9 @@ class Embedding:
         ]
         return kept, left_out
 
-    def _evict(self, excess_bytes: int, sizes: Mapping[int, int]) -> frozenset[int]:
+    def _evict(
+        self, excess_bytes: int, sizes: Mapping[int, int], until_s: float = math.inf
+    ) -> frozenset[int]:
         """
         Remove the least valuable vectors, in commits that fit into the WAL; which new ones are
         worth less than those that stay.
@@ -376,11 +379,15 @@ class Embedding:
             )
             new = vector_reads.worths_of(db, list(sizes), default_importance=DEFAULT_IMPORTANCE)
         if state is not None and state.bytes != sum([one.bytes for one in held]):
-            self._write(MendVectors())  # or they would go, and it would never be enough
+            self._write(MendVectors(), until_s)  # or they would go, and it would never be enough
             return frozenset()  # what does not fit then is not written, and tried again
         new = [one._replace(bytes=sizes[one.key]) for one in new]
         gone = policy.evicted(self._ruled(held), self._ruled(new), excess_bytes=excess_bytes)
-        self._evict_held([key for key in gone if key not in sizes])
+        leaving = [key for key in gone if key not in sizes]
+        at_once = max(1, self._limit_bytes // (REMOVED_PAGES * 2 * PAGE_BYTES))
+        for start in range(0, len(leaving), at_once):
+            while self._write(EvictVectors(tuple(leaving[start : start + at_once])), until_s):
+                pass  # more of those who share them
         return frozenset(gone).intersection(sizes)
 
     def _ruled(self, worths: Iterable[vector_reads.Worth]) -> list[vector_reads.Worth]:
@@ -396,15 +403,9 @@ class Embedding:
             found.append(one._replace(importance=importance, pinned=pinned))
         return found
 
-    def _evict_held(self, gone: Sequence[int]) -> None:
-        at_once = max(1, self._limit_bytes // (REMOVED_PAGES * 2 * PAGE_BYTES))
-        for start in range(0, len(gone), at_once):
-            while self._write(EvictVectors(tuple(gone[start : start + at_once]))):
-                pass  # more of those who share them
-
     # -- fewer dimensions
 
-    def reduce_step(self) -> bool:
+    def reduce_step(self, until_s: float = math.inf) -> bool:
         """Fit a projection once there are enough vectors, or reduce some by it; more to do?"""
         with self._ledger.reading(snapshot=True) as db:
             state = vectors.state(db)
@@ -420,10 +421,10 @@ class Embedding:
             self._reduced = state.projection
             return False
         if not state.projection:
-            return self._fit(rows, state.dim)
+            return self._fit(rows, state.dim, until_s)
         packed = self._packed({row.number: _floats(row) for row in rows}, state)
         reduced = [Reduced(number, scale, data) for number, (scale, data) in packed.items()]
-        self._write(ReduceVectors(state.projection, tuple(reduced)))
+        self._write(ReduceVectors(state.projection, tuple(reduced)), until_s)
         return True
 
     def _to_fit(self, db: Database, state: vectors.State) -> list[StoredVector]:
@@ -439,7 +440,7 @@ class Embedding:
             return []
         return vector_reads.whole(db, dim=state.dim, limit=fit_count(state.dim))
 
-    def _fit(self, rows: list[StoredVector], dim: int) -> bool:
+    def _fit(self, rows: list[StoredVector], dim: int, until_s: float) -> bool:
         import numpy as np
 
         from elytron.embed.reduced import fit
@@ -454,7 +455,7 @@ class Embedding:
             return False
         data = fitted.to_data()
         op = SetProjection(self._calls.name, version, dim, fitted.dims, len(rows), data)
-        return bool(self._write(op))
+        return bool(self._write(op, until_s))
 
     def _projecting(self, version: int) -> "Projection":
         if self._projection is None or self._projection.version != version:

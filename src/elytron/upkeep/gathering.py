@@ -6,7 +6,7 @@ is free, and to the end if it is not: nothing is put in the place of something e
 """
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,6 +31,7 @@ _INSERT = {
     "marks": "INSERT OR IGNORE INTO marks VALUES(?,?,?,?)",
     "mentions": "INSERT OR IGNORE INTO mentions VALUES(?,?,?,?)",
     "uses": "INSERT OR IGNORE INTO uses VALUES(?,?,?)",
+    "described": "INSERT OR IGNORE INTO described VALUES(?,?,?)",
 }
 # Where a row's checksum stands; of the values before it it is made.
 _CHECKSUM = {"sessions": 3, "users": 4, "concepts": 8, "messages": 13, "memories": 11,
@@ -102,6 +103,7 @@ class Source:
         self._base = base
         self.keys: dict[int, int] = {}  # new by old, of what was taken from here
         self.parents: dict[str, dict[int, int]] = {table: {} for table in NAMED}
+        self.concepts: set[int] = set()  # old keys of those that were taken from here
         self.taken: Counter[str] = Counter()
 
     def parent(self, table: str, key: int) -> int | None:
@@ -144,7 +146,7 @@ class Gathering:
                 if row[0] not in source.skip and row[0] >= source.since:
                     self._take(source, table, row)
         if source.later is not None:
-            self._forget(source.outline.deleted, source.later)
+            self._forget(source.skip & source.outline.deleted.keys(), source.later)
         self.settle()
         return source.taken
 
@@ -157,6 +159,10 @@ class Gathering:
             self._memory(source, row)
         elif table == "relations":
             self._relation(source, row)
+        elif table == "described":
+            if row[0] in source.concepts:
+                place = source.parents["concepts"][row[0]], source.text(row[1])
+                self._insert(source, table, (*place, row[2]))
         elif row[0] in source.keys and (
             table != "mentions" or row[1] in source.parents["concepts"]
         ):
@@ -174,6 +180,8 @@ class Gathering:
         if held is None:
             held = self._free(row[0])
             self._insert(source, table, (held, *row[1:]))
+            if table == "concepts":
+                source.concepts.add(row[0])
         source.parents[table][row[0]] = held
 
     def _message(self, source: Source, row: Row) -> None:
@@ -276,16 +284,29 @@ class Gathering:
                 if found is not None and later.forgot(key, *found):
                     self._drop(table, key)
 
-    def finish(self) -> None:
-        """What the ledger needs besides its rows, once all are taken."""
+    def hear(self, source: Source) -> None:
+        """Take the names that were heard; of one source alone, since they are counted."""
+        for _, row in rows_of(source.image, ("heard",)):
+            if row[3] <= self.last:  # else it is of no message
+                self._execute("INSERT OR IGNORE INTO heard VALUES(?, ?, ?, ?)", row)
+        self.settle()
+
+    def finish(self, deleted: Mapping[int, int]) -> None:
+        """
+        What the ledger needs besides its rows, once all are taken.
+
+        Args:
+            deleted: keys, each with its kind, of what no backup shall bring back.
+        """
         # Which positions were given away is not known any more: each message took a number of the
         # sequence, so that what is saved from now on comes after all that may still come back.
         self._execute("INSERT INTO tails SELECT key, max(0, ? - key) FROM sessions", (self.last,))
         # The list of changes begins here, and says that there was one before it.
         number = self.last + 1
-        self._execute(
-            "INSERT INTO changes VALUES(?, 2, ?, ?, ?)", (number, DELETE, SESSION, number)
-        )
+        gone = [(kind, key) for key, kind in sorted(deleted.items()) if key not in self._used]
+        for behind, (kind, key) in enumerate([(SESSION, number), *gone]):
+            values = (number + behind, 2 + behind, DELETE, kind, key)
+            self._execute("INSERT INTO changes VALUES(?, ?, ?, ?, ?)", values)
         note_repair(self._db)
         self.settle()
 

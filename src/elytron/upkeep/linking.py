@@ -11,6 +11,7 @@ in `extracting.py`.
 """
 
 import logging
+import math
 import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -63,7 +64,7 @@ class Linking:
     def __init__(
         self,
         ledger: Ledger,
-        write: Callable[[Link], LinkResult],
+        write: Callable[[Link, float], LinkResult],
         *,
         config: Config,
         analyzer: Analyzer,
@@ -71,7 +72,7 @@ class Linking:
     ) -> None:
         """
         Args:
-            write: applies an op durably.
+            write: applies an op durably; waits no longer than to a time on the monotonic clock.
             known: the names of the agent's concepts, shared with whoever else asks for them.
         """
         self._ledger = ledger
@@ -85,10 +86,13 @@ class Linking:
         self._went_forward = False
         self._forward_max = self._backward_max = _TEXTS_MAX  # texts that may well fit
 
-    def step(self) -> bool:
+    def step(self, until_s: float = math.inf) -> bool:
         """
         Look at up to 200 texts, or 1 MB of them, fewer if `wal_limit_mb` is small; returns whether
         there may be more to do.
+
+        Args:
+            until_s: when the caller will wait no longer, on the monotonic clock.
 
         Raises:
             OverBudget, Busy, and what else a write may raise: nothing was changed, and the next
@@ -103,7 +107,7 @@ class Linking:
         self._went_forward = op is not None and op.before is not None
         if op is None:
             return False
-        result = self._write(op)
+        result = self._write(op, until_s)
         if result.applied and op.before is not None:
             self._following.moved()
         if result.unmade:

@@ -315,7 +315,7 @@ ALTER TABLE word_blocks ALTER COLUMN messages SET STORAGE MAIN;
 ALTER TABLE words ALTER COLUMN postings SET STORAGE MAIN;
 """
 
-# The tables whose rows are each one agent's: all but `schema_version`, `store` and `names`.
+# The first tables whose rows are each one agent's: all but `schema_version`, `store` and `names`.
 _OWN = (
     "agents", "meta", "changes", "users", "sessions", "messages", "memories", "concepts",
     "mentions", "relations", "marks", "uses", "tails", "moving", "gone", "readers", "unlinked",
@@ -359,10 +359,23 @@ _FIRST = (
     "INSERT INTO schema_version VALUES(0)",
 )
 
+_DESCRIBED_TABLE = """
+CREATE TABLE described(
+    agent_id uuid,
+    concept bigint,
+    source bigint NOT NULL,
+    parts bigint NOT NULL,
+    PRIMARY KEY (agent_id, concept)
+);
+CREATE INDEX described_source ON described(agent_id, source);
+CREATE INDEX memories_pinned ON memories(agent_id, key) WHERE pinned = 1;
+"""
+_DESCRIBED = (*_statements(_DESCRIBED_TABLE), *_walls("described"))
+
 # Run in the schema of the store, which is first in the `search_path`.
-MIGRATIONS: tuple[tuple[str, ...], ...] = (_FIRST,)
+MIGRATIONS: tuple[tuple[str, ...], ...] = (_FIRST, _DESCRIBED)
 VERSION = len(MIGRATIONS)
-AGENT_TABLES = frozenset({*_OWN, "names"})
+AGENT_TABLES = frozenset({*_OWN, "names", "described"})
 
 
 def quoted(name: str) -> str:
