@@ -5,18 +5,25 @@ import os
 import shutil
 import signal
 import subprocess
+import threading
 from collections.abc import Callable
+from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 
 import elytron
 import elytron.aio
 from elytron import Agent, Receipt
-from moved import ALL, check_once, healed
+from elytron.ledger import ops
+from elytron.verbs.in_archive import InArchive
+from moved import ALL, archive_of, check_once, healed, held_ids
+from test_archiving import meanwhile
 from test_archiving_processes import AT_THE_NTH, CONTENTS, QUIET, template  # noqa: F401 - a fixture
+from writing import spawn
 
 Start = Callable[..., "subprocess.Popen[str]"]
 # Joining segments would take out what is in both; not all are small enough to be joined.
@@ -144,33 +151,180 @@ EMERGENCY: dict[str, Any] = {**QUIET, "emergency_messages": 2}
 def test_what_leaves_for_the_archive_while_it_is_saved_again_is_there_once(
     folder: Path, verb: Callable[..., Receipt], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    expected = {f"m{n}": f"Message {n}" for n in range(6)}
-    with elytron.open(folder, **EMERGENCY) as store:
-        for key, text in expected.items():
-            store.agent("bob").save("user", text, id=key)
+    expected = six(folder)
     receipt = verb(folder, monkeypatch)
     assert (receipt.id, receipt.new) == ("m1", False)
     check_settled(folder, expected)
 
 
-def test_a_submitted_message_of_which_the_archive_cannot_be_asked_is_told_as_unknown(
+def six(folder: Path) -> dict[str, str]:
+    """What the messages say that are held now."""
+    said = {f"m{n}": f"Message {n}" for n in range(6)}
+    with elytron.open(folder, **EMERGENCY) as store:
+        for key, text in said.items():
+            store.agent("bob").save("user", text, id=key)
+    return said
+
+
+def test_a_message_of_which_the_archive_cannot_be_asked_at_its_commit_is_not_written(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    expected = six(folder)
     with elytron.open(folder, **EMERGENCY) as store:
         bob = store.agent("bob")
-        for n in range(6):
-            bob.save("user", f"Message {n}", id=f"m{n}")
-        assert bob.emergency_cleanup().archived
-        future = bob.submit("user", "Another", id="other")
-        assert future.result(60).new
+        archived_before_it_is_queued(bob, monkeypatch)
 
         def broken(_ids: object) -> Any:
             raise elytron.Unavailable("the disk is away")
 
-        monkeypatch.setattr(bob, "_archived", lambda _drafts: {})
-        monkeypatch.setattr(store._upkeep.archive_of("bob"), "find", broken)
-        future = bob.submit("user", "One more", id="more")
-        with pytest.raises(elytron.OutcomeUnknown, match="save again with the same ids"):
-            future.result(60)
-        monkeypatch.undo()
-        assert not bob.save("user", "One more", id="more").new
+        # There was no archive to be asked before; at the commit there is one.
+        with mock.patch.object(store._upkeep.archive_of("bob"), "find", broken):
+            future = bob.submit("user", "One more", id="more")
+            with pytest.raises(elytron.Unavailable, match="the disk is away"):
+                future.result(60)
+        check_once(bob, expected)
+        assert bob.save("user", "One more", id="more").new
+
+
+def test_other_content_under_the_id_of_what_leaves_meanwhile_is_refused(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = six(folder)
+    with elytron.open(folder, **EMERGENCY) as store:
+        bob = store.agent("bob")
+        archived_before_it_is_queued(bob, monkeypatch)
+        with pytest.raises(elytron.Conflict, match="archived with other content"):
+            bob.save("user", "Other", id="m1")
+        check_once(bob, expected)
+
+
+def test_what_another_process_is_archiving_is_not_saved_a_second_time(folder: Path) -> None:
+    """It has left the ledger after we looked in the archive, and the other is not at its end."""
+    expected = six(folder)
+    moved, saved = threading.Event(), threading.Event()
+
+    def at_its_end() -> None:
+        moved.set()
+        assert saved.wait(60)
+
+    with elytron.open(folder, **QUIET) as ours, elytron.open(folder, **QUIET) as theirs:
+        plain, archiving = InArchive._look, list["Future[Any]"]()
+
+        def look(asked: InArchive) -> None:
+            plain(asked)
+            if not archiving:
+                archiving.append(spawn(partial(theirs.agent("bob").archive, **ALL)))
+                assert moved.wait(60)
+
+        with meanwhile(ops.Moved, at_its_end), mock.patch.object(InArchive, "_look", look):
+            receipt = ours.agent("bob").save("user", "Message 1", id="m1")
+            saved.set()
+            assert archiving[0].result(60).archived == 6
+        assert not receipt.new
+        check_once(ours.agent("bob"), expected)
+    check_settled(folder, expected)
+
+
+def test_what_was_deleted_and_is_archived_all_the_same_may_be_saved_again(folder: Path) -> None:
+    """Another process had read it before, and lists its copy; then it is said once more."""
+    expected = six(folder)
+    with elytron.open(folder, **QUIET) as ours, elytron.open(folder, **QUIET) as theirs:
+        bob, receipts = ours.agent("bob"), list[Receipt]()
+        archive = archive_of(theirs.agent("bob"))
+        publish = archive.publish
+
+        def between(**changes: Any) -> None:
+            assert receipts or bob.delete("m1")
+            publish(**changes)
+            if not receipts:
+                receipts.append(bob.save("user", "Message 1", id="m1"))
+
+        with mock.patch.object(archive, "publish", between):
+            theirs.agent("bob").archive(**ALL)
+        assert receipts[0].new
+        check_once(bob, expected)
+    check_settled(folder, expected)
+
+
+def test_a_message_that_was_edited_while_its_copy_is_listed_is_what_the_ledger_says(
+    folder: Path,
+) -> None:
+    expected = six(folder)
+    with elytron.open(folder, **QUIET) as ours, elytron.open(folder, **QUIET) as theirs:
+        bob = ours.agent("bob")
+
+        def edited() -> None:
+            bob.edit("m1", "Edited")
+            assert not bob.save("user", "Edited", id="m1").new
+            with pytest.raises(elytron.Conflict, match="held with other content"):
+                bob.save("user", "Message 1", id="m1")
+
+        with meanwhile(ops.Remove, edited):
+            theirs.agent("bob").archive(**ALL)
+    check_settled(folder, expected | {"m1": "Edited"})
+
+
+@pytest.mark.parametrize("wanted", ["m1", "nobody's"])
+def test_a_restore_beside_an_archiving_loses_nothing(folder: Path, wanted: str) -> None:
+    """The segment is listed and its messages are still held when another brings some back."""
+    expected = six(folder)
+    with elytron.open(folder, **QUIET) as ours, elytron.open(folder, **QUIET) as theirs:
+        bob = ours.agent("bob")
+        listed = archive_of(bob)
+        listing = type(listed).holding
+
+        def of_all(archive: Any, ids: Any) -> Any:
+            """As where a trailer's hashes collide: the segment is looked into for nothing."""
+            return {one: list(archive.manifest().entries) for one in ids}
+
+        def restore() -> None:
+            with mock.patch.object(type(listed), "holding", of_all):
+                assert bob.restore([wanted]).restored == 0
+            assert type(listed).holding is listing
+
+        with meanwhile(ops.Remove, restore):
+            theirs.agent("bob").archive(**ALL)
+        check_once(bob, expected)
+    check_settled(folder, expected)
+
+
+def test_what_leaves_while_a_restore_writes_its_segment_anew_is_not_lost(folder: Path) -> None:
+    """The one has seen that the ledger holds them, and the other removes them there then."""
+    expected = six(folder)
+    listed, go_on = threading.Event(), threading.Event()
+
+    def before_removing() -> None:
+        listed.set()
+        assert go_on.wait(60)
+
+    with elytron.open(folder, **QUIET) as ours, elytron.open(folder, **QUIET) as theirs:
+        bob = ours.agent("bob")
+        archive = archive_of(bob)
+        publish = archive.publish
+        with meanwhile(ops.Remove, before_removing):
+            archiving = spawn(partial(theirs.agent("bob").archive, **ALL))
+            assert listed.wait(60)
+
+            def late(**changes: Any) -> None:
+                go_on.set()
+                assert archiving.exception(60) is None
+                publish(**changes)
+
+            with mock.patch.object(archive, "publish", late):
+                bob.restore(["m0"])
+        check_once(bob, expected)
+    check_settled(folder, expected)
+
+
+def test_of_two_who_bring_the_same_back_the_one_that_is_overtaken_begins_again(
+    folder: Path,
+) -> None:
+    expected = six(folder)
+    with elytron.open(folder, **QUIET) as ours, elytron.open(folder, **QUIET) as theirs:
+        bob = ours.agent("bob")
+        bob.archive(**ALL)
+        with meanwhile(ops.Restore, lambda: bob.restore(["m1", "m2"])):
+            assert theirs.agent("bob").restore(["m2", "m3"]).restored == 1
+        assert set(held_ids(bob)) == {"m1", "m2", "m3"}
+        check_once(bob, expected)
+    check_settled(folder, expected)

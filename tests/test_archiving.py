@@ -392,7 +392,7 @@ def test_other_content_under_an_id_that_is_archived_is_refused(
     with pytest.raises(Conflict, match="'m3'"):
         bob.save(**other)
     with pytest.raises(Conflict, match="'m3'"):
-        bob.submit(**other)
+        bob.submit(**other).result(60)
     with pytest.raises(Conflict, match="'m3'"):
         bob.save_many([new, other])
     with pytest.raises((Conflict, InvalidArgument), match="'m3'"):

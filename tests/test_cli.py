@@ -242,6 +242,13 @@ def test_context_prints_the_text_for_a_prompt_and_nothing_else(held, folder):
     assert [hit["message"]["id"] for hit in document["hits"]] == ["m1", "m2"]
 
 
+def test_context_has_what_is_archived_where_that_is_asked_for(held):
+    held("save", "bob", "user", "The zebra is in the attic")
+    held("archive", "bob", "--older-than-days", "0", "--keep", "0")
+    assert "attic" not in held("context", "bob", "zebra").out
+    assert "attic" in held("context", "bob", "zebra", "--archived").out
+
+
 def test_context_can_be_narrowed_too(held):
     document = held("context", "bob", "Lyon", "--role", "assistant", "--json").document
     assert [hit["message"]["id"] for hit in document["hits"]] == ["m2"]

@@ -120,7 +120,7 @@ def test_an_emergency_archives_the_oldest_half(held):
 def test_an_emergency_that_is_none_says_from_how_many_messages_on_it_is_one(held):
     shown = held("emergency", "bob")
     assert (shown.code, "0 of 30 messages" in shown.out) == (0, True)
-    assert shown.err == "30 messages are fewer than `emergency_messages`, 5,000: none leaves\n"
+    assert shown.err == "30 messages are fewer than `emergency_messages`, 2,500: none leaves\n"
 
 
 def test_a_cleanup_is_of_all_agents_with_a_row_for_each(held):

@@ -106,7 +106,7 @@ def test_what_others_move_just_now_is_in_two_places_and_not_named(
         put(archive_of(bob), some)
         put(archive_of(bob), copies(bob, "m7"))
         assert bob.check().findings == ()
-        others.desk.commit(ops.Moved(("segment-of-others",)))
+        others.desk.commit(ops.Moved(("segment-of-others",), others.desk.run.token))
         assert len(bob.check().findings) == 2
 
 

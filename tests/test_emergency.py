@@ -57,6 +57,13 @@ def test_below_the_setting_nothing_leaves(open_store):
     assert bob.usage().archived == 0
 
 
+def test_an_agent_that_is_being_saved_to_has_enough_for_an_emergency_of_the_defaults(open_store):
+    """Room is made ahead, so that the limit itself is never held."""
+    bob = open_store(max_messages_per_agent=100, keep_messages=0, reserve_mb=0).agent("bob")
+    fill(bob, 90)
+    assert bob.emergency_cleanup().archived == 45
+
+
 def test_importance_does_not_count_in_an_emergency(open_store):
     bob = open_store(emergency_messages=100, reserve_mb=0).agent("bob")
     fill(bob, 100)

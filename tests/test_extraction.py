@@ -1,5 +1,6 @@
 """`extract=`: what a caller's own function reads out of messages, and what if it fails."""
 
+import contextlib
 import logging
 import threading
 from collections import namedtuple
@@ -10,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import elytron
 from elytron import ElytronError
 from elytron.concepts.extraction import CONCEPTS_MAX, RELATIONS_MAX, checked
 from elytron.errors import Unavailable
@@ -216,11 +218,13 @@ def test_an_edited_message_is_read_again_and_what_it_no_longer_says_goes(extract
     bob.edit("first", "Zoé likes cheese")
     chore = extracts(Model(reads_names))
     drain(chore)
+    bob.flush()
     bob.edit("first", "Zoé likes wine")
     drain(chore)
     bob.flush()
     assert mentions(bob) == {"first": {"Zoé", "wine"}}
     assert [relation.target for relation in bob.relations("Zoé")] == ["wine"]
+    assert set(origins(bob)) == {"Zoé", "wine"}, "nothing else was known of the cheese"
 
 
 def test_a_failure_is_told_and_tried_again_and_nothing_is_lost(extracts, caplog):
@@ -425,8 +429,6 @@ def test_a_large_answer_in_a_small_log_is_cut_and_not_refused(open_store):
 
 
 def test_a_store_that_is_given_a_function_runs_it_in_the_background(folder):
-    import elytron
-
     heard = threading.Event()
 
     def extract(text):
@@ -445,6 +447,25 @@ def test_a_store_that_is_given_a_function_runs_it_in_the_background(folder):
                 except ElytronError as error:
                     pytest.fail(str(error))
         assert set(origins(bob)) == {"Zoé", "cheese"}
+        assert bob.usage().extraction == elytron.ExtractionUsage(messages=1)
+
+
+def test_what_a_function_failed_at_is_told_with_the_usage(open_store):
+    def extract(_text):
+        raise ValueError("a secret")
+
+    store = open_store(extract=extract)
+    bob = store.agent("bob")
+    assert bob.usage().extraction.failures == 0
+    bob.save("user", "Zoé likes cheese")
+    store._agents.background.stop(WAIT_S)  # whether it has begun or not
+    with bob._agents.use("bob", create=False) as opened:
+        while not opened.extracting.counts.passed_over:
+            with contextlib.suppress(elytron.Unavailable):
+                opened.extracting.step()
+    usage = bob.usage().extraction
+    assert (usage.messages, usage.failures, usage.passed_over) == (0, 3, 1)
+    assert usage.last_error == "ValueError"
 
 
 def test_the_bounds_on_time_are_named():

@@ -1,10 +1,14 @@
 """Forgetting what was learned: what only the forgotten named leaves no trace, the rest stays."""
 
+import pytest
+
 import elytron
+from elytron import Busy, OutcomeUnknown
 from elytron.ledger import schema
 from elytron.ledger.learned import (
     BY_EXTRACTOR,
     BY_TEXT,
+    ForgetLearned,
     Heard,
     LearnedRelation,
     Link,
@@ -13,7 +17,7 @@ from elytron.ledger.learned import (
     NewConcept,
 )
 from elytron.upkeep.desk import Desk
-from ledgers import check_index, query, row_of, write
+from ledgers import check_index, query, row_of, terms_of, write
 from test_forget import traces
 
 SMALL = {"reserve_mb": 0, "keep_messages": 0, "link_concepts": False}
@@ -113,12 +117,30 @@ def test_what_was_learned_only_from_what_is_forgotten_goes_too(folder):
     check_index(folder)
 
 
+def test_what_is_told_of_the_forgotten_stays_and_the_receipt_says_so(folder):
+    with elytron.open(folder, **SMALL) as store:
+        bob = store.agent("bob")
+        bob.save("user", "Hello", user="Mallory")
+        bob.remember("She prefers Python", about=["mallory"], id="told")
+        bob.relate("Mallory", "lives in", "Lyon")
+        bob.relate("Alice", "knows", "Mallory")
+        told = [what for what in bob.forget(user="Mallory").remaining if "told elsewhere" in what]
+        assert len(told) == 1
+        assert "1 memories and 2 facts that name 'Mallory'" in told[0]
+        bob.delete_memory("told")
+        bob.delete_concept("Mallory")
+        bob.save("user", "Hello", user="Mallory")
+        remaining = bob.forget(user="Mallory").remaining
+        assert not [what for what in remaining if "told elsewhere" in what]
+
+
 def test_what_was_learned_from_archived_messages_goes_with_them(folder):
     with elytron.open(folder, **SMALL) as store:
         bob = store.agent("bob")
         converse(bob)
         learn(bob)
         assert bob.archive(older_than_days=0, keep=0).archived == 4
+        assert traces(folder, TRACES), "it can be seen"
         erased = bob.forget(user="mallory")
         assert (erased.archived, erased.memories) == (3, 1)
         assert traces(folder, TRACES) == {}
@@ -148,9 +170,11 @@ def test_a_session_that_holds_only_memories_is_forgotten_too(folder):
         bob = store.agent("bob")
         bob.remember("SecretMemory", session="SecretSession", about=["SecretName"])
         bob.remember("Another", session="other", about=["Name"])
+        marks = {"Secret", "secretname", terms_of("SecretMemory SecretName")}
+        assert traces(folder, marks), "it can be seen"
         erased = bob.forget(session="SecretSession")
         assert (erased.messages, erased.memories, erased.concepts, erased.sessions) == (0, 1, 1, 1)
-        assert traces(folder, {"Secret", "secretname"}) == {}
+        assert traces(folder, marks) == {}
         assert learned(bob) == ({"Another"}, {"Name"}, set())
         assert bob.check().ok
 
@@ -245,4 +269,29 @@ def test_what_is_read_while_it_is_being_forgotten_goes_too(folder, monkeypatch):
         assert (erased.messages, erased.concepts) == (3, 2)
         assert traces(folder, TRACES) == {}
         assert learned(bob)[1:] == ({"Told", "Unnamed"}, {"Unnamed"})
+        assert bob.check().ok
+
+
+def test_a_deletion_from_the_archive_that_was_cut_short_is_repeated_with_all_its_facts(
+    folder, monkeypatch
+):
+    plain, cut = Desk.repeat, list[object]()
+
+    def busy_once(self, op):
+        if isinstance(op, ForgetLearned) and not cut:
+            cut.append(op)
+            raise Busy("another process is at it")
+        return plain(self, op)
+
+    with elytron.open(folder, **SMALL) as store:
+        bob = store.agent("bob")
+        converse(bob)
+        learn(bob)
+        assert bob.archive(older_than_days=0, keep=0).archived == 4
+        monkeypatch.setattr(Desk, "repeat", busy_once)
+        with pytest.raises(OutcomeUnknown):
+            bob.delete("her-1")
+        assert bob.delete("her-1")
+        assert not bob.delete("her-1")
+        assert "ExtractedFact" not in learned(bob)[2]
         assert bob.check().ok

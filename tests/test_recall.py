@@ -306,6 +306,15 @@ def test_a_context_obeys_the_filters_and_the_limit_of_hits(talk):
     assert len(talk.context("violin Lyon", limit=2).hits) == 2
 
 
+def test_a_context_has_what_is_archived_where_that_is_asked_for(bob):
+    bob.save("user", "The spare key is under the blue flowerpot", id="key")
+    bob.archive(older_than_days=0, keep=0)
+    assert bob.context("where is the spare key?").hits == ()
+    packed = bob.context("where is the spare key?", archived=True)
+    assert "blue flowerpot" in packed.text
+    assert packed.hits[0].archived
+
+
 def test_a_context_of_nothing_is_empty(bob):
     found = bob.context("violin")
     assert (found.text, found.hits, found.tokens) == ("", (), 0)

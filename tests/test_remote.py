@@ -404,6 +404,21 @@ def test_a_token_is_needed_where_it_is_asked_for_and_may_be_for_one_agent(folder
                 store.agent("bob").save("user", "Hello")
 
 
+def test_a_connection_is_entered_without_awaiting_it_first_or_awaited_and_closed(link):
+    async def use() -> None:
+        async with elytron.aio.connect(link.url) as store:
+            assert await store.agents() == []
+        with pytest.raises(Closed):
+            await store.agents()
+        store = await elytron.aio.connect(link.url)
+        await store.close()
+        with pytest.raises(Unavailable):
+            async with elytron.aio.connect("http://127.0.0.1:9"):
+                pass
+
+    asyncio.run(use())
+
+
 def test_the_async_face_has_the_same_from_afar(link):
     async def use() -> None:
         async with await elytron.aio.connect(link.url) as store:

@@ -15,7 +15,6 @@ from elytron import Agent
 from elytron.ledger import ops
 from elytron.ledger.files import agent_folder
 from elytron.upkeep.desk import Desk
-from elytron.verbs.writing import Writing
 from ledgers import held, names
 
 OpenStore = Callable[..., elytron.Store]
@@ -82,22 +81,6 @@ def test_a_total_without_cleanup_lets_an_empty_store_be_written(open_store: Open
     bob = open_store(max_total_mb=8, auto_cleanup=False).agent("bob")
     bob.save_many(talk(50))
     assert len(held(bob)) == 50
-
-
-def test_a_save_that_is_archived_at_once_is_not_taken_for_a_copy(open_store: OpenStore) -> None:
-    """Its id was given, so the archive is looked at again after the commit."""
-    bob = open_store(keep_messages=0).agent("bob")
-    bob.save("user", "Something that makes an archive", id="old")
-    bob.archive(**ALL)
-    plain = Writing._settled
-
-    def settled(self: Writing, receipts: Any) -> Any:
-        bob.archive(**ALL)
-        return plain(self, receipts)
-
-    with mock.patch.object(Writing, "_settled", settled):
-        bob.save("user", "Keep me", id="x")
-    assert everywhere(bob) == ["old", "x"]
 
 
 def test_what_is_forgotten_does_not_come_back_with_a_restore_under_way(

@@ -96,10 +96,11 @@ class Config:
         24, 0.01, 87_600, "Time between two periodic clean-ups of an agent."
     )
     emergency_messages: int = _bound(
-        5000,
+        2500,
         EMERGENCY_MIN,
         100_000_000,
-        "From so many messages on, `emergency_cleanup` archives the oldest half.",
+        "From so many messages on, `emergency_cleanup` archives the oldest half. Half of"
+        " `max_messages_per_agent`, at most 5,000, if that alone is set.",
     )
     change_max: int = _bound(
         20_000, 100, 10_000_000, "Changes kept for later readers; one further behind rebuilds."

@@ -5,6 +5,8 @@ Config sources: where the settings of a store come from.
 environment, then the file or mapping.
 """
 
+import logging
+import re
 from collections.abc import Mapping, Set
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,13 @@ from elytron.errors import InvalidSetting
 
 # What the project's origin called a setting; accepted wherever the setting is.
 ALIASES: Mapping[str, str] = {"max_messages_per_locrit": "max_messages_per_agent"}
+_KNOWN = (*FIELDS, *ALIASES)
 _FILE_MAX_BYTES = MB  # a settings file is a page or two
+_SERVICE = re.compile(r"_(SERVICE_HOST|SERVICE_PORT\w*|PORT(_\d+_\w+)?)$")
+_EMERGENCY_DEFAULT_MAX = 5000  # messages
+_TOLD_MAX = 20  # variables that are named
+
+_log = logging.getLogger("elytron.config")
 
 
 def load(
@@ -30,7 +38,8 @@ def load(
         config: a YAML file, a mapping, or a `Config`. A top-level `memory:` block is read as
             if it were the whole.
         settings: keywords; they win over everything.
-        environ: the environment; `ELYTRON_QUEUE_MAX=100` sets `queue_max`.
+        environ: the environment; `ELYTRON_QUEUE_MAX=100` sets `queue_max`. What is near no setting
+            is left alone.
 
     Raises:
         InvalidSetting: an unknown name (the nearest known one is given), a value out of its
@@ -49,17 +58,33 @@ def load(
         values.update(_named(_flat(_read_yaml(Path(config)), str(config))))
     elif config is not None:
         raise InvalidSetting(f"config must be a path, a mapping or a Config; got {shown(config)}")
-    # ELYTRON_CONFIG and ELYTRON_STORE name files, for the faces; they are no settings.
-    variables = {
-        key.removeprefix("ELYTRON_").lower(): key
-        for key in environ or {}
-        if key.startswith("ELYTRON_") and key not in ("ELYTRON_CONFIG", "ELYTRON_STORE")
-    }
+    variables = _variables(environ or {})
     outside = {name: (environ or {})[key] for name, key in variables.items()}
     over = _named(outside, variables) | _named(settings or {})
     values.update(over)
     _yield_defaults(values, unsaid - over.keys())
     return Config(**values)
+
+
+def _variables(environ: Mapping[str, str]) -> dict[str, str]:
+    """
+    The variables of the environment that set something, by the setting.
+
+    One that is near no setting is somebody else's, and so is what Kubernetes tells every program
+    about a service of the name "elytron". It is logged and left alone.
+    """
+    variables, foreign = dict[str, str](), list[str]()
+    for key in environ:
+        # ELYTRON_CONFIG and ELYTRON_STORE name files, for the faces; they are no settings.
+        if key.startswith("ELYTRON_") and key not in ("ELYTRON_CONFIG", "ELYTRON_STORE"):
+            name = key.removeprefix("ELYTRON_").lower()
+            if name in _KNOWN or (nearest(name, _KNOWN) and not _SERVICE.search(key)):
+                variables[name] = key
+            else:
+                foreign.append(key)
+    if foreign:
+        _log.info("no settings, and left alone: %s", ", ".join(sorted(foreign)[:_TOLD_MAX]))
+    return variables
 
 
 def _named(given: Mapping[str, Any], variables: Mapping[str, str] | None = None) -> dict[str, Any]:
@@ -71,9 +96,9 @@ def _named(given: Mapping[str, Any], variables: Mapping[str, str] | None = None)
     """
     values: dict[str, Any] = {}
     for name, value in given.items():
-        if name not in FIELDS and name not in ALIASES:
+        if name not in _KNOWN:
             whence = f" (from {variables[name]} in the environment)" if variables else ""
-            hint = nearest(name, (*FIELDS, *ALIASES))
+            hint = nearest(name, _KNOWN)
             raise InvalidSetting(f"unknown setting `{name}`{whence}{hint}")
         if name in FIELDS:
             values[name] = value
@@ -117,8 +142,8 @@ def _yield_defaults(values: dict[str, Any], unsaid: Set[str]) -> None:
     if "keep_messages" in values:
         default("max_messages_per_agent", max(now("max_messages_per_agent"), now("keep_messages")))
     default("keep_messages", min(now("keep_messages"), now("max_messages_per_agent")))
-    most = max(EMERGENCY_MIN, now("max_messages_per_agent"))
-    default("emergency_messages", min(now("emergency_messages"), most))
+    half = now("max_messages_per_agent") // 2  # the whole is never held where room is made ahead
+    default("emergency_messages", min(max(EMERGENCY_MIN, half), _EMERGENCY_DEFAULT_MAX))
     if "graph_buffer_mb" in values:
         default("max_worker_mb", max(now("max_worker_mb"), 2 * now("graph_buffer_mb")))
     if "page_cache_mb" in values:

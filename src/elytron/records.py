@@ -10,7 +10,13 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from elytron.reports import ArchiveUsage, EmbeddingUsage, Forecast, JanitorUsage, WorkerUsage
+from elytron.reports import (
+    ArchiveUsage,
+    EmbeddingUsage,
+    Forecast,
+    JanitorUsage,
+    WorkerUsage,
+)
 
 ROLES = ("system", "developer", "user", "assistant", "tool", "function")
 DEFAULT_SESSION = "default"
@@ -265,6 +271,25 @@ class LedgerBytes:
 
 
 @dataclass(frozen=True, slots=True)
+class ExtractionUsage:
+    """
+    What the function given as `extract` did for one agent, since this process opened it.
+
+    Attributes:
+        messages: those that it answered about.
+        failures, last_error: of its calls.
+        passed_over: messages at which it failed each time; they are not asked about again.
+        left_out: concepts and relations of its answers that were not acceptable.
+    """
+
+    messages: int = 0
+    failures: int = 0
+    passed_over: int = 0
+    left_out: int = 0
+    last_error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Usage:
     """
     What one agent holds and costs, beside its limits.
@@ -295,6 +320,7 @@ class Usage:
     forecast: Forecast = field(default_factory=Forecast)
     graph: GraphUsage = GraphUsage()
     embeddings: EmbeddingUsage = field(default_factory=EmbeddingUsage)
+    extraction: ExtractionUsage = ExtractionUsage()
 
     @property
     def archived(self) -> int:

@@ -29,7 +29,7 @@ class AsyncVerbs:
         """A call that goes on when its awaiting is cancelled; `flush` and `close` wait for it."""
         self._agent._agents.check_usable()
         future = self._pool.submit(function)
-        self._agent._agents.track(self.name, future)
+        self._agent._agents.calls.track(self.name, future)
         return await shielded(future)
 
 

@@ -105,6 +105,10 @@ class AsyncRemoteAgent(AsyncAgent):
             return future
         return await self._call_writing(lambda: self._agent._submit_admitted(message))
 
+    async def flush(self, *, timeout_s: float | None = None) -> None:
+        """See `Agent.flush`."""
+        await self._call(lambda: self._agent.flush(timeout_s=timeout_s))
+
     async def messages(self, *, archived: bool = False) -> AsyncIterator[Message]:
         """See `Agent.messages`; for `async for`."""
         messages = self._agent.messages(archived=archived)

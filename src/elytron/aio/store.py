@@ -130,11 +130,14 @@ class AsyncStore:
         # Not on our pool, which it ends; a thread of its own ends with it.
         closer = ThreadPoolExecutor(1, thread_name_prefix="elytron-close")
         try:
-            await call(closer, self._close)
-            await call(closer, self._pool.shutdown)
+            await call(closer, self._close_all)
             closer.shutdown(wait=True)  # it has ended all but its thread
         finally:
             closer.shutdown(wait=False)  # cancelled, it goes on without the loop
+
+    def _close_all(self) -> None:
+        self._close()
+        self._pool.shutdown()
 
     def _close(self) -> None:
         self._store.close()
@@ -206,6 +209,7 @@ class AsyncAgent(AsyncLearning):
         embed: bool | None = None,
     ) -> "Future[Receipt]":
         """See `Agent.submit`; `asyncio.wrap_future` makes the future awaitable."""
+        self._agent._agents.check_usable()  # first: in a fork a lock may be held for ever
         # A thread for a long text, and where the archive has to be asked for the id.
         archived = id is not None and self._agent._has_archive()
         if archived or (isinstance(content, str) and len(content) > _LONG):
@@ -237,15 +241,17 @@ class AsyncAgent(AsyncLearning):
         )
         # Queueing takes microseconds. A thread is worth it only for a long text, to wait for
         # room in the queue, or for an agent to be opened.
-        then = self._agent._then(id)
-        future = self._agent._try_submit(draft, then)
+        op = self._agent._op(draft, id)
+        future = self._agent._try_submit(op)
         if future is not None:
             return future
-        return await self._call_writing(lambda: self._agent._submit(draft, then))
+        return await self._call_writing(lambda: self._agent._submit(op))
 
     async def flush(self, *, timeout_s: float | None = None) -> None:
         """See `Agent.flush`."""
-        await self._call(lambda: self._agent.flush(timeout_s=timeout_s))
+        self._agent._agents.check_usable()
+        calls = self._agent._agents.calls.of(self.name)  # no later ones: they may need our thread
+        await self._call(lambda: self._agent._flush(timeout_s, calls=calls))
 
     async def edit(self, id: str, content: str) -> None:
         """See `Agent.edit`."""
@@ -335,6 +341,7 @@ class AsyncAgent(AsyncLearning):
         role: str | None = None,
         since: datetime | None = None,
         until: datetime | None = None,
+        archived: bool = False,
         kinds: Iterable[str] | None = None,
         at: datetime | None = None,
     ) -> Context:
@@ -350,6 +357,7 @@ class AsyncAgent(AsyncLearning):
                 role=role,
                 since=since,
                 until=until,
+                archived=archived,
                 kinds=kinds,
                 at=at,
             )

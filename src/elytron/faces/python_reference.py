@@ -55,7 +55,7 @@ def markdown() -> str:
     lines += [f"\n## Agent\n\n{_first(Agent)}"]
     for part in _PARTS:
         lines += [f"\n### {_first(part).rstrip('.')}\n", *_verbs(part)]
-    lines += ["\n## Records\n\nAll are frozen dataclasses.\n"]
+    lines += ["\n## Records\n\nAll are frozen dataclasses, or named tuples.\n"]
     lines += [_record(name, it) for name, it in public if _is_record(it)]
     errors = [f"- `{name}`: {_first(it)}" for name, it in public if _is_error(it)]
     return "\n".join(lines) + "\n" + _ERRORS + "\n".join(errors) + "\n"
@@ -63,7 +63,8 @@ def markdown() -> str:
 
 def _is_record(it: Any) -> bool:
     """`Config` is a page of its own."""
-    return dataclasses.is_dataclass(it) and it is not elytron.Config
+    named = inspect.isclass(it) and issubclass(it, tuple)
+    return (named or dataclasses.is_dataclass(it)) and it is not elytron.Config
 
 
 def _is_error(it: Any) -> bool:

@@ -20,6 +20,9 @@ _HISTORY_TEXT_MAX = 1000  # characters of a message that `history` shows
 _RECALL_TEXT_MAX = 400
 _ALL = 1 << 40  # no message is that long
 _SESSIONS_MAX = 1000  # sessions among which a name that was meant is looked for
+_archived_option = click.option(
+    "--archived", is_flag=True, help="Search the archive too; takes longer."
+)
 
 
 @click.command()
@@ -98,7 +101,7 @@ def sessions(place: Place, agent: str, limit: int) -> None:
 @click.argument("question")
 @limit_option(8)
 @selection
-@click.option("--archived", is_flag=True, help="Search the archive too; takes longer.")
+@_archived_option
 @click.option("--why", is_flag=True, help="Show what makes up each score.")
 @click.option("--ids", is_flag=True, help="Show the ids.")
 @click.option("--full", is_flag=True, help="Show long messages whole.")
@@ -169,6 +172,7 @@ def _note_words_alone(store: Store, memory: Agent) -> None:
 )
 @limit_option(50, help="At most so many hits are considered.")
 @selection
+@_archived_option
 def context(
     place: Place, agent: str, question: str, max_tokens: int, limit: int, **only: Any
 ) -> None:

@@ -339,7 +339,8 @@ class _Check:
 def _conflict(some: list[tuple[Agent, Found, Draft]]) -> str | None:
     """Why saving would refuse one of them, all of one agent, for what is archived."""
     try:
-        some[0][0]._archived([draft for _, _, draft in some])
+        drafts = [draft for _, _, draft in some]
+        some[0][0]._in_archive(drafts).check(drafts)
     except Conflict as error:
         return str(error)
     return None

@@ -4,7 +4,7 @@ Moves: the ops by which messages leave a ledger in numbers, come back, and leave
 Part of `writes.py`, under whose transaction all of it runs.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from elytron.errors import Conflict
@@ -95,16 +95,18 @@ class Moves:
         """Apply one op and return its result."""
         match op:
             case Move(segments, run):
-                self._move(segments, run)
-            case Moved(segments):
-                self._moved(segments)
+                return self._move(segments, run)
+            case Moved(segments, run):
+                self._moved(segments, run)
             case TakeOver(dead, run):
                 return self._take_over(dead, run)
             case NoteGone(keys):
                 self._note_gone(keys)
             case Remove():
                 return self._remove(op)
-            case Restore(returning):
+            case Restore(returning, segment, run):
+                if segment is not None:
+                    self._check_moving((segment,), run)
                 came = [one for one in returning if self._restore(one)]
                 self._writes.replace_words([(one.key, one.draft.terms) for one in came])
                 return len(came)
@@ -140,18 +142,26 @@ class Moves:
                 raise AssertionError(f"no op of a ledger: {type(op).__name__}")
         return None
 
-    def _move(self, segments: Sequence[str], run: str) -> None:
+    def _move(self, segments: Sequence[str], run: str) -> bool:
+        is_taken = False
         for segment in segments:
             taken_over = f"{TAKEN_OVER}{segment}"
-            if self._db.execute("SELECT 1 FROM moving WHERE segment = ?", (taken_over,)).get:
-                raise self._ended()
+            for name, by in rows.fetch(
+                self._db,
+                "SELECT segment, run FROM moving WHERE segment IN (VALUES(?), (?))",
+                (segment, taken_over),
+            ):
+                if name == taken_over:
+                    raise self._ended()
+                is_taken = is_taken or by != run
         self._db.executemany(
-            "INSERT OR IGNORE INTO moving VALUES(?, ?)", [(segment, run) for segment in segments]
+            "REPLACE INTO moving VALUES(?, ?)", [(segment, run) for segment in segments]
         )
+        return is_taken
 
-    def _moved(self, segments: Sequence[str]) -> None:
+    def _moved(self, segments: Sequence[str], run: str) -> None:
         for segment in segments:
-            self._db.execute("DELETE FROM moving WHERE segment = ?", (segment,))
+            self._db.execute("DELETE FROM moving WHERE segment = ? AND run = ?", (segment, run))
         self._db.execute("DELETE FROM gone WHERE NOT EXISTS (SELECT 1 FROM moving)")
 
     def _take_over(self, dead: Sequence[str], run: str) -> int:
@@ -177,10 +187,7 @@ class Moves:
             )
 
     def _remove(self, op: Remove) -> Taken:
-        moving = {name for (name,) in self._db.execute("SELECT segment FROM moving")}
-        if not moving.issuperset(op.segments):
-            # Somebody took this archiving for dead and has put it right; the messages stay here.
-            raise self._ended()
+        self._check_moving(op.segments, op.run)
         held = {
             key: version(row, mark)
             for key, row, mark in rows.fetch(
@@ -198,10 +205,20 @@ class Moves:
         self._drop(leaving)
         return Taken(len(leaving), tuple(leaving))
 
+    def _check_moving(self, segments: Collection[str], run: str) -> None:
+        """
+        Raises:
+            Conflict: somebody took the run for dead and has put right what it did, or brings back
+                what it archived. All stays where it is.
+        """
+        noted = rows.fetch(self._db, "SELECT segment FROM moving WHERE run = ?", (run,))
+        if not {segment for (segment,) in noted}.issuperset(segments):
+            raise self._ended()
+
     def _ended(self) -> Conflict:
         return Conflict(
-            f"{self._writes.source}: another process has ended this archiving; nothing was"
-            " removed: run it again"
+            f"{self._writes.source}: another process has ended this archiving or restoring; this"
+            " step moved nothing: run it again"
         )
 
     def _drop(self, leaving: list[int]) -> None:
@@ -342,7 +359,8 @@ class Moves:
                 self._writes.add_changes(DELETE, RELATION, facts)
                 return True
             self._db.execute("DELETE FROM mentions WHERE concept = ?", (key,))
-            self._db.execute("DELETE FROM unlinked WHERE concept = ?", (key,))
+            for beside in ("unlinked", "described"):
+                self._db.execute(f"DELETE FROM {beside} WHERE concept = ?", (key,))
         self._db.execute(f"DELETE FROM {op.table} WHERE key = ?", (key,))
         match op.table:
             case "messages":  # its position may be anything, so it is not kept free

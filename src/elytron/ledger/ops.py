@@ -2,9 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from elytron.ledger.carried import BeginCarrying, CarriedOp, DropRows, EndCarrying
+from elytron.ledger.database import Database
 from elytron.ledger.embedded import DropVectors, EmbeddedOp, EvictVectors
 from elytron.ledger.learned import (
     ClearLearned,
@@ -15,7 +16,7 @@ from elytron.ledger.learned import (
     LearnedOp,
     SweepLearned,
 )
-from elytron.records import Draft
+from elytron.records import Draft, Receipt
 
 # What deleting a message may write besides its text, which is overwritten: pages that it shares
 # with strangers, and tombstones.
@@ -24,11 +25,33 @@ DELETED_BYTES = 8 * 4096
 TIDIED_BYTES = 3 * 4096
 
 
+class Beside(Protocol):
+    """
+    Where else than in the ledger messages may be held that are to be saved: the archive.
+
+    It is asked within the transaction: nothing leaves the ledger then, and what left before is
+    listed there.
+    """
+
+    def is_clear(self) -> bool:
+        """Whether it has none of them now. Asked before `receipt`, once a transaction."""
+
+    def receipt(self, db: Database, draft: Draft) -> Receipt | None:
+        """
+        What is said to who saves a message that it has; None if it has it not.
+
+        Raises:
+            Conflict: it has another under the same id.
+            ElytronError: it cannot be asked.
+        """
+
+
 @dataclass(frozen=True, slots=True)
 class Save:
     """Add these messages, in this order. Result: a list of `Receipt`s."""
 
     drafts: tuple[Draft, ...]
+    beside: Beside | None = None
 
     @property
     def items(self) -> int:
@@ -44,6 +67,7 @@ class SaveOne:
     """Add one message. Result: its `Receipt`."""
 
     draft: Draft
+    beside: Beside | None = None
     items: int = 1
 
     @property
@@ -116,7 +140,12 @@ class Mark:
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """Note that a run is about to take these segments' messages out of the ledger, or back."""
+    """
+    Note that a run is about to take these segments' messages out of the ledger, or back.
+
+    Another run that was at it can take and bring nothing more. Result: whether there was one; then
+    what it left in both places is to be settled.
+    """
 
     segments: tuple[str, ...]
     run: str
@@ -126,9 +155,10 @@ class Move:
 
 @dataclass(frozen=True, slots=True)
 class Moved:
-    """Note that nothing of these segments is on its way any more."""
+    """Note that a run has nothing of these segments on its way any more."""
 
     segments: tuple[str, ...]
+    run: str
     size_bytes: int = 4096
     items: int = 1
 
@@ -164,11 +194,12 @@ class Remove:
     Remove messages, (key, checksum), that are the same as when they were read.
 
     One that was edited in the meantime stays; a checksum of None takes any. All *segments*
-    must be moving still, else `Conflict`. Result: `Taken`.
+    must be moved by *run* still, else `Conflict`. Result: `Taken`.
     """
 
     rows: tuple[tuple[int, int | None], ...]
     segments: tuple[str, ...]
+    run: str
     size_bytes: int
     items: int = 1
 
@@ -185,9 +216,14 @@ class Returning(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Restore:
-    """Bring messages back. Those whose id is held stay as they are. Result: how many came."""
+    """
+    Bring messages back. Those whose id is held stay as they are. If a *segment* is named, *run*
+    must move it still, else `Conflict`. Result: how many came.
+    """
 
     rows: tuple[Returning, ...]
+    segment: str | None = None
+    run: str = ""
 
     @property
     def items(self) -> int:

@@ -179,7 +179,7 @@ class Room:
             limit = (
                 f"{self._config.max_db_size_bytes} bytes, of which"
                 f" {self._config.wal_limit_bytes} are kept for its WAL; nothing was written:"
-                " delete or archive something, or raise `max_db_size_mb`"
+                " archive or delete messages, delete memories, or raise `max_db_size_mb`"
             )
         return NoRoom(
             f"the memory of {self._name!r} is at its limit: it has {held_bytes} of {limit}",

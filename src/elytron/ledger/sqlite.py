@@ -263,7 +263,7 @@ class Ledger:
                 self._wal.checkpoint(db)
         except (Busy, apsw.BusyError):
             _log.debug("checkpoint of %s put off: it is locked", self.path)
-        except apsw.Error as error:
+        except (apsw.Error, ElytronError) as error:
             _log.warning("checkpoint of %s failed: %s", self.path, error)
 
     def empty_wal(self, deadline: float) -> None:
@@ -364,27 +364,24 @@ class Ledger:
         """
         if not self._index_due:
             return
-        try:
-            self._index(deadline)
-        except ElytronError as error:
-            _log.info("indexing %s is put off: %s", self.path, error)
-        db = self._writer
-        if db is not None and self._is_near(db):
-            self._on_near()
+        for step in (self._index, self._tell_if_near):
+            try:
+                step(deadline)
+            except (ElytronError, *STORAGE_ERRORS) as error:
+                _log.info("catching up in %s is put off: %s", self.path, error)
 
     def _index(self, deadline: float) -> None:
-        """
-        Index what is due, then merge a little.
-
-        Raises:
-            NoRoom: a limit is in the way.
-        """
+        """Index what is due, then merge a little. Raises `NoRoom` where a limit is in the way."""
         writes, more = self._writes, True
         assert writes is not None, "set with the connection"
         while more:
             more = self._step(IndexWords(writes.index_bytes), deadline)
         self._index_due = False
-        segments, _ = words.segments(self._ready_writer(deadline, need_bytes=0))
+        db = self._ready_writer(deadline, need_bytes=0)
+        try:
+            segments, _ = words.segments(db)
+        except STORAGE_ERRORS as error:
+            raise translate(error, self.path) from error
         step = words.step_pages(segments, wal_limit_bytes=self._config.wal_limit_bytes)
         pages, more = writes.merge_pages(), step > 0
         while more and pages > 0:
@@ -411,10 +408,13 @@ class Ledger:
         self._room.bind(db, ops, granted_bytes=self._writes.granted_bytes, need_bytes=need_bytes)
         return self._writes.messages
 
-    def _is_near(self, db: apsw.Connection) -> bool:
-        assert self._writes is not None, "set with the connection"
+    def _tell_if_near(self, _deadline: float) -> None:
+        db, writes = self._writer, self._writes
+        if db is None or writes is None:
+            return
         near = self._config.soft_limit_ratio * self._config.max_messages_per_agent
-        return self._writes.messages >= near or self._room.is_near(db)
+        if writes.messages >= near or self._room.is_near(db):
+            self._on_near()
 
     def _check_count(self, held: int) -> None:
         """

@@ -141,6 +141,21 @@ def counts(db: Database, tables: Iterable[str]) -> dict[str, int]:
     return found
 
 
+def about(db: Database, folded: str) -> tuple[int, int]:
+    """How many memories, and how many facts, name the concept with this folded name."""
+    key = db.execute("SELECT key FROM concepts WHERE folded = ?", (folded,)).get
+    if key is None:
+        return 0, 0
+    memories: int = db.execute(
+        "SELECT count(*) FROM mentions m JOIN memories e ON e.key = m.source WHERE m.concept = ?",
+        (key,),
+    ).get
+    facts: int = db.execute(
+        "SELECT count(*) FROM relations WHERE source = ? OR target = ?", (key, key)
+    ).get
+    return memories, facts
+
+
 def keys_of(db: Database, ids: Iterable[str]) -> set[int]:
     """The keys of those messages, by their ids, that are held."""
     sql = "SELECT m.key FROM json_each(?) j CROSS JOIN messages m ON m.id = j.value"

@@ -18,6 +18,7 @@ from elytron.ledger.learned import LEARNED
 from elytron.ledger.learning import Learning
 from elytron.ledger.moves import Moves
 from elytron.ledger.ops import (
+    Beside,
     Delete,
     DeleteSession,
     Edit,
@@ -194,10 +195,10 @@ class Writes:
 
     def _apply(self, op: Op) -> Any:
         match op:
-            case SaveOne(draft):
-                return self._save(draft)
-            case Save(drafts):
-                return self._save_many(drafts)
+            case SaveOne(draft, beside):
+                return self._save(draft, _having(beside))
+            case Save(drafts, beside):
+                return self._save_many(drafts, _having(beside))
             case Edit():
                 self._edit(op)
             case Delete():
@@ -220,11 +221,11 @@ class Writes:
                 return self._moves.apply(op)
         return None
 
-    def _save_many(self, drafts: tuple[Draft, ...]) -> list[Receipt]:
+    def _save_many(self, drafts: tuple[Draft, ...], beside: Beside | None) -> list[Receipt]:
         self._execute("SAVEPOINT many")
         before = self.messages
         try:
-            receipts = [self._save(draft) for draft in drafts]
+            receipts = [self._save(draft, beside) for draft in drafts]
         except BaseException:
             self.messages = before
             # A full ledger has rolled all of it back already, the savepoint included.
@@ -235,13 +236,15 @@ class Writes:
         self._execute("RELEASE many")
         return receipts
 
-    def _save(self, draft: Draft) -> Receipt:
+    def _save(self, draft: Draft, beside: Beside | None) -> Receipt:
         execute = self._execute
         held, session, user, changed, tail = execute(
             _FIND, (draft.id, draft.session, draft.user)
         ).get
         if held is not None:
             return self._saved_before(draft)
+        if beside is not None and (told := beside.receipt(self._db, draft)) is not None:
+            return told
         newest = execute(_FIND_NEWEST).get or _NOBODY
         if session is None or (user is None and draft.user is not None):
             session, user, changed = self.add_parents(draft, session, user)
@@ -455,3 +458,8 @@ class Writes:
         else:
             self._db.executemany(_ADD_CHANGE, added[-self._change_max :])
         return seq
+
+
+def _having(beside: Beside | None) -> Beside | None:
+    """What holds messages that are to be saved, if it does."""
+    return None if beside is None or beside.is_clear() else beside

@@ -20,6 +20,7 @@ from elytron.archive.segments import SEGMENT_NAME, examine
 from elytron.errors import Conflict, Corrupt, ElytronError
 from elytron.ledger import files, frames, ops, surveys
 from elytron.ledger.moves import TAKEN_OVER
+from elytron.ledger.room import NoRoom
 from elytron.reports import Cleanup, Leaving
 from elytron.upkeep import reclaiming
 from elytron.upkeep.desk import Desk
@@ -110,7 +111,10 @@ def archive(desk: Desk, found: Plan, *, on_progress: Progress | None = None) -> 
         desk.archive.merge(skip=lambda: moving(desk), room_bytes=lambda: _room_bytes(desk))
     if moved:
         desk.tidy()
-        reclaiming.merge_due(desk)
+        try:
+            reclaiming.merge_due(desk)
+        except NoRoom as error:  # it writes before it frees; the messages have left all the same
+            _log.info("merging the words of %s is put off: %s", desk.ledger.source, error)
     return moved
 
 
@@ -141,7 +145,7 @@ def _archive_chunk(desk: Desk, sizes: dict[int, int], on_step: Callable[[int], N
         raise
     names = tuple([entry.name for entry in entries])
     if not names:
-        desk.commit(ops.Moved((run,)))
+        desk.commit(ops.Moved((run,), token))
         return 0
     try:
         desk.commit(ops.Move(names, token))
@@ -157,14 +161,14 @@ def _archive_chunk(desk: Desk, sizes: dict[int, int], on_step: Callable[[int], N
     if left:  # edited, marked, deleted or archived by another meanwhile: our copy is not the one
         settle(desk, names, notes=(*names, run), also=left)
     else:
-        desk.commit(ops.Moved((*names, run)))
+        desk.commit(ops.Moved((*names, run), token))
     return len(pairs) - len(left)
 
 
 def _forget_note(desk: Desk, run: str) -> None:
     """Take back the note of a run that moved nothing; if that fails, the next clean-up does."""
     try:
-        desk.commit(ops.Moved((run,)))
+        desk.commit(ops.Moved((run,), desk.run.token))
     except ElytronError as error:  # the first error is the one to tell
         _log.info("%s", error)
 
@@ -394,7 +398,7 @@ def settle(
             dropped += united.removed
             if united.left:
                 break
-            desk.commit(ops.Moved(notes))
+            desk.commit(ops.Moved(notes, desk.run.token))
             return dropped
         # Whose copies those in *also* were is not known any more.
         names, also, ids = desk.archive.manifest().names, (), None

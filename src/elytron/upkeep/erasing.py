@@ -19,6 +19,7 @@ from elytron.ledger.database import Database
 from elytron.ledger.learned import ClearLearned, ForgetHeard, ForgetLearned
 from elytron.ledger.schema import EXTRACTED, PROPOSED
 from elytron.reports import Erased
+from elytron.text import folded_words
 from elytron.upkeep import reclaiming
 from elytron.upkeep.archiving import heal, sweep
 from elytron.upkeep.desk import Desk
@@ -79,7 +80,21 @@ def forget(desk: Desk, *, user: str | None, session: str | None, replies: bool) 
         gone = reach(said, replies=replies)
         return gone, _emptied(said, gone)
 
-    return _in_rounds(desk, user, chosen)
+    report = _in_rounds(desk, user, chosen)
+    if user is None:
+        return report
+    return replace(report, remaining=(*_about(desk, user), *report.remaining))
+
+
+def _about(desk: Desk, user: str) -> list[str]:
+    """What others told of a user is not the user's, and stays: for whoever erases to look at."""
+    memories, facts = desk.read(lambda db: surveys.about(db, " ".join(folded_words(user))))
+    if not memories + facts:
+        return []
+    return [
+        f"{memories} memories and {facts} facts that name {user!r}, told elsewhere: see"
+        " `memories(about=...)` and `concept(...)`, and delete them"
+    ]
 
 
 def clear(desk: Desk) -> Erased:

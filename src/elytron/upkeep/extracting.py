@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, wait
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from elytron.concepts import extraction
@@ -33,6 +33,7 @@ from elytron.ledger.learned import (
 from elytron.ledger.ledgers import Ledger
 from elytron.ledger.schema import EXTRACTED, MESSAGE
 from elytron.ledger.texts import Text
+from elytron.records import ExtractionUsage
 
 READER = "extracts"
 TIMEOUT_S = 60.0
@@ -43,17 +44,6 @@ _PASSED_MAX = 3
 _HANGING_MAX = 2  # calls of a store that were given up: each keeps a thread
 _LOOK_AGAIN_S = 0.1  # whether the store is being closed
 _SPEAKERS = ("user", "assistant")
-
-
-@dataclass(frozen=True, slots=True)
-class ExtractionCounts:
-    """What the function did in this process. `left_out` counts items of its answers."""
-
-    messages: int = 0
-    failures: int = 0
-    passed_over: int = 0
-    left_out: int = 0
-    last_error: str | None = None
 
 
 class Hanging:
@@ -112,7 +102,7 @@ class Extracting:
         self._extract = extract
         self._timeout_s = timeout_s
         self._limit_bytes = config.wal_limit_bytes // 2
-        self.counts = ExtractionCounts()
+        self.counts = ExtractionUsage()
         self._hanging = hanging or Hanging()
         self._tried: tuple[int, int] = (0, 0)  # (message, how often)
         self._passed_in_row = 0

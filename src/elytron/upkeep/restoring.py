@@ -101,35 +101,47 @@ class _Back:
     def take(self, entry: Entry, matches: Callable[[Archived], bool]) -> None:
         """Bring back what matches in one segment, and take it out there."""
         desk = self._desk
-        # Noted before it is read: whoever deletes from now on leaves a note too.
-        desk.commit(ops.Move((entry.name,), desk.run.begin()))
+        # Noted before it is read: whoever deletes from now on leaves a note too; and who is still
+        # archiving what is in it stops.
+        run = desk.run.begin()
+        is_taken = desk.commit(ops.Move((entry.name,), run))
         try:
             found = [archived for archived in desk.archive.read(entry) if matches(archived)]
         except Corrupt as error:
-            desk.commit(ops.Moved((entry.name,)))
+            self._leave(entry, is_taken=is_taken)
             if self._is_replaced(entry):
                 return
             self.damaged[entry.name] = str(error)
             _log.warning("%s", error)
             return
         if not found:
-            desk.commit(ops.Moved((entry.name,)))
+            self._leave(entry, is_taken=is_taken)
             return
         self.seen.update([archived.message.id for archived in found])
         try:
             for group in self._groups(found):
                 if self._is_replaced(entry):  # perhaps to delete what we are to bring back
                     break
-                came = desk.commit(ops.Restore(tuple(group)))
+                came = desk.commit(ops.Restore(tuple(group), entry.name, run))
                 self.restored += came
                 self.held += len(group) - came
                 if self._on_progress is not None:
                     self._on_progress(self.restored)
+        except Conflict as error:  # another brings back what is in it: what it leaves is ours
+            _log.info("%s", error)
+            self.replaced = True
         except ElytronError as error:
             raise error.saying(f"{error}. {self.restored} messages came back before") from error
         finally:
             ids = [archived.message.id for archived in found]
             settle(desk, (entry.name,), notes=(entry.name,), ids=ids)
+
+    def _leave(self, entry: Entry, *, is_taken: bool) -> None:
+        """Of a segment nothing comes back."""
+        if is_taken:
+            settle(self._desk, (entry.name,), notes=(entry.name,))
+        else:
+            self._desk.commit(ops.Moved((entry.name,), self._desk.run.token))
 
     def _is_replaced(self, entry: Entry) -> bool:
         replaced = entry.name not in self._desk.archive.manifest().names

@@ -14,12 +14,11 @@ from elytron.errors import Busy, ElytronError, InvalidSetting, NotFound
 from elytron.ledger import ops, reads
 from elytron.open_agent import OpenAgent, Use
 from elytron.open_agents import OpenAgents
-from elytron.records import Draft, Message, Receipt
+from elytron.records import Message, Receipt
 from elytron.text import Analyzer
 from elytron.write.admission import IdClock, admit, admit_many
 
 _T = TypeVar("_T")
-Then = Callable[[Receipt], Receipt]  # what is still to be done, once a message is held
 _PAGE = 500  # messages: a page of an export
 _NOTHING = re.compile(r"(and )?nothing was (written|changed)( either)?")
 
@@ -69,32 +68,35 @@ class Verbs:
         finally:
             self._agents.give_back(use)
 
-    def _submit(self, draft: Draft, then: Then | None) -> "Future[Receipt]":
-        """Queue a draft, waiting for room; the agent stays open until it is settled."""
+    def _submit(self, op: ops.SaveOne) -> "Future[Receipt]":
+        """Queue a message, waiting for room; the agent stays open until it is settled."""
         use = Use()
-        agent = self._agents.borrow(self.name, use, create=True)
-        return self._queue(agent, use, draft, then, wait=True)
+        try:
+            agent = self._agents.borrow(self.name, use, create=True)
+        except BaseException:  # whoever keeps the error would keep the use
+            self._agents.give_back(use)
+            raise
+        return self._queue(agent, use, op, wait=True)
 
-    def _try_submit(self, draft: Draft, then: Then | None) -> "Future[Receipt] | None":
-        """Queue a draft if that takes no waiting: the agent is open, and the queue has room."""
+    def _try_submit(self, op: ops.SaveOne) -> "Future[Receipt] | None":
+        """Queue a message if that takes no waiting: the agent is open, and the queue has room."""
         use = Use()
         agent = self._agents.borrow_open(self.name, use)
         try:
             if agent is None or not agent.admitted:
                 self._agents.give_back(use)
                 return None
-            return self._queue(agent, use, draft, then, wait=False)
+            return self._queue(agent, use, op, wait=False)
         except Busy:
             return None
 
     def _queue(
-        self, agent: OpenAgent | None, use: Use, draft: Draft, then: Then | None, *, wait: bool
+        self, agent: OpenAgent | None, use: Use, op: ops.SaveOne, *, wait: bool
     ) -> "Future[Receipt]":
         assert agent is not None, "an agent that is made on demand is there"
         try:
             self._check_same(agent)
-            op = ops.SaveOne(draft)
-            future: Future[Receipt] = agent.writer.submit(op, wait=wait, then=then)
+            future: Future[Receipt] = agent.writer.submit(op, wait=wait)
         except BaseException:
             self._agents.give_back(use)
             raise

@@ -109,7 +109,8 @@ class Reading(Verbs):
             archived: search the archive too. It has no index, so that takes a second for some
                 20,000 messages; `since` and `until` leave parts of it out.
             kinds: only these: `message`, `memory`, or kinds of memories, such as `fact`; all if
-                None.
+                None. The newest 20,000 memories are looked at, times the number of these kinds, and
+                all that are pinned; other older ones are found by their vectors alone.
             at: when it is asked, with a zone: by that "last week" is understood, and memories are
                 those that hold then. Now if None.
 
@@ -206,6 +207,7 @@ class Reading(Verbs):
         role: str | None = None,
         since: datetime | None = None,
         until: datetime | None = None,
+        archived: bool = False,
         kinds: Iterable[str] | None = None,
         at: datetime | None = None,
     ) -> Context:
@@ -229,6 +231,7 @@ class Reading(Verbs):
             role=role,
             since=since,
             until=until,
+            archived=archived,
             kinds=kinds,
             at=at,
         )
@@ -259,6 +262,8 @@ class Reading(Verbs):
                 now_us = self._agents.upkeep.clock.now_us()
                 arrivals = reads.arrivals(db, since_us=since_us(now_us))
                 held = replace(held, **self._embeddings(agent, db))
+                if agent.extracting is not None:
+                    held = replace(held, extraction=agent.extracting.counts)
             left = agent.archive.written_since(since_us(now_us)) if held.archived else 0
             return monitor.with_forecast(held, arrivals, left, self._config, now_us=now_us)
 

@@ -10,15 +10,16 @@ from datetime import datetime
 from typing import Any
 
 from elytron.embed import policy
-from elytron.errors import Busy, Conflict, ElytronError, NotFound, OutcomeUnknown
+from elytron.errors import Busy, ElytronError, NotFound, OutcomeUnknown
 from elytron.import_run import ImportRun
 from elytron.ledger import knowledge, ops
 from elytron.records import Draft, ImportReport, Memory, Message, Receipt
 from elytron.reindex_run import reindex_all, reindex_memories
 from elytron.upkeep.chores import Unreadable
-from elytron.verbs.base import Then, in_steps, of_step
+from elytron.verbs.base import in_steps, of_step
+from elytron.verbs.in_archive import InArchive
 from elytron.verbs.reading import Reading
-from elytron.write.admission import check_content, check_id, check_timeout, is_same
+from elytron.write.admission import check_content, check_id, check_timeout
 
 _log = logging.getLogger("elytron.store")
 _MEMORIES = 100  # read at once
@@ -82,10 +83,8 @@ class Writing(Reading):
             pinned=pinned,
             embed=embed,
         )
-        if id is not None and (archived := self._archived([draft])):
-            return archived[draft.id]
-        receipt: Receipt = self._write(ops.SaveOne(draft))
-        return receipt if id is None else self._settled([receipt])[0]
+        receipt: Receipt = self._write(self._op(draft, id))
+        return receipt
 
     def save_many(self, messages: Iterable[Mapping[str, Any] | Message]) -> list[Receipt]:
         """
@@ -144,11 +143,7 @@ class Writing(Reading):
             pinned=pinned,
             embed=embed,
         )
-        if id is not None and (archived := self._archived([draft])):
-            done: Future[Receipt] = Future()
-            done.set_result(archived[draft.id])
-            return done
-        return self._submit(draft, self._then(id))
+        return self._submit(self._op(draft, id))
 
     def flush(self, *, timeout_s: float | None = None) -> None:
         """
@@ -166,9 +161,13 @@ class Writing(Reading):
             EmbedderUnavailable: the embedder failed; what was saved is durable, and gets its
                 vectors in the background once it answers.
         """
+        self._flush(timeout_s, calls=())
+
+    def _flush(self, timeout_s: float | None, *, calls: "Iterable[Future[Any]]") -> None:
+        """`flush`, once these *calls* of the async face have submitted what they had to."""
         limit_s = self._config.save_timeout_s if timeout_s is None else check_timeout(timeout_s)
         deadline = time.monotonic() + limit_s
-        if not self._agents.wait_submitted(self.name, limit_s):
+        if not self._agents.wait_submitted(self.name, limit_s, calls=calls):
             raise Busy(
                 f"what was submitted to {self.name!r} is not settled after {limit_s:g} s;"
                 " flush again"
@@ -316,59 +315,15 @@ class Writing(Reading):
 
     def _save_drafts(self, drafts: tuple[Draft, ...]) -> list[Receipt]:
         """Save drafts in one commit, but for those that are in the archive already."""
-        archived = self._archived(drafts)
-        rest = tuple([draft for draft in drafts if draft.id not in archived])
-        receipts: list[Receipt] = self._write(ops.Save(rest)) if rest else []
-        receipts = self._settled(receipts)
-        if not archived:
-            return receipts
-        saved = iter(receipts)
-        return [archived.get(draft.id) or next(saved) for draft in drafts]
-
-    def _then(self, id: str | None) -> Then | None:
-        """What follows the commit of a message that is submitted with this id."""
-        return None if id is None else lambda receipt: self._settled([receipt])[0]
-
-    def _settled(self, receipts: list[Receipt]) -> list[Receipt]:
-        """
-        Receipts, once what left for the archive between our look and our commit is in one place.
-
-        It is in the ledger again, so the archive's copy goes.
-        """
-        archive = self._agents.upkeep.archive_of(self.name)
-        new = [receipt.id for receipt in receipts if receipt.new]
-        try:
-            if not new or not archive.exists() or not archive.find(new)[0]:
-                return receipts
-            with self._agents.upkeep.chores(self.name) as chores:
-                found = set[str]() if chores is None else chores.drop_copies(new)
-        except ElytronError as error:
-            raise OutcomeUnknown(
-                f"{len(new)} messages of {self.name!r} are saved, but whether the archive has some"
-                f" of them too could not be looked up ({of_step(error)}): save again with the same"
-                " ids"
-            ) from error
-        return [
-            Receipt(receipt.id, False, receipt.embedding) if receipt.id in found else receipt
-            for receipt in receipts
-        ]
-
-    def _archived(self, drafts: Sequence[Draft]) -> dict[str, Receipt]:
-        """Receipts of those that are in the archive, so that nothing is there twice."""
-        archive = self._agents.upkeep.archive_of(self.name)
-        if not archive.exists():
-            return {}
-        found, _ = archive.find([draft.id for draft in drafts])
-        receipts = {}
-        for draft in drafts:
-            if (archived := found.get(draft.id)) is not None:
-                if not is_same(draft, archived.message):
-                    raise Conflict(
-                        f"id {draft.id!r} is archived with other content; use a new id, or restore"
-                        " that message and `Agent.edit()` it"
-                    )
-                receipts[draft.id] = Receipt(draft.id, False, archived.embedding)
+        receipts: list[Receipt] = self._write(ops.Save(drafts, self._in_archive(drafts)))
         return receipts
+
+    def _in_archive(self, drafts: Sequence[Draft]) -> InArchive:
+        return InArchive(self._agents.upkeep.archive_of(self.name), drafts)
+
+    def _op(self, draft: Draft, id: str | None) -> ops.SaveOne:
+        """How to save a message; one to which the caller gave an *id* may be archived already."""
+        return ops.SaveOne(draft, None if id is None else self._in_archive([draft]))
 
     def _delete_archived(
         self, *, ids: Sequence[str] | None = None, session: str | None = None

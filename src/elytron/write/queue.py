@@ -5,7 +5,7 @@ Queue: an op that waits for its commit, and how many may wait in a whole store.
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future
 from typing import Any, Protocol
 
@@ -35,20 +35,12 @@ class Item:
         "outcome",
         "signal",
         "size_bytes",
-        "then",
     )
 
-    def __init__(
-        self,
-        op: Queueable,
-        deadline: float,
-        future: "Future[Any] | None",
-        then: Callable[[Any], Any] | None = None,
-    ) -> None:
+    def __init__(self, op: Queueable, deadline: float, future: "Future[Any] | None") -> None:
         self.op = op
         self.deadline = deadline
         self.future = future
-        self.then = then
         self.items = op.items
         self.size_bytes = op.size_bytes
         self.has_place = False
@@ -66,15 +58,6 @@ class Item:
             return
         self.outcome = (outcome,)
         self.wake()
-
-    def finish(self) -> None:
-        """Do what comes between the commit and the future; what comes of it is the outcome."""
-        (outcome,) = self.outcome
-        if self.then is not None and not isinstance(outcome, BaseException):
-            try:
-                self.outcome = (self.then(outcome),)
-            except BaseException as error:  # noqa: BLE001 - handed to whoever asks the future
-                self.outcome = (error,)
 
     def tell(self) -> None:
         """Settle the future. Its callbacks run here, so nothing may be held or led meanwhile."""

@@ -64,16 +64,13 @@ _STATEMENTS = {count: _statement(count) for count in range(1, AT_ONCE_MAX + 1)}
 def drafts_of(ops: Sequence[Op], *, most: int = AT_ONCE_MAX) -> list[Draft] | None:
     """
     The messages of *ops*, if that is all there is to do, and they are at most so many, new and
-    unmarked.
+    unmarked, and none of them is held beside the ledger.
     """
     drafts = list[Draft]()
     for op in ops:
-        if isinstance(op, SaveOne):
-            drafts.append(op.draft)
-        elif isinstance(op, Save):
-            drafts.extend(op.drafts)
-        else:
+        if not isinstance(op, SaveOne | Save) or not (op.beside is None or op.beside.is_clear()):
             return None
+        drafts.extend(op.drafts if isinstance(op, Save) else (op.draft,))
     if not 0 < len(drafts) <= most:
         return None
     if any([draft.pinned or draft.importance is not None for draft in drafts]):
