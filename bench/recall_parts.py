@@ -5,7 +5,7 @@ What each part of the ranking is worth: each weight at other values, all else as
 
 R@10 on the set that the project carries and on LoCoMo-dev (with its adversarial questions), without
 a model and with wordllama; the first row is as it is. Weights that concern vectors alone are not
-tried without a model. docs/recall.md has the table.
+tried without a model. docs/ranking.md has the table.
 """
 
 import argparse

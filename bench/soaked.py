@@ -5,6 +5,8 @@ Soaked: the slopes of a soak that was stopped, from the lines that it had printe
     python bench/soaked.py soak.txt --settle-minutes 20
 
 A soak tells its slopes itself at its end, see `soak.py`; this is for one that did not get there.
+And it tells what the host's RSS was in each quarter: how much of it is at work changes with the
+load of the machine, which a slope does not know; its least does less.
 """
 
 import argparse
@@ -43,6 +45,11 @@ def main() -> int:
                 f"  {name}: {slope(seconds, values)}; {min(values):g} to {max(values):g}, median"
                 f" {statistics.median(values):g}"
             )
+    host = [float(one["host"]) for one in found]
+    for part in range(4):
+        quarter = sorted(host[len(host) * part // 4 : len(host) * (part + 1) // 4])
+        low, middle = quarter[len(quarter) // 10], statistics.median(quarter)
+        print(f"  host, quarter {part + 1}: {low:g} (a tenth is below), median {middle:g}")
     return 0
 
 

@@ -1,9 +1,9 @@
 """
 Claude's memory tool on Elytron.
 
-Needs `pip install elytron anthropic`. A list of made-up calls takes the place of Claude, and is
-carried out as `client.beta.messages.tool_runner(..., tools=[tool])` carries out Claude's own, so
-that this runs without a key and without a network.
+Needs `pip install . anthropic`, in the project's folder. A list of made-up calls takes the place of
+Claude, and is carried out as `client.beta.messages.tool_runner(..., tools=[tool])` carries out
+Claude's own, so that this runs without a key and without a network.
 """
 
 import tempfile

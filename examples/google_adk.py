@@ -1,8 +1,8 @@
 """
 Google ADK with its long-term memory in Elytron.
 
-Needs `pip install elytron google-adk`. A made-up model takes the place of a real one, so that
-this runs without a key and without a network.
+Needs `pip install . google-adk`, in the project's folder. A made-up model takes the place of a
+real one, so that this runs without a key and without a network.
 """
 
 import asyncio

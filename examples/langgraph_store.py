@@ -1,8 +1,8 @@
 """
 LangGraph with its long-term memory in Elytron.
 
-Needs `pip install elytron langgraph`. The one node of the graph stands where a model would be, so
-that this runs without a key and without a network.
+Needs `pip install . langgraph`, in the project's folder. The one node of the graph stands where a
+model would be, so that this runs without a key and without a network.
 """
 
 import tempfile

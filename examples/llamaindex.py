@@ -1,8 +1,8 @@
 """
 LlamaIndex with its chat history in Elytron.
 
-Needs `pip install elytron llama-index-core`. A made-up model takes the place of a real one, so
-that this runs without a key and without a network.
+Needs `pip install . llama-index-core`, in the project's folder. A made-up model takes the place
+of a real one, so that this runs without a key and without a network.
 """
 
 import asyncio

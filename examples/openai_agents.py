@@ -1,8 +1,8 @@
 """
 The OpenAI Agents SDK with its conversation in Elytron.
 
-Needs `pip install elytron openai-agents`. A made-up model takes the place of a real one, so
-that this runs without a key and without a network.
+Needs `pip install . openai-agents`, in the project's folder. A made-up model takes the place of a
+real one, so that this runs without a key and without a network.
 """
 
 import asyncio

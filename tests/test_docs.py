@@ -102,6 +102,24 @@ def test_the_first_minute_in_python_works_as_printed(tmp_path: Path) -> None:
     assert "Lyon" in done.stdout
 
 
+def test_the_loop_of_an_agent_works_as_printed_after_the_first_minute(tmp_path: Path) -> None:
+    program, loop, *_ = blocks(ROOT / "README.md", "python")
+    for text in (program, loop):
+        done = subprocess.run(
+            [sys.executable, "-W", "error", "-c", text],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+    assert "(answers a prompt of" in done.stdout
+    with elytron.open(tmp_path / "data" / "memory") as store:
+        said = store.agent("Bob Technique").history("web-43", limit=10)
+    assert [message.role for message in said] == ["user", "assistant"]
+
+
 def test_the_first_example_of_getting_started_works_as_printed(tmp_path: Path) -> None:
     first, retrying, *_ = blocks(ROOT / "docs" / "start.md", "python")
     program = f"{first}\n{retrying}\nwith elytron.open('data/memory') as store:\n"

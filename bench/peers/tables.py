@@ -242,8 +242,8 @@ def stamp(results: dict[str, Any]) -> str:
 
 
 def markdown(results: dict[str, Any]) -> str:
-    """All tables, a row a peer."""
-    parts = [stamp(results)]
+    """Where peers are ahead, then all tables, one row per peer."""
+    parts = [stamp(results), "### Where others are ahead", behind(results), "### The tables"]
     for title, columns in TABLES:
         heads = [title, *(head for head, _ in columns)]
         rows = [
@@ -251,5 +251,4 @@ def markdown(results: dict[str, Any]) -> str:
             for name, peer in results["peers"].items()
         ]
         parts.append(grid([heads, *rows]))
-    parts.append(behind(results))
     return "\n\n".join(parts)
