@@ -392,3 +392,19 @@ def test_progress_is_told_agent_by_agent(source: Place, target: Place) -> None:
         source.address, target.address, on_progress=lambda done, total: told.append((done, total))
     )
     assert told == [(0, 2), (1, 2), (2, 2)]
+
+
+def test_that_it_was_repaired_goes_along_so_that_the_copy_with_what_was_lost_stays(
+    source: Place, target: Place, tmp_path: Path
+) -> None:
+    with source.open() as store:
+        assert store.backup(tmp_path / "backup").ok
+    path = ledger_path(source.folder)
+    flip(path, path.read_bytes().index(b"zebra 77 "))
+    with source.open() as store:
+        assert not store.agent("bob").check(repair=True).ok
+    moved(source, target)
+    with target.open() as store:
+        report = store.backup(tmp_path / "backup")
+    assert report.ok, report.failed
+    assert len(report.kept) == 1

@@ -1,5 +1,6 @@
 """Repairs beside other processes, and on a disk that cannot be read: nothing is given up."""
 
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -86,7 +87,7 @@ def test_logs_that_cannot_be_looked_for_are_an_error_of_ours(store, monkeypatch)
         raise OSError(24, "Too many open files")
 
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "glob", refused)
+        patch.setattr(os, "listdir", refused)
         with pytest.raises(Unavailable):
             frames.aside(ledger_path(store))
     with monkeypatch.context() as patch:

@@ -13,6 +13,8 @@ from elytron.ledger.lock import FileLock
 from elytron.ledger.sqlite import Ledger
 from elytron.verbs import keeping
 from ledgers import ledger_path, query
+from test_forget_learned import SMALL, converse, learn
+from test_salvage import salvaged
 
 PAGE = 4096
 
@@ -123,3 +125,30 @@ def test_the_lock_under_which_a_ledger_is_replaced_is_held_until_a_commit_ended(
         lock.close()
     assert free
     assert not any(free)
+
+
+def test_what_an_extractor_said_that_a_message_names_is_kept(folder: Path) -> None:
+    with elytron.open(folder, **SMALL) as store:
+        bob = store.agent("bob")
+        converse(bob)
+        learn(bob)
+    sql = "SELECT * FROM mentions WHERE told = 2 ORDER BY source, concept"
+    before = query(folder, sql)
+    assert before
+    salvaged(folder)
+    assert query(folder, sql) == before
+
+
+def test_names_that_were_heard_are_counted_on_also_where_their_messages_are_archived(
+    folder: Path,
+) -> None:
+    with elytron.open(folder, reserve_mb=0, auto_cleanup=False) as store:
+        bob = store.agent("bob")
+        for text in ("My name is Zoé and I live in Lyon.", "Hey Mel!"):
+            bob.save("user", text)
+            bob.flush()
+        bob.archive(older_than_days=0, keep=0)
+    before = query(folder, "SELECT * FROM heard ORDER BY folded")
+    assert {name for name, *_ in before} == {"zoe", "lyon", "mel"}
+    salvaged(folder)
+    assert query(folder, "SELECT * FROM heard ORDER BY folded") == before

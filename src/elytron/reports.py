@@ -353,8 +353,8 @@ class NotBackedUp:
 class BackedUp:
     """
     What a backup did, agent by agent. `removed` were deleted from the store on purpose, and are not
-    in the backup any more. `kept` are folders in it with copies of agents from before a repair,
-    which may have what that lost: each is a backup by itself, and stays until it is removed.
+    in the backup any more. `kept` are folders in it with copies that may have what is nowhere else
+    any more (after a repair, a listing made again, a renaming), each a backup until it is removed.
     """
 
     path: str
@@ -384,6 +384,7 @@ class AgentRestored:
         at: when the backup was made.
         aside: where the files lie that it had before, None if there were none.
         salvaged: what the salvage kept and took from where, if there was one.
+        again: how many messages, lost or deleted since the backup, are in the archive again.
     """
 
     agent: str
@@ -393,6 +394,7 @@ class AgentRestored:
     at: datetime
     aside: str | None = None
     salvaged: Salvaged | None = None
+    again: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -405,10 +407,7 @@ class NotRestored:
 
 @dataclass(frozen=True, slots=True)
 class BackupRestored:
-    """
-    What came back from a backup, agent by agent. `kept` are folders in it with copies of agents
-    from before a repair, each a backup by itself, which may have what that lost.
-    """
+    """What came back from a backup, agent by agent. `kept` as in `BackedUp`."""
 
     path: str
     backup: str

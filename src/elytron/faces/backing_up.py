@@ -30,8 +30,9 @@ def backup(place: Place, to: Path, agents: tuple[str, ...]) -> None:
 
     JSON: path, at, agents (each with agent, copied, messages, archived, copied_bytes and at),
     failed (each with agent and cause), removed (names of agents that were deleted, and are not in
-    the backup any more), kept (folders with copies from before a repair, each a backup by itself)
-    and ok.
+    the backup any more), kept (folders with copies that were kept, since something in them may be
+    nowhere else any more: after a repair, a listing made again, a renaming; each is a backup by
+    itself) and ok.
     """
     with place.open() as store, _bar("backing up", silent=place.as_json) as on_progress:
         report = store.backup(to, agents=agents or None, on_progress=on_progress)

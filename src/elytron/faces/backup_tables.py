@@ -73,6 +73,7 @@ def restored(report: BackupRestored) -> Iterator[RenderableType]:
     yield Columns((*_HEADS, Head("as of", "time")), [*rows, *map(_failed, report.failed)])
     yield from _why(report.failed)
     yield from _aside(report.agents)
+    yield from _again(report.agents)
     yield from _kept(report.kept)
 
 
@@ -103,8 +104,17 @@ def _aside(agents: tuple[AgentRestored, ...]) -> Iterator[RenderableType]:
         )
 
 
+def _again(agents: tuple[AgentRestored, ...]) -> Iterator[RenderableType]:
+    rows = [(name_of(one.agent), f"{one.again:,}") for one in agents if one.again]
+    if rows:
+        yield ""
+        head = Head("archived again: lost, or deleted since the backup", "number")
+        yield Columns((Head("agent", "name"), head), rows)
+
+
 def _kept(paths: tuple[str, ...]) -> Iterator[RenderableType]:
     if paths:
-        head = Head("backups from before a repair: for you to restore from, or to delete", "text")
+        what = "copies kept since they may have what is nowhere else"
+        head = Head(f"{what}: restore from them, or delete them", "text")
         yield ""
         yield Columns((head,), [(Text(one_line(path)),) for path in paths])

@@ -165,8 +165,10 @@ def restore(
 
     JSON: agent, restored, already_held, missing (ids that are not in the archive) and damaged
     (files of the archive that cannot be read, each with why). With --from: path, backup, dry_run,
-    agents (each with agent, how, messages, archived, at, aside and salvaged), failed (each with
-    agent and cause), kept (folders with copies from before a repair) and ok.
+    agents (each with agent, how, messages, archived, at, aside, salvaged and again, how many that
+    were nowhere any more are in its archive again), failed (each with agent and cause), kept
+    (folders with copies that were kept, since something in them may be nowhere else any more: after
+    a repair, a listing made again, a renaming) and ok.
     """
     if source is not None:
         if (session, since, until) != (None, None, None):

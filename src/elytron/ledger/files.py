@@ -393,6 +393,24 @@ def file_size(path: Path | str) -> int:
         raise translated(error, path) from error
 
 
+def names_in(folder: Path) -> list[str]:
+    """
+    The names in a folder, sorted; none if it is not there.
+
+    Raises:
+        Unavailable: it cannot be listed. `glob` would take it for empty.
+    """
+    with translate_os_errors(folder), contextlib.suppress(FileNotFoundError):
+        return sorted(os.listdir(folder))
+    return []
+
+
+def folders_in(folder: Path) -> list[Path]:
+    """The folders in one, sorted. As `names_in`."""
+    with translate_os_errors(folder):
+        return [path for name in names_in(folder) if (path := folder / name).is_dir()]
+
+
 def folder_bytes(folder: Path) -> int:
     """Bytes of all files in a folder and in those in it; 0 if there is none."""
 

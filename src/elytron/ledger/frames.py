@@ -32,6 +32,7 @@ _log = logging.getLogger("elytron.ledger")
 HEADER_BYTES, _FRAME_HEADER_BYTES = 32, 24
 _SALTS_AT = 16  # in the log's header
 ASIDE = ".damaged-"  # behind the log's name: what was set aside
+PART = f"{files.LEDGER}-wal.part"  # what is being set aside
 ASIDE_MAX = 3  # logs set aside that are kept for one ledger
 _MAGIC = 0x377F0682  # its lowest bit says that the checksums are big-endian
 _WORDS = {"<": struct.Struct(f"<{PAGE_BYTES // 4}I"), ">": struct.Struct(f">{PAGE_BYTES // 4}I")}
@@ -332,8 +333,10 @@ def _read(descriptor: int, at: int, size_bytes: int) -> bytes:
 
 def aside(ledger: Path) -> list[Path]:
     """The logs of a ledger that were set aside, the oldest first."""
+    begin = f"{ledger.name}-wal{ASIDE}"
     with files.translate_os_errors(ledger):
-        found = ledger.parent.glob(f"{ledger.name}-wal{ASIDE}*")
+        names = files.names_in(ledger.parent)
+        found = [ledger.with_name(name) for name in names if name.startswith(begin)]
         return sorted(found, key=lambda path: path.stat().st_mtime_ns)
 
 
@@ -349,15 +352,19 @@ def set_aside(ledger: Path, log: Path, lost: Lost) -> Path | None:
         return target
     if len(aside(ledger)) >= ASIDE_MAX:
         return None
-    part = target.with_name(f"{ledger.name}-wal.part")
+    part = ledger.with_name(PART)
     with files.translate_os_errors(target):
-        with log.open("rb") as source, part.open("wb") as copy:
-            while piece := source.read(1 << 20):
-                copy.write(piece)
-            copy.flush()
-            written = os.fstat(source.fileno())
-            os.utime(copy.fileno(), ns=(written.st_atime_ns, written.st_mtime_ns))
-            files.sync_file(copy.fileno())
-        part.replace(target)
+        try:
+            with log.open("rb") as source, part.open("wb") as copy:
+                while piece := source.read(1 << 20):
+                    copy.write(piece)
+                copy.flush()
+                written = os.fstat(source.fileno())
+                os.utime(copy.fileno(), ns=(written.st_atime_ns, written.st_mtime_ns))
+                files.sync_file(copy.fileno())
+            part.replace(target)
+        except BaseException:  # on a full disk it would take room from what has to be saved
+            part.unlink(missing_ok=True)
+            raise
         files.sync_folder(target.parent)
     return target

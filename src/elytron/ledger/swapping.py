@@ -115,8 +115,7 @@ def _keep_marker(folder: Path, aside: Path, agent: str) -> None:
 
 def aside_folders(folder: Path) -> list[Path]:
     """What was set aside in an agent's folder, the oldest first."""
-    with files.translate_os_errors(folder):
-        return sorted(path for end in (ASIDE, REPLACED) for path in folder.glob(f"{end}*"))
+    return [folder / name for name in files.names_in(folder) if name.startswith((ASIDE, REPLACED))]
 
 
 def aside_bytes(folder: Path) -> int:
@@ -127,4 +126,5 @@ def aside_bytes(folder: Path) -> int:
 
 def unfinished(folder: Path) -> list[Path]:
     """What a repair or a restore left that was stopped; the next one removes it."""
-    return [path for path in (folder / PART, folder / BESIDE) if path.exists()]
+    left = (folder / PART, folder / BESIDE, folder / frames.PART)
+    return [path for path in left if path.exists()]

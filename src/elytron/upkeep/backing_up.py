@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from elytron.archive import Archive, Manifest
-from elytron.errors import Closed, Corrupt, DiskFull, ElytronError, Forked, NotFound
+from elytron.errors import Closed, Corrupt, DiskFull, ElytronError, Forked, NotFound, Unavailable
 from elytron.ledger import deleted, files, surveys
 from elytron.reports import AgentBackup, BackedUp, NotBackedUp
 from elytron.upkeep import copying, kept, stamps, successors
@@ -66,7 +66,7 @@ def back_up(
         run = _Run({deleted.key_of(name): False for name in {*names} & {*held}}, [])
         removed: list[str] = []
         done: list[AgentBackup] = []
-        failed: list[NotBackedUp] = []
+        failed = [] if wanted is not None else _unreadable(copies, names)
         for number, name in enumerate(names):
             if on_progress is not None:
                 on_progress(number, len(names))
@@ -99,7 +99,7 @@ def _names(
     store: Path,
     held: Sequence[str],
     wanted: Sequence[str] | None,
-    copies: dict[str, Copy | Corrupt],
+    copies: dict[str, Copy | ElytronError],
 ) -> list[str]:
     """
     Raises:
@@ -116,10 +116,20 @@ def _names(
     return list(dict.fromkeys(wanted))
 
 
+def _unreadable(copies: dict[str, Copy | ElytronError], names: list[str]) -> list[NotBackedUp]:
+    """Copies that cannot be read now, of agents that are not backed up anyway, by their folders."""
+    ours = {files.folder_name(name) for name in names}
+    return [
+        NotBackedUp(folder, error)
+        for folder, error in copies.items()
+        if isinstance(error, Unavailable) and folder not in ours
+    ]
+
+
 def _in_order(
     names: list[str],
     held: Sequence[str],
-    copies: dict[str, Copy | Corrupt],
+    copies: dict[str, Copy | ElytronError],
     fates: deleted.Fates,
 ) -> list[str]:
     """Each behind the one that has what its copy is of; last those that are not there."""
@@ -231,12 +241,17 @@ def _archive_gone(name: str, former: Copy, archive: Archive) -> Corrupt:
 
 
 def _former(backup: BackupFiles, name: str) -> Copy | None:
-    """The copy that there is, if what is said of it can be read."""
+    """The copy that there is. If what is said of it is damaged, that is said again, if it goes."""
     try:
         return backup.copy_of(name)
     except Corrupt as error:
-        _log.warning("%s; it is made anew", error)
-        return None
+        former = copying.found(backup, name)
+        how = "the copy is" if former is None else "that is, by the files beside it,"
+        _log.warning("%s; %s made anew", error, how)
+    if former is not None and backup.has(former):
+        with files.translate_os_errors(backup.path):
+            backup.commit(former)
+    return former
 
 
 def _segments(backup: BackupFiles, former: Copy | None) -> Manifest:
@@ -259,6 +274,8 @@ def _let_go(copy: Copy, former: Copy, backup: BackupFiles, archive: Archive) -> 
     pair = Pair(copy, former, backup, backup, archive)
     try:
         if not backup.has(former):
+            if copy.begun_us != former.begun_us:  # what that lacks cannot be told
+                raise _another(pair)
             _check_numbers(pair)
         elif _is_kept(pair):
             kept.keep(backup, former)

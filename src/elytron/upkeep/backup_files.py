@@ -28,7 +28,7 @@ from typing import Any
 
 from elytron.archive import Entry, Manifest, manifest
 from elytron.archive.durable import PART, PartFile
-from elytron.errors import Busy, Corrupt, InvalidArgument, NotFound, Unavailable
+from elytron.errors import Busy, Corrupt, ElytronError, InvalidArgument, NotFound, Unavailable
 from elytron.ledger import files
 from elytron.ledger.files import sync_folder
 from elytron.ledger.lock import FileLock
@@ -41,6 +41,7 @@ _LOCK, _AGENTS = "lock", "agents"
 _CHUNK_BYTES = 1 << 20
 _CHECKSUM_BYTES = 16
 _FAILED_NAMED_MAX = 20  # of the agents that were not backed up
+_NAMED_CHARS = 100  # of each name, or what they are in would be longer than is read
 # What is named in a backup is opened, and may be removed: never another path.
 _PART_NAME = re.compile(r"(ledger-[0-9a-f]{16}\.db|archive-[0-9a-f]{16}\.json)", re.ASCII)
 _NUMBER_MAX = 1 << 57  # as microseconds the year 6537, which a `datetime` can be
@@ -128,7 +129,8 @@ class BackupFiles:
 
     def finish(self, at: str, *, failed: Collection[str]) -> None:
         """Note that a backup came to its end; of many that failed only some by name."""
-        said = {"failed": len(failed), "such_as": sorted(failed)[:_FAILED_NAMED_MAX]}
+        named = [name[:_NAMED_CHARS] for name in sorted(failed)[:_FAILED_NAMED_MAX]]
+        said = {"failed": len(failed), "such_as": named}
         with files.translate_os_errors(self.path):
             self._say({"format": FORMAT, "at": at, **said})
 
@@ -179,15 +181,16 @@ class BackupFiles:
             elif not (folder / AGENT).exists():
                 self._remove(folder, {*os.listdir(folder)} - {SEGMENTS})
 
-    def copies(self) -> dict[str, Copy | Corrupt]:
-        """All copies by the agents' names; of a damaged one, by its folder's, what is wrong."""
-        found: dict[str, Copy | Corrupt] = {}
-        with files.translate_os_errors(self.path):
-            folders = sorted((self.path / _AGENTS).glob("*/"))
-        for folder in folders:
+    def copies(self) -> dict[str, Copy | ElytronError]:
+        """
+        All copies by the agents' names; of one that is damaged, or cannot be read now, by its
+        folder's, what is wrong.
+        """
+        found: dict[str, Copy | ElytronError] = {}
+        for folder in files.folders_in(self.path / _AGENTS):
             try:
                 copy = _read(folder)
-            except Corrupt as error:
+            except (Corrupt, Unavailable) as error:
                 found[folder.name] = error
                 continue
             if copy is not None:
@@ -291,9 +294,10 @@ class BackupFiles:
         self._remove(folder / SEGMENTS, {*os.listdir(folder / SEGMENTS)} - listed)
 
     def _remove(self, folder: Path, names: Collection[str]) -> None:
-        for name in names:
+        ours = [name for name in names if not (folder / name).is_dir()]  # else it is a NAS's, say
+        for name in ours:
             (folder / name).unlink()
-        if names:
+        if ours:
             sync_folder(folder)
 
 

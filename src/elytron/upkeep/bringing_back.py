@@ -10,6 +10,7 @@ what is known to be damaged, and never half a memory that looks whole.
 
 import contextlib
 import dataclasses
+import errno
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -17,16 +18,17 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from elytron.archive import Archive, Manifest, manifest, read_all
+from elytron.archive import Archive, Manifest, manifest
 from elytron.config import Config
 from elytron.errors import Busy, Conflict, Corrupt, DiskFull, ElytronError, NotFound, Unavailable
 from elytron.ledger import deleted, files, schema, swapping
+from elytron.ledger.beginning import repaired_us
 from elytron.ledger.files import sync_folder
 from elytron.ledger.folder import FolderLedgers
 from elytron.ledger.lock import FileLock
 from elytron.reports import AgentRestored, BackupRestored, Finding, NotRestored
 from elytron.text import Analyzer
-from elytron.upkeep import checking, filling, kept, replacing, successors
+from elytron.upkeep import archiving, checking, expelling, filling, kept, replacing, successors
 from elytron.upkeep.backup_files import (
     BackupFiles,
     Copy,
@@ -35,11 +37,12 @@ from elytron.upkeep.backup_files import (
     remove_folder,
     write_file,
 )
-from elytron.upkeep.chores import Chores
 from elytron.upkeep.copying import (
     Facts,
     all_ids,
+    deleted_keys,
     facts_within,
+    ids_but,
     ids_within,
     is_missing,
     numbers,
@@ -85,7 +88,7 @@ def bring_back(
             if on_progress is not None:
                 on_progress(number, len(copies))
             try:
-                if isinstance(copy, Corrupt):
+                if isinstance(copy, ElytronError):
                     raise copy
                 done.append(restore.one(copy))
             except DiskFull:
@@ -109,7 +112,7 @@ def _upkeep(store: Path, config: Config) -> Iterator[Housekeeping]:
         upkeep.finish()
 
 
-def _chosen(backup: BackupFiles, wanted: Sequence[str] | None) -> dict[str, Copy | Corrupt]:
+def _chosen(backup: BackupFiles, wanted: Sequence[str] | None) -> dict[str, Copy | ElytronError]:
     """
     Raises:
         NotFound: there is no copy of one that is wanted.
@@ -117,7 +120,7 @@ def _chosen(backup: BackupFiles, wanted: Sequence[str] | None) -> dict[str, Copy
     copies = backup.copies()
     if wanted is None:
         return copies
-    chosen: dict[str, Copy | Corrupt] = {}
+    chosen: dict[str, Copy | ElytronError] = {}
     for name in wanted:
         found = copies.get(name) or copies.get(files.folder_name(name))
         if found is None:
@@ -207,7 +210,7 @@ class _Restore:
             with replacing.only(folder), self._locked(folder):  # a repair holds the second
                 for path in swapping.unfinished(folder):
                     if path.name == swapping.BESIDE or not swapping.pending(folder):
-                        remove_folder(path)
+                        path.unlink() if path.is_file() else remove_folder(path)
 
     def _look(self, copy: Copy) -> "_Present":
         """What the store has of an agent."""
@@ -218,22 +221,24 @@ class _Restore:
                 desk = chores.desk
                 report = checking.check(desk, repair=False)
                 parts = {found.part for found in report.findings if not _check_mends(found)}
-                if copy.archived and is_missing(desk.archive):
-                    parts.add(_ARCHIVE)
                 if parts - {_ARCHIVE}:
                     return _Present()
                 facts = desk.read(facts_within)
-                expelled = frozenset[int]()
-                if facts.begun_us == copy.begun_us:
-                    expelled = self._expelled(copy, desk)
-                if facts.begun_us != copy.begun_us and self._lost(copy, desk):
+                is_its, is_anew = facts.begun_us == copy.begun_us, _is_made_anew(desk)
+                if copy.archived and (is_its or is_anew) and is_missing(desk.archive):
+                    parts.add(_ARCHIVE)
+                expelled = self._expelled(copy, desk) if is_its else frozenset[int]()
+                if not is_its and is_anew and self._lost(copy, desk):
                     return _Present()
                 here = (facts.begun_us, facts.sequence, report.messages, report.archived)
                 there = (copy.begun_us, copy.sequence, copy.messages, copy.archived)
                 is_same = here == there and self._is_same(copy, desk)
                 if self._archive_lost(copy, desk, facts):
                     parts.add(_ARCHIVE)
-        except Corrupt as error:
+        except (Corrupt, Unavailable) as error:
+            of_disk = getattr(error.__cause__, "errno", None) == errno.EIO
+            if isinstance(error, Unavailable) and not (self._replace and of_disk):
+                raise
             _log.info("%s", error)
             return _Present()
         return _Present(
@@ -254,7 +259,7 @@ class _Restore:
 
     def _expelled(self, copy: Copy, desk: Desk) -> frozenset[int]:
         """Keys of messages that a repair took out here, since they were damaged, and a copy has."""
-        keys = filling.expelled(desk.ledger.folder)
+        keys = expelling.expelled(desk.ledger.folder)
         if not keys:
             return frozenset()
         path = self._backup.folder(copy.agent) / copy.ledger.name
@@ -263,12 +268,11 @@ class _Restore:
         return frozenset(keys) if there - archived.keys() else frozenset()
 
     def _lost(self, copy: Copy, desk: Desk) -> bool:
-        """Whether a ledger was made anew of a damaged one without what the copy has of it."""
-        if not swapping.aside_folders(desk.ledger.folder):
-            return False
+        """Whether a ledger that was made anew of a damaged one lacks what the copy has of it."""
         path = self._backup.folder(copy.agent) / copy.ledger.name
         held = desk.read(all_ids)
-        missing = texts_within(path).keys() - held
+        gone = desk.read(deleted_keys) - expelling.expelled(desk.ledger.folder)
+        missing = ids_but(path, gone) - held
         if not missing <= desk.archive.find(missing)[0].keys():
             return True
         return successors.lost_since(self._backup, copy, desk.archive, held).messages > 0
@@ -285,7 +289,7 @@ class _Restore:
         lost = successors.lost_since(self._backup, copy, desk.archive, held)
         if not (copy.archived and lost.messages):
             return False
-        if lost.in_part and self._backup.path.parent.name != kept.FOLDER:
+        if lost.in_part and self._backup.path.absolute().parent.name != kept.FOLDER:
             return False
         path = self._backup.folder(copy.agent) / copy.ledger.name
         then, now = numbers_within(path), desk.read(numbers)
@@ -310,9 +314,9 @@ class _Restore:
         self, copy: Copy, present: "_Present", seen: tuple[int, int] | None
     ) -> AgentRestored:
         folder = files.agent_folder(self._store, copy.agent)
+        source = self._backup.folder(copy.agent) / copy.ledger.name
         salvaged = None
         if not present.ledger:
-            source = self._backup.folder(copy.agent) / copy.ledger.name
             salvaged = salvage(
                 self._store,
                 copy.agent,
@@ -324,12 +328,15 @@ class _Restore:
         with self._upkeep.chores(copy.agent) as chores:
             assert chores is not None, "it was made anew"
             aside = None if salvaged is None else Path(salvaged.aside)
-            aside = self._mend_archive(copy, chores, aside)
+            aside, again = self._mend_archive(copy, chores.desk, aside)
+            back = list[str]()
             if present.expelled:
                 meant = present.expelled
                 back = filling.fill(
                     chores.desk, self._backup, copy, meant=lambda one: one.key in meant
                 )
+            expelling.note_returned(folder, numbers_within(source).keys())
+            if back:
                 chores.restore(back, session=None, since_us=None, until_us=None, on_progress=None)
             report = checking.check(chores.desk, repair=True)
         if not report.ok:
@@ -343,15 +350,16 @@ class _Restore:
             messages=report.messages,
             archived=report.archived,
             salvaged=salvaged,
+            again=again,
         )
 
-    def _mend_archive(self, copy: Copy, chores: Chores, aside: Path | None) -> Path | None:
+    def _mend_archive(self, copy: Copy, desk: Desk, aside: Path | None) -> tuple[Path | None, int]:
         """
         Put segments back that are listed and damaged, or the whole archive if it is gone.
 
-        Returns where what was damaged is now: in *aside*, or in a folder that is made for it.
+        Returns where what was damaged is now: in *aside*, or in a folder that is made for it; and
+        how many messages are in the archive again that were nowhere here.
         """
-        desk = chores.desk
         archive = desk.archive.folder
         kept = {entry.name: entry for entry in self._backup.entries(copy).entries}
         if kept and is_missing(desk.archive):
@@ -359,8 +367,7 @@ class _Restore:
                 if archive.exists():
                     aside = aside or replacing.new_folder(desk.ledger.folder)
                     archive.replace(aside / _ARCHIVE)
-                self._put_archive(copy, desk)
-            return aside
+                return aside, self._put_archive(copy, desk)
         lost = []  # since the backup lists them not
         back = list[str]()
         listed = {entry.name: entry for entry in desk.archive.manifest().entries}
@@ -379,25 +386,31 @@ class _Restore:
                 back += [] if name in listed else [name]
         if back:  # the listing was made again while they were damaged
             desk.archive.adopt(names=back)
+        again = list[str]()
         if successors.lost_since(self._backup, copy, desk.archive, desk.read(all_ids)).messages:
-            filling.fill(desk, self._backup, copy, meant=filling.all_of_it)
+            again = filling.fill(desk, self._backup, copy, meant=filling.all_of_it)
         elif lost:
-            filling.fill(desk, self._backup, copy, meant=filling.within(lost))
-        return aside
+            again = filling.fill(desk, self._backup, copy, meant=filling.within(lost))
+        return aside, len(again)
 
-    def _put_archive(self, copy: Copy, desk: Desk) -> None:
-        """The copy's archive, completed before it counts: a crash leaves it missing, or whole."""
+    def _put_archive(self, copy: Copy, desk: Desk) -> int:
+        """
+        The copy's archive, completed before it counts: a crash leaves it missing, or whole. Returns
+        how many messages it was completed by.
+        """
         beside = desk.ledger.folder / swapping.BESIDE
         self._write_beside(copy, beside)
         archive = Archive(beside / _ARCHIVE, timeout_s=self._config.save_timeout_s)
         desk = dataclasses.replace(desk, archive=archive)
-        # What came back to the ledger since is held there, and nowhere else.
-        ids = [found.message.id for found in read_all(archive)]
-        Chores(desk, self._upkeep.reserve, self._upkeep.graphs).drop_copies(ids)
-        filling.fill(desk, self._backup, copy, meant=filling.all_of_it)
+        # What came back to the ledger since is held there, and nowhere else. What is on its way is
+        # left to who moves it.
+        held, listed = desk.read(all_ids), archive.manifest().names
+        archive.rewrite(lambda one: one.message.id in held, names=listed - archiving.moving(desk))
+        back = filling.fill(desk, self._backup, copy, meant=filling.all_of_it)
         archive.folder.replace(desk.ledger.folder / _ARCHIVE)
         sync_folder(desk.ledger.folder)
         remove_folder(beside)
+        return len(back)
 
     def _put(self, copy: Copy, how: str) -> AgentRestored:
         """Put the copy in its place; what is there is set aside."""
@@ -460,6 +473,11 @@ class _Restore:
             write_file(archive / manifest.FILE, manifest.serialised(held))
             sync_folder(archive)
         sync_folder(beside)
+
+
+def _is_made_anew(desk: Desk) -> bool:
+    """Whether a ledger may have been made of a damaged one: files set aside alone do not tell."""
+    return bool(desk.read(repaired_us) and swapping.aside_folders(desk.ledger.folder))
 
 
 def _check_mends(found: Finding) -> bool:

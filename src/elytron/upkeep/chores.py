@@ -11,7 +11,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 
-from elytron.archive import Archived, copies
+from elytron.archive import Archived, read_all
 from elytron.config import Config, RetentionRule
 from elytron.errors import (
     Busy,
@@ -39,7 +39,7 @@ _DAY_US = 86_400_000_000
 # Where the file is so full, a clean-up takes it down to that.
 NEAR, DOWN_TO = 0.95, 0.9
 _ROUNDS_MAX = 4  # what is freed is estimated, so it is measured and done again
-_LEAST_BYTES = 48 * 4096  # a ledger of a few messages: to ask that to give would gain nothing
+_LEAST_BYTES = 51 * 4096  # a ledger of a few messages: to ask that to give would gain nothing
 _GRAPH_STEP_BYTES = 1 << 20  # by which the graph is allowed to grow
 _DROP_WAIT_S = 2.0  # for another process that has the graph
 _DEAD_MIN_BYTES = 1 << 18  # unused, before a clean-up gives them back by itself
@@ -159,10 +159,23 @@ class Chores:
                 keys.add(archived.key)
             return leaves
 
+        def forget(learned_from: set[int]) -> None:
+            if learned_from:
+                step_bytes = self._config.wal_limit_bytes // 2
+                self.desk.repeat(ForgetLearned(tuple(sorted(learned_from)), (), step_bytes))
+
+        # First, since a message that is gone could not be found again by who repeats this.
+        for archived in read_all(
+            archive,
+            wanted=lambda entry: names is None or entry.name in names,
+            on_damage=lambda error: _log.info("%s", error),  # it is told below
+        ):
+            meant(archived)
+        forget(keys)
+        forgotten = set(keys)
         rewritten = archive.rewrite(meant, names=names)
+        forget(keys - forgotten)
         if keys:
-            step_bytes = self._config.wal_limit_bytes // 2
-            self.desk.repeat(ForgetLearned(tuple(sorted(keys)), (), step_bytes))
             self.desk.sweep((PROPOSED,))  # what they named is not known any more, but what is named
         if rewritten.damaged and not (wanted and rewritten.removed):
             raise Unreadable(
@@ -171,36 +184,6 @@ class Chores:
                 f" {next(iter(rewritten.damaged.values()))}: run `elytron check`"
             )
         return rewritten.removed
-
-    def drop_copies(self, ids: Sequence[str]) -> set[str]:
-        """
-        Take out of the archive what the ledger holds again, saved anew under the same id; returns
-        which there were. Not out of segments that are moving: those are of what is held now.
-        """
-        wanted = frozenset(ids)
-        dropped = set[str]()
-        with self.desk.ledger.reading() as db:
-
-            def stale(archived: Archived) -> bool:
-                key = archived.message.id
-                is_copy = key in wanted and surveys.holds(db, id=key, key=0)
-                if is_copy:
-                    dropped.add(key)
-                return is_copy
-
-            def drop() -> int:
-                holding = self.desk.archive.holding(wanted).values()
-                found = {entry.name: entry for some in holding for entry in some}
-                # Asked last: what is listed and does not move now had come to rest before.
-                for name in found.keys() - archiving.moving(self.desk):
-                    try:
-                        copies.take_out(self.desk.archive, found[name], stale)
-                    except Corrupt as error:  # `check` names it
-                        _log.warning("%s", error)
-                return len(dropped)
-
-            archiving.retried(drop)
-        return dropped
 
     def forget(self, *, user: str | None, session: str | None, replies: bool) -> Erased:
         """Erase a user or a session. The graph goes first: it is built anew without them."""

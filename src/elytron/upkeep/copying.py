@@ -56,8 +56,9 @@ SELECT (SELECT count(*) FROM messages),
 """
 
 _MESSAGES = """
-SELECT m.id, m.content, s.id, u.id FROM messages m
+SELECT m.id, m.content, s.id, u.id, k.importance, k.pinned FROM messages m
     LEFT JOIN sessions s ON s.key = m.session LEFT JOIN users u ON u.key = m.user
+    LEFT JOIN marks k ON k.key = m.key
 """
 _OTHERS = """
 SELECT 'memory', id, content, NULL, NULL FROM memories
@@ -66,6 +67,14 @@ UNION ALL SELECT 'fact', r.relation, s.folded, t.folded, CAST(r.valid_from_us AS
     FROM relations r JOIN concepts s ON s.key = r.source JOIN concepts t ON t.key = r.target
 """
 
+# By what became of each thing last. Where a ledger was made anew, its list begins with a change
+# whose key is its own number.
+_DELETED = f"""
+SELECT key FROM (SELECT key, op, max(seq) FROM changes WHERE op IN ({schema.SAVE}, {schema.DELETE})
+    GROUP BY key) WHERE op = {schema.DELETE}
+    AND key < ifnull(
+        (SELECT max(seq) FROM changes c WHERE c.op = {schema.DELETE} AND c.seq = c.key), 1 << 62)
+"""
 
 # But for concepts that follow from texts, and are found in them again.
 _LEARNED = _OTHERS.replace(
@@ -287,7 +296,7 @@ def texts_within(path: Path) -> dict[str, int]:
 class Told(NamedTuple):
     """
     What a ledger was told, as hashes that are good in this process alone: of each message with its
-    session and user, by id, and of all else.
+    session, user and mark, by id, and of all else.
     """
 
     messages: dict[str, int]
@@ -327,6 +336,20 @@ def ids_within(path: Path, keys: Collection[int]) -> set[str]:
     return _asked(path, lambda db: {one for key, one in db.execute(sql) if key in keys})
 
 
+def ids_but(path: Path, keys: Collection[int]) -> set[str]:
+    """The ids of all others in it."""
+    sql = "SELECT key, id FROM messages"
+    return _asked(path, lambda db: {one for key, one in db.execute(sql) if key not in keys})
+
+
+def deleted_keys(db: Database) -> set[int]:
+    """
+    The keys of what was deleted and did not come back, as far as the list of changes tells. Where
+    the ledger was made anew, of what it was made of: it may have given other numbers away again.
+    """
+    return {key for (key,) in db.execute(_DELETED)}
+
+
 def all_ids(db: Database) -> set[str]:
     """The ids of the messages in a ledger."""
     return {one for (one,) in db.execute("SELECT id FROM messages")}
@@ -344,6 +367,42 @@ def _asked(path: Path, query: Callable[[apsw.Connection], _T]) -> _T:
             return query(db)
     except STORAGE_ERRORS as error:
         raise translate(error, path) from error
+
+
+def found(backup: BackupFiles, name: str) -> Copy | None:
+    """
+    An agent's copy, where what is said of it is damaged, by the files that it is made of; None if
+    these do not tell. So what is to take its place can be compared with it.
+    """
+    folder = backup.folder(name)
+    names = files.names_in(folder)
+    ledgers = [folder / one for one in names if one.startswith("ledger-") and one.endswith(".db")]
+    listings = [folder / one for one in names if one.startswith("archive-")]
+    if (len(ledgers), len(listings)) != (1, 1):
+        return None
+    (ledger,), (listing,) = ledgers, listings
+    held = manifest.read(listing)
+    try:
+        facts = facts_of(ledger, agent=name, source=ledger)
+    except (Corrupt, apsw.SQLError) as error:  # the latter of a file that is no ledger of ours
+        _log.warning("%s", error)
+        return None
+    if held is None:
+        return None
+    with files.translate_os_errors(folder):
+        return Copy(
+            name,
+            ledger.stat().st_mtime_ns // 1000,
+            facts.schema,
+            facts.begun_us,
+            facts.sequence,
+            facts.messages,
+            held.messages,
+            sealed(ledger),
+            sealed(listing),
+            stamp=[],
+            settled=False,
+        )
 
 
 def place_of(path: Path) -> str:

@@ -5,15 +5,18 @@ While such a row stands there, whoever comes upon it gets an error: a list of al
 export, the graph. So it is taken out when a repair is asked for, after its columns, whatever they
 are now, were brought to the disk in a folder of their own. Sessions and users stay, since messages
 hang on them: their names stand in an index once more, and when they began is told by what they
-have.
+have. A restore brings back of messages what a backup has, and notes it there: what is deleted
+afterwards was not taken out.
 """
 
 import base64
+import contextlib
 import json
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from functools import partial
+from pathlib import Path
 from typing import IO, Any
 
 from elytron.archive import read_all
@@ -24,6 +27,8 @@ from elytron.upkeep.desk import Desk
 
 _log = logging.getLogger("elytron.upkeep")
 FILE = "rows.jsonl"
+_RETURNED = "returned.json"  # beside it: the keys of what came back from a backup
+_NONE = (FileNotFoundError, NotADirectoryError)
 _EVIDENCE_MAX_BYTES = 256 << 20  # of one repair
 _COLUMNS = {**rows.CHECKSUMMED, "messages": rows.STORED}
 _NAMES = {"sessions": "session", "users": "user"}
@@ -129,3 +134,53 @@ def _plain(value: Any) -> Any:
 def _has(db: Database, table: str, name: str, key: int) -> bool:
     sql = f"SELECT 1 FROM {table} WHERE id = ? AND key <> ?"
     return db.execute(sql, (name, key)).get is not None
+
+
+def expelled(folder: Path) -> set[int]:
+    """The keys of messages that repairs took out of an agent's ledger, and that are not back."""
+    keys = set[int]()
+    for aside in swapping.aside_folders(folder):
+        keys |= _keys_in(aside / FILE)
+        keys -= _returned_in(aside / _RETURNED)
+    return keys
+
+
+def note_returned(folder: Path, keys: Iterable[int]) -> None:
+    """Note, durably, what of all that was taken out is back: if it goes again, that is meant."""
+    back = expelled(folder).intersection(keys)
+    if not back:
+        return
+    last = [aside for aside in swapping.aside_folders(folder) if (aside / FILE).exists()][-1]
+    path = last / _RETURNED
+    with files.translate_os_errors(path):
+        files.write_json(path, {"keys": sorted(_returned_in(path) | back)})
+
+
+def _keys_in(path: Path) -> set[int]:
+    keys = set[int]()
+    with (
+        files.translate_os_errors(path),
+        contextlib.suppress(*_NONE),
+        path.open(encoding="utf-8", errors="replace") as file,
+    ):
+        for line in file:
+            match _parsed(line, path):
+                case {"table": "messages", "row": {"key": int(key)}}:
+                    keys.add(key)
+    return keys
+
+
+def _returned_in(path: Path) -> set[int]:
+    with files.translate_os_errors(path), contextlib.suppress(*_NONE):
+        match _parsed(path.read_text(encoding="utf-8", errors="replace"), path):
+            case {"keys": list(keys)}:
+                return {key for key in keys if type(key) is int}
+    return set()
+
+
+def _parsed(text: str, path: Path) -> object:
+    try:
+        return json.loads(text)
+    except ValueError as error:  # cut short by a crash, or by hand
+        _log.warning("%s: %s", path, error)
+        return None

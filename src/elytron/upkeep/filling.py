@@ -6,9 +6,7 @@ stands there in other segments. So each message that a backup has and that is no
 archived again. What was deleted since looks the same.
 """
 
-import contextlib
 import itertools
-import json
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -16,9 +14,8 @@ from pathlib import Path
 import apsw
 
 from elytron.archive import Archive, Archived, Entry
-from elytron.ledger import rows, surveys, swapping
+from elytron.ledger import rows, surveys
 from elytron.ledger.connection import STORAGE_ERRORS, translate
-from elytron.upkeep import expelling
 from elytron.upkeep.backup_files import SEGMENTS, BackupFiles, Copy
 from elytron.upkeep.copying import unchanging
 from elytron.upkeep.desk import Desk
@@ -80,27 +77,6 @@ def within(lost: Sequence[Entry]) -> Callable[[Archived], bool]:
         return any(one.first_us <= at_us <= one.last_us for one in lost)
 
     return meant
-
-
-def expelled(folder: Path) -> set[int]:
-    """The keys of the messages that a repair took out of an agent's ledger, by what it kept."""
-    keys = set[int]()
-    for aside in swapping.aside_folders(folder):
-        path = aside / expelling.FILE
-        with contextlib.suppress(FileNotFoundError), path.open(encoding="utf-8") as file:
-            for line in file:
-                match _parsed(line, path):
-                    case {"table": "messages", "row": {"key": int(key)}}:
-                        keys.add(key)
-    return keys
-
-
-def _parsed(line: str, path: Path) -> object:
-    try:
-        return json.loads(line)
-    except ValueError as error:  # cut short by a crash, or by hand
-        _log.warning("%s: %s", path, error)
-        return None
 
 
 def _stored(db: apsw.Connection, path: Path) -> Iterator[Archived]:

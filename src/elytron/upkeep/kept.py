@@ -1,12 +1,13 @@
 """
-Kept: copies of agents from before a repair, beside those that count.
+Kept: copies of agents that may have what is nowhere else any more, beside those that count.
 
 A repair may take out what cannot be read, or not find it again, and so may the making again of an
-archive's listing; then the last backup is all that has it. So that copy is not removed when the
-next one takes its place: it becomes a backup of its own, `kept/FOLDER.TIME` in the backup's folder,
-of the same files by second names. `restore --from` it brings back the messages that are missing;
-all else of it can be seen where it is restored to another place. Nobody removes it but who asks
-for it, or deletes the agent.
+archive's listing; and the copy of an agent that was renamed may have what that of its new name
+lacks. Then the last backup is all that has it. So that copy is not removed when the next one takes
+its place: it becomes a backup of its own, `kept/FOLDER.TIME` in the backup's folder, of the same
+files by second names. `restore --from` it brings back the messages that are missing; all else of it
+can be seen where it is restored to another place. Nobody removes it but who asks for it, or deletes
+the agent.
 """
 
 import os
@@ -46,10 +47,11 @@ def keep(backup: BackupFiles, copy: Copy) -> Path | None:
     there = [one for one in _of(backup, copy.agent) if one != path]
     if len(there) >= KEPT_MAX:
         raise OverBudget(
-            f"{len(there)} copies of {copy.agent!r} from before repairs are in {path.parent}, and"
-            f" no more than {KEPT_MAX} may be; its last backup stays: `elytron restore --from` them"
-            " brings back the messages that the memory lacks, then remove them; what they have of"
-            " memories and facts is seen where they are restored to another place"
+            f"{len(there)} copies of {copy.agent!r} are in {path.parent}, kept since something in"
+            " them may be nowhere else any more (after a repair, a listing made again, a renaming),"
+            f" and no more than {KEPT_MAX} may be; its last backup stays: `elytron restore --from`"
+            " them brings back the messages that the memory lacks, then remove them; what they have"
+            " of memories and facts is seen where they are restored to another place"
         )
     target = own.folder(copy.agent)
     (target / SEGMENTS).mkdir(parents=True, exist_ok=True)
@@ -79,8 +81,7 @@ def _link(source: Path, target: Path, checksum: str) -> None:
 def paths(backup: BackupFiles) -> list[Path]:
     """All that are kept, by agent and time."""
     with files.translate_os_errors(backup.path):
-        found = sorted((backup.path / FOLDER).glob("*.*/"))
-        return [path for path in found if (path / files.BACKUP).exists()]
+        return [path for path in _all(backup) if (path / files.BACKUP).exists()]
 
 
 def remove(path: Path) -> None:
@@ -93,7 +94,7 @@ def remove(path: Path) -> None:
 def remove_deleted(backup: BackupFiles, fates: Fates) -> None:
     """Remove those of agents that were deleted since, whatever these were called then."""
     with files.translate_os_errors(backup.path):
-        for path in sorted((backup.path / FOLDER).glob("*.*/")):
+        for path in _all(backup):
             name, _, at_us = path.name.rpartition(".")
             found = fates.of(key_in(name), int(at_us)) if at_us.isdecimal() else None
             if found is not None and found.heir is None:
@@ -103,4 +104,9 @@ def remove_deleted(backup: BackupFiles, fates: Fates) -> None:
 
 def _of(backup: BackupFiles, name: str) -> list[Path]:
     """Those of an agent, also half made ones."""
-    return sorted((backup.path / FOLDER).glob(f"{files.folder_name(name)}.*/"))
+    home = f"{files.folder_name(name)}."
+    return [path for path in _all(backup) if path.name.startswith(home)]
+
+
+def _all(backup: BackupFiles) -> list[Path]:
+    return [path for path in files.folders_in(backup.path / FOLDER) if "." in path.name]

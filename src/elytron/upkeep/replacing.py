@@ -97,8 +97,8 @@ def _set_aside(folder: Path) -> Path | None:
     aside = new_folder(folder)
     for name in there:
         (folder / name).replace(aside / name)
+        sync_folder(aside)  # first, or a power cut might leave it in neither
         sync_folder(folder)
-    sync_folder(aside)
     return aside
 
 

@@ -13,7 +13,7 @@ import secrets
 from pathlib import Path
 
 from elytron.errors import Busy
-from elytron.ledger.files import translate_os_errors
+from elytron.ledger.files import names_in, translate_os_errors
 from elytron.ledger.lock import FileLock
 
 _log = logging.getLogger("elytron.upkeep")
@@ -62,9 +62,10 @@ class Run:
         """The tokens of the other runs that are alive. Files of the dead are removed."""
         alive = set[str]()
         with translate_os_errors(self._folder):
-            for path in self._folder.glob(f"{_PREFIX}*{_ENDING}"):
-                token = path.name.removeprefix(_PREFIX).removesuffix(_ENDING)
-                if token != self.token and _is_locked(path):
+            for name in names_in(self._folder):
+                token = name.removeprefix(_PREFIX).removesuffix(_ENDING)
+                is_run = name == f"{_PREFIX}{token}{_ENDING}"
+                if is_run and token != self.token and _is_locked(self._folder / name):
                     alive.add(token)
         return alive
 

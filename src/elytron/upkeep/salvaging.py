@@ -27,11 +27,12 @@ from elytron.ledger.lock import FileLock
 from elytron.ledger.opening import LedgerFile
 from elytron.ledger.pages import Image
 from elytron.ledger.pool import Slots
+from elytron.ledger.rescued import Outline
 from elytron.ledger.sqlite import Ledger
 from elytron.ledger.uses import Uses
 from elytron.reports import Salvaged
 from elytron.text import Analyzer
-from elytron.upkeep import checking, unread
+from elytron.upkeep import checking, expelling, unread
 from elytron.upkeep.clock import Clock
 from elytron.upkeep.desk import Desk
 from elytron.upkeep.gathering import Gathering, Source
@@ -222,13 +223,25 @@ class _Salvage:
                     f"{self._backup} is no backup of {self._name!r}, or cannot be read; nothing was"
                     " changed: look at its disk, and restore again"
                 )
-            gone = main.outline.deleted.union(*[source.outline.deleted for source in later])
             yield Source(
                 image,
                 outline,
-                skip=frozenset(gone),
+                skip=frozenset(self._gone(main, later, outline)),
                 skip_ids=frozenset(self._archived(lambda archived: archived.message.id)),
             )
+
+    def _gone(self, main: Source, later: list[Source], backup: Outline | None) -> dict[int, int]:
+        """
+        What was deleted, each key with its kind, and shall not come back: not what a repair took
+        out of here since it was damaged; nor, from a *backup* from before it was made anew, what
+        had a number that it has given away since.
+        """
+        gone, expelled = _deleted(main, later), expelling.expelled(self._folder)
+        made_at = main.outline.made_at
+        upto = made_at if backup is not None and backup.made_at != made_at else 0
+        return {
+            key: kind for key, kind in gone.items() if key not in expelled and not 0 < upto < key
+        }
 
     def _archived(self, what: Callable[[Archived], _T]) -> Iterator[_T]:
         """Something of each message in the archive that can be read."""
@@ -264,10 +277,11 @@ class _Salvage:
                 gathering = Gathering(db, last=last, session_id=session_id)
                 for source in sources:
                     gathering.take(source)
+                gathering.hear(main)
                 segments = []
                 if self._archive.exists():
                     segments = [entry.name for entry in self._archive.manifest().entries]
-                gathering.finish()
+                gathering.finish(self._gone(main, later, None))
                 lost = self._lost(main, later, gathering.used)
                 with self._desk() as desk:
                     returned = self._from_archive(desk, lost)
@@ -295,8 +309,7 @@ class _Salvage:
 
     def _lost(self, main: Source, later: list[Source], used: set[int]) -> dict[int, str | None]:
         """The messages that there were and that no source has whole, with their ids if known."""
-        gone = main.outline.deleted.union(*[source.outline.deleted for source in later])
-        lost = main.outline.messages - used - gone
+        lost = main.outline.messages - used - _deleted(main, later).keys()
         return {key: main.outline.ids.get(key) for key in sorted(lost)}
 
     def _from_archive(self, desk: Desk, lost: dict[int, str | None]) -> set[str]:
@@ -328,6 +341,11 @@ class _Salvage:
                 run.end()
         finally:
             ledger.close()
+
+
+def _deleted(main: Source, later: list[Source]) -> dict[int, int]:
+    """What was deleted, as far as the lists of changes tell."""
+    return rescued.deleted_in([source.outline for source in (main, *later)])
 
 
 def _verify(desk: Desk) -> None:

@@ -111,14 +111,16 @@ class _Unread:
         image = self._image(self._ledger, self._before | pages)
         places = frozenset(pages)
         outline = rescued.outline(image, only=places.__contains__)
+        main = self._main.outline
+        deleted = frozenset(rescued.deleted_in([main, outline]))
         return Source(
             image,
             outline,
-            skip=frozenset(self._main.outline.deleted | outline.deleted),
+            skip=deleted,
             skip_ids=self._archived().ids,
             only=places.__contains__,
-            since=self._main.outline.first,
-            forgotten=frozenset(self._main.outline.deleted - self._archived().sessions),
+            since=main.first,
+            forgotten=deleted.intersection(main.deleted) - self._archived().sessions,
             later=later,
             base=base,
             diverged=self._diverged,
