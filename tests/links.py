@@ -1,6 +1,7 @@
 """What the ledger says of links: who names which concept, and what was heard."""
 
 import contextlib
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -56,9 +57,9 @@ class Steps:
             known=self.known,
         )
 
-    def _write(self, op: Link) -> LinkResult:
+    def _write(self, op: Link, until_s: float = math.inf) -> LinkResult:
         self.written.append(op)
-        result: LinkResult = self._writer.call(op)
+        result: LinkResult = self._writer.call_by(op, until_s)
         self.results.append(result)
         return result
 

@@ -1,9 +1,11 @@
 """The async face: the same verbs, and no write out of sight."""
 
 import asyncio
+import contextlib
 import gc
 import inspect
 import threading
+from concurrent.futures import Future, wait
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,9 @@ import pytest
 
 import elytron
 import elytron.aio
+from elytron import open_agents
 from elytron.aio import AsyncAgent, AsyncStore
+from ledgers import lock_held
 
 
 def verbs(kind: type) -> dict[str, inspect.Signature]:
@@ -115,6 +119,110 @@ def test_vectors_are_made_and_found_by_as_on_the_other_face(folder: Path) -> Non
             assert [hit.message.id for hit in packed.hits] == ["then"]
 
     asyncio.run(use())
+
+
+def test_flush_waits_for_no_call_that_may_need_its_own_thread(folder: Path) -> None:
+    """Method: one thread, and a call that is made between the flush and its turn."""
+    let_go = threading.Event()
+
+    async def use() -> None:
+        async with elytron.aio.open(folder, async_threads=1, save_timeout_s=3) as store:
+            bob = store.agent("bob")
+            await bob.save("user", "Hello")
+            tasks = [
+                asyncio.create_task(store._call(lambda: let_go.wait(20))),
+                asyncio.create_task(bob.flush()),
+                asyncio.create_task(bob.save_many([{"role": "user", "content": "Later"}])),
+            ]
+            await asyncio.sleep(0)
+            let_go.set()
+            await asyncio.gather(*tasks)
+
+    asyncio.run(use())
+
+
+def test_flush_waits_for_what_a_cancelled_save_has_yet_to_queue(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    Method: the save has not queued its message before the flush has begun to wait, and nothing is
+    committed before the flush waits for just that, or does not.
+    """
+    entered, let_go = threading.Event(), threading.Event()
+    queued: list[Future[elytron.Receipt]] = []
+    done: list[bool] = []
+
+    async def use() -> None:
+        async with elytron.aio.open(folder, async_threads=2) as store:
+            bob, agents = store.agent("bob"), store._store._agents
+            await bob.save("user", "Hello")
+            submit, link, lock = bob._agent.submit, agents.link, contextlib.ExitStack()
+
+            def submit_late(*arguments: Any, **options: Any) -> "Future[elytron.Receipt]":
+                entered.set()
+                assert let_go.wait(20)
+                queued.append(submit(*arguments, **options))
+                return queued[-1]
+
+            def wait_for(futures: Any, timeout: float) -> Any:
+                let_go.set()
+                if set(queued) & set(futures):
+                    lock.close()
+                return wait(futures, timeout)
+
+            def link_then(*arguments: Any, **options: Any) -> None:
+                done.extend([future.done() for future in queued])
+                lock.close()
+                link(*arguments, **options)
+
+            monkeypatch.setattr(bob._agent, "submit", submit_late)
+            monkeypatch.setattr(agents, "link", link_then)
+            monkeypatch.setattr(open_agents, "wait", wait_for)
+            lock.enter_context(lock_held(folder))
+            saving = asyncio.create_task(bob.save("user", "A long one. " * 1000))
+            while not entered.is_set():
+                await asyncio.sleep(0)
+            saving.cancel()
+            await bob.flush()
+            assert done == [True]
+
+    asyncio.run(use())
+
+
+def test_a_close_that_is_cancelled_ends_the_threads_all_the_same(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entered, let_go = threading.Event(), threading.Event()
+
+    async def use() -> None:
+        store = elytron.aio.open(folder)
+        await store.agent("bob").save("user", "Hello")
+        close = store._store.close
+
+        def close_late() -> None:
+            entered.set()
+            assert let_go.wait(20)
+            close()
+
+        monkeypatch.setattr(store._store, "close", close_late)
+        closing = asyncio.create_task(store.close())
+        while not entered.is_set():
+            await asyncio.sleep(0)
+        closing.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await closing
+        threads = {kind: named(kind) for kind in ("elytron-close", "elytron-async")}
+        assert all(threads.values())
+        let_go.set()
+        for thread in threads["elytron-close"]:
+            thread.join(20)
+        assert not named("elytron-async")
+
+    asyncio.run(use())
+
+
+def named(kind: str) -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name.startswith(kind)]
 
 
 def test_a_cancelled_embed_goes_on_and_close_waits_for_it(folder: Path) -> None:

@@ -1,7 +1,7 @@
 """Vectors follow in the background: nobody who saves, or closes, waits for the embedder."""
 
 import os
-import signal
+import time
 
 import pytest
 
@@ -9,6 +9,7 @@ import elytron
 from elytron.embed import policy
 from elytron.errors import Busy, Closed, EmbedderUnavailable, Forked
 from elytron.upkeep import background
+from elytron.write.writer import Writer
 from embedders import (
     DIM,
     WAIT_S,
@@ -21,6 +22,7 @@ from embedders import (
     query,
     steps,
 )
+from ledgers import held
 from limits import in_threads
 
 # In a file and on a server.
@@ -49,6 +51,26 @@ def test_flush_waits_for_the_vectors(open_store):
     assert len(covered(bob)) == 10
     check_vectors(bob, dim=DIM)
     bob.flush()
+
+
+def test_no_write_of_a_flush_waits_longer_than_the_flush_may(open_store, monkeypatch):
+    """Method: the deadlines that the writer is given; by the settings it would be 300 s."""
+    store = open_store(embedder=Hashing(), save_timeout_s=300)
+    bob = by_hand(store.agent("bob"))
+    store._agents.background.abandon()
+    deadlines, call = {}, Writer.call
+
+    def noted(writer, op, deadline=None):
+        deadlines[type(op).__name__] = deadline
+        return call(writer, op, deadline)
+
+    monkeypatch.setattr(Writer, "call", noted)
+    save_all(bob)
+    bob.flush(timeout_s=WAIT_S)
+    latest = time.monotonic() + WAIT_S
+    for name in ("Link", "AddVectors"):
+        assert deadlines[name] is not None
+        assert deadlines[name] <= latest
 
 
 def test_flush_says_that_the_embedder_is_down_and_what_was_saved_is_kept(open_store):
@@ -114,7 +136,7 @@ def test_who_saves_waits_for_no_embedder(open_store, at_once):
 
 def test_an_agent_whose_embedder_hangs_keeps_no_other_from_its_place(open_store, at_once):
     with gate() as stopped:
-        store = open_store(embedder=Hashing(fail=stopped), max_open_agents=1, save_timeout_s=1)
+        store = open_store(embedder=Hashing(fail=stopped), max_open_agents=1, save_timeout_s=WAIT_S)
         store.agent("bob").save("user", TEXTS[0])
         assert stopped.reached.wait(WAIT_S)
         carol = store.agent("carol")
@@ -302,15 +324,30 @@ while True:
 """
 
 
+def receipts(number, lines):
+    """What a round that printed these has saved for sure, and what it may have besides."""
+    assert lines == [str(n) for n in range(len(lines))]
+    last = len(lines) - 1
+    gone = {n - 3 for n in range(last) if n % 7 == 6}
+    unsure = {last + 1} | ({last - 3} if last % 7 == 6 else set())
+    sure = set(range(len(lines))) - gone - unsure
+    return ({f"{number}-{n}" for n in some} for some in (sure, unsure))
+
+
 def test_killed_at_any_moment_nothing_is_lost_or_stale(folder, start_script):
+    there, may_be = set(), set()
     for number in range(6):
         process = start_script(KILLED, folder, number, os.path.dirname(__file__))
-        for _ in range(5 + 9 * number):
-            process.stdout.readline()
-        process.send_signal(signal.SIGKILL)
-        process.communicate(timeout=WAIT_S)
+        lines = [process.stdout.readline().strip() for _ in range(5 + 9 * number)]
+        process.kill()
+        rest = process.stdout.read()  # `communicate` passes over what `readline` has read ahead
+        process.wait(timeout=WAIT_S)
+        sure, not_sure = receipts(number, lines + rest.split("\n")[:-1])
+        there |= sure
+        may_be |= not_sure
         with elytron.open(folder, embedder=Hashing(), vector_dims=4) as store:
             bob = by_hand(store.agent("bob"))
+            assert there <= held(bob).keys() <= there | may_be
             check_vectors(bob)
             assert bob.check().findings == ()
             if number % 2:

@@ -28,6 +28,8 @@ from elytron import (
     Store,
     Unavailable,
 )
+from elytron.ledger import words
+from elytron.ledger.room import Room
 from faulty_disk import NAME, FaultyDisk
 from ledgers import Copier, check_index, held, lock_held
 
@@ -40,6 +42,11 @@ FAULTS = [
     ("xRead", apsw.IOError),
 ]
 SETTINGS = Config()
+# So many calls at least are failed, one a run, before one fails none.
+REACHED_BY_VERBS = {"xWrite": 5, "xSync": 1, "xRead": 5}
+REACHED_BY_OPENING = {"xWrite": 9, "xSync": 1, "xRead": 20}
+REACHED_BY_BEGINNING = {"xWrite": 100, "xSync": 10, "xTruncate": 4, "xRead": 50}
+REACHED_BY_A_CHECKPOINT = {"xWrite": 200, "xSync": 1, "xTruncate": 1, "xRead": 7}
 OLD = {f"old-{n}": f"Number {n}" for n in range(5)}
 GONE = {f"gone-{n}": f"Gone {n}" for n in range(70)}
 LONG = "word " * 8000
@@ -222,6 +229,7 @@ def test_every_receipt_is_true_whichever_call_fails(
             verb(bob, expected)
 
         if not run(folder, disk, copier, expected, work):
+            assert nth > REACHED_BY_VERBS.get(call, 0)
             return
 
 
@@ -241,7 +249,7 @@ def test_every_receipt_is_true_whichever_call_of_a_checkpoint_fails(
                 expected.save(bob, [draft(f"new-{n}", content=f"New {n} {LONG}")])
 
         if not run(folder, disk, copier, expected, work):
-            assert nth > 1 or call != "xSync", "no checkpoint was made"
+            assert nth > REACHED_BY_A_CHECKPOINT.get(call, 0), "no checkpoint was made"
             return
 
 
@@ -254,6 +262,7 @@ def test_every_receipt_is_true_whichever_call_of_opening_fails(
         shutil.copytree(template, folder)
         disk.arm(call, nth, error)
         if not run(folder, disk, copier, expected, lambda bob, e=expected: read_and_save(bob, e)):
+            assert nth > REACHED_BY_OPENING.get(call, 0)
             return
 
 
@@ -270,6 +279,7 @@ def test_an_agent_is_begun_whole_or_not_at_all_whichever_call_fails(
             save_one(bob, expected)
 
         if not run(tmp_path / str(nth), disk, copier, expected, work):
+            assert nth > REACHED_BY_BEGINNING.get(call, 0)
             return
 
 
@@ -311,6 +321,7 @@ def test_an_agent_is_begun_whole_or_not_at_all_whichever_system_call_fails(
         expected.check(folder)
         expected.go_on(folder)
         if not met:
+            assert nth > 1, f"{call} was never called"
             return
 
 
@@ -363,7 +374,29 @@ def test_every_receipt_of_a_group_is_true_whichever_call_fails(
                 )
 
         if not run(folder, disk, copier, expected, work):
+            assert nth > REACHED_BY_VERBS.get(call, 0)
             return
+
+
+@pytest.mark.parametrize(("place", "read"), [(words, "segments"), (Room, "is_near")])
+def test_a_save_that_is_durable_has_its_receipt_though_what_comes_after_it_fails(
+    open_store, monkeypatch, place, read
+):
+    """The index is brought up to it, and it is looked whether a limit is near."""
+    failed = []
+
+    def fail(*_arguments: Any) -> None:
+        failed.append(read)
+        raise apsw.IOError("disk I/O error")
+
+    bob = open_store().agent("bob")
+    with monkeypatch.context() as patch:
+        patch.setattr(place, read, fail)
+        receipts = bob.save_many(draft(f"new-{n}") for n in range(200))
+    assert failed
+    assert all(receipt.new for receipt in receipts)
+    assert len(held(bob)) == 200
+    assert bob.save("user", "Afterwards").new
 
 
 def test_a_deletion_that_stops_half_way_says_how_many_messages_are_gone(tmp_path, disk):

@@ -8,6 +8,35 @@ import pytest
 import elytron
 
 
+@pytest.mark.parametrize(
+    "write", ['bob._agent.remember("Hello")', 'asyncio.run(bob.submit("user", "Hello"))']
+)
+def test_a_write_in_a_child_is_refused_before_it_waits_for_anything(
+    folder: Path, run_script: Callable[..., str], write: str
+) -> None:
+    """Method: the lock of the ids is held when the child is forked, as by another thread."""
+    script = f"""
+        import asyncio, os, signal, sys, warnings
+        import elytron, elytron.aio
+
+        warnings.simplefilter("ignore", DeprecationWarning)
+        store = elytron.aio.open(sys.argv[1])
+        bob = store.agent("bob")
+        with bob._agent._ids._mutex:
+            child = os.fork()
+            if child == 0:
+                signal.alarm(20)
+                try:
+                    {write}
+                except elytron.Forked:
+                    os._exit(0)
+                os._exit(3)
+        print(os.waitpid(child, 0)[1])
+        asyncio.run(store.close())
+    """
+    assert run_script(script, folder) == "0\n"
+
+
 @pytest.mark.disk  # they fork while some wait for it
 def test_children_forked_in_the_midst_of_saving_end_and_leave_the_parent_whole(
     folder: Path, run_script: Callable[..., str]

@@ -295,10 +295,10 @@ def test_who_fell_behind_the_changes_looks_at_all_texts_again(open_store, small_
     with steps(bob) as made:
         write, failures = made.linking._write, [Busy("first"), Busy("second")]
 
-        def fail_first(op):
+        def fail_first(op, until_s):
             if failures:
                 raise failures.pop()
-            return write(op)
+            return write(op, until_s)
 
         made.linking._write = fail_first
         for _ in range(2):
@@ -318,7 +318,7 @@ def test_two_who_do_the_same_at_once_end_with_the_same(bob, small_steps):
     )
     bob.relate("in", "before", "Lyon part 2")
     with steps(bob) as one, steps(bob) as other:
-        one.linking._write = lambda op: (other.linking.step(), one._write(op))[1]
+        one.linking._write = lambda op, _until_s: (other.linking.step(), one._write(op))[1]
         while one.linking.step():
             pass
         assert not other.linking.step()
@@ -332,7 +332,7 @@ def test_a_text_that_changes_while_it_is_read_is_linked_as_it_is_then(bob):
     with steps(bob) as made:
         late = [lambda: bob.edit("1", "in Paris")]
 
-        def write(op):
+        def write(op, _until_s):
             while late:
                 late.pop()()
             return made._writer.call(op)

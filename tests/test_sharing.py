@@ -4,16 +4,20 @@ import contextlib
 import os
 import random
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 import elytron
-from elytron.ledger import surveys
+from elytron.ledger import files, ops, surveys
+from elytron.ledger.connection import PAGE_BYTES
 from elytron.ledger.room import NoRoom
+from elytron.open_agent import OpenAgent
+from elytron.upkeep import reclaiming
 from elytron.upkeep.chores import Chores
 from elytron.upkeep.shares import fair_level
-from ledgers import held
+from ledgers import held, ledger_path
 
 MB = 1 << 20
 TEXT = "a sentence that takes some room, number {} of {}: " + "lorem ipsum dolor " * 8
@@ -257,3 +261,157 @@ def test_a_lost_budget_is_counted_again(open_store, folder):
     saved += fill(store.agent("bob"), 150, first=150)
     assert everywhere(store.agent("bob")) == set(saved)
     assert on_disk(folder) <= 8 * MB
+
+
+# -- what a chore writes where the agent's share is used up, and most of the total is free
+
+
+@contextlib.contextmanager
+def used_up(store: elytron.Store, name: str) -> Iterator[Chores]:
+    """An agent's chores, while it has been granted just what it uses."""
+    with store._upkeep.chores(name) as chores:
+        reclaiming.vacuum(chores.desk)
+        reclaiming.empty_wal(chores.desk)
+        used = chores.used_bytes
+        chores.desk.commit(ops.Grant(used - chores.beside_bytes))
+        store._upkeep.sharing._budget.settle(files.folder_name(name), used)
+        yield chores
+
+
+def test_what_a_chore_notes_takes_what_it_needs_of_the_total(open_store):
+    store = open_store(max_total_mb=64)
+    fill(store.agent("bob"), 100)
+    names = tuple([f"{n:04}".ljust(200, "x") for n in range(500)])
+    with used_up(store, "bob") as chores:
+        run = chores.desk.run.begin()
+        chores.desk.commit(ops.Move(names, run))
+        assert chores.desk.read(surveys.moving)
+        chores.desk.commit(ops.Moved(names, run))
+    assert store.agent("bob").check().ok
+
+
+def test_what_a_chore_notes_is_refused_where_nothing_of_the_total_is_free(open_store):
+    store = open_store(max_total_mb=64)
+    fill(store.agent("bob"), 100)
+    budget = store._upkeep.sharing._budget
+    names = tuple([f"{n:04}".ljust(200, "x") for n in range(500)])
+    with used_up(store, "bob") as chores:
+        budget.take("others", need_bytes=budget.free_bytes(), step_bytes=0)
+        with pytest.raises(NoRoom, match="max_total_mb"):
+            chores.desk.commit(ops.Move(names, chores.desk.run.begin()))
+        budget.forget("others")
+
+
+def test_a_restore_takes_what_it_needs_of_the_total(open_store):
+    store = open_store(max_total_mb=64, keep_messages=0)
+    bob = store.agent("bob")
+    for n in range(300):
+        bob.save("user", random.Random(n).randbytes(8_000).hex(), id=f"m{n}")
+    assert bob.archive(older_than_days=0, keep=0).archived == 300
+    assert bob.restore(session="default").restored == 300
+    assert len(held(bob)) == 300
+
+
+def test_who_gave_to_others_keeps_some_pages_for_what_it_removes_next(open_store):
+    store = open_store(**SMALL)
+    for step in range(10):
+        fill(store.agent("chatty"), 200, first=200 * step)
+    sharing, folder = store._upkeep.sharing, files.folder_name("chatty")
+    with store._upkeep.chores("chatty", lent=True) as chores:
+        assert sharing._give(folder, chores.used_bytes // 2, chores)
+        granted = chores.desk.read(surveys.granted_bytes)
+        assert granted - chores.desk.ledger.file_sizes()[0] >= 8 * PAGE_BYTES
+        assert granted + chores.beside_bytes <= sharing._budget.grant(folder)
+
+
+def test_after_a_chore_some_pages_are_left_for_what_is_removed_next(open_store):
+    store = open_store(max_total_mb=64)
+    fill(store.agent("bob"), 100)
+    with used_up(store, "bob") as chores:
+        store._upkeep.sharing.settle(chores)
+        granted = chores.desk.read(surveys.granted_bytes)
+        assert granted - chores.desk.ledger.file_sizes()[0] >= 8 * PAGE_BYTES
+
+
+def test_an_archiving_is_done_though_there_is_no_room_to_merge_its_words(open_store, monkeypatch):
+    def full(_desk: object) -> None:
+        raise NoRoom("its share is used up", limit="max_total_mb")
+
+    bob = open_store(keep_messages=0).agent("bob")
+    fill(bob, 20)
+    monkeypatch.setattr(reclaiming, "merge_due", full)
+    assert bob.archive(older_than_days=0, keep=5).archived == 15
+    assert bob.usage().messages == 5
+
+
+# -- reserves, and who is busy
+
+
+def all_to(store: elytron.Store, name: str) -> None:
+    """Grant one agent all that is free."""
+    budget = store._upkeep.sharing._budget
+    budget.take(files.folder_name(name), need_bytes=budget.free_bytes(), step_bytes=0)
+
+
+def test_where_who_has_to_give_is_busy_one_is_told_so_and_may_retry(open_store):
+    store = open_store(**SMALL, save_timeout_s=0.5)
+    fill(store.agent("chatty"), 10)
+    all_to(store, "chatty")
+    with (
+        store._upkeep.alone("chatty"),
+        pytest.raises(elytron.Busy, match=r"has to give for 'eve'.*was busy.*nothing was written"),
+    ):
+        store.agent("eve").save("user", "Hello")
+    assert store.agents() == ["chatty"]
+    assert store.agent("eve").save("user", "Hello").new
+
+
+def test_an_agent_that_cannot_be_opened_holds_no_reserve(open_store, folder):
+    store = open_store()
+    store.agent("bob").save("user", "Hello")
+    store.close()
+    ledger_path(folder).write_bytes(b"no ledger")
+    store = open_store(max_total_mb=64)
+    with pytest.raises(elytron.Corrupt):
+        store.agent("bob").save("user", "Hello")
+    assert store._upkeep.sharing._budget.reserved_bytes() == 0
+    store.agent("eve").save("user", "Hello")
+    assert store._upkeep.sharing._budget.reserved_bytes() == store.config.wal_limit_bytes
+
+
+def test_an_agent_that_is_opened_anew_while_it_is_put_to_rest_has_its_reserve(
+    open_store, monkeypatch
+):
+    """Method: it is saved to just before what is put to rest is closed."""
+    store = open_store(max_total_mb=64, max_open_agents=2)
+    bob, agents = store.agent("bob"), store._agents
+    bob.save("user", "Hello")
+    store.agent("eve").save("user", "Hello")
+    rest, anew = agents._rest, []
+
+    def rest_late(entry: OpenAgent) -> None:
+        if entry.ledger.name == "bob" and not anew:
+            anew.append(bob.save("user", "Anew"))
+        rest(entry)
+
+    monkeypatch.setattr(agents, "_rest", rest_late)
+    store.agent("ann").save("user", "Hello")
+    assert anew
+    monkeypatch.undo()
+    reserves = store._upkeep.sharing._budget._reserves
+    assert set(reserves) == {files.folder_name(name) for name in ("ann", "bob")}
+
+
+def test_what_was_refused_to_be_submitted_keeps_no_store_from_being_closed(open_store):
+    """Method: the error is kept, and with it the frames that it came through."""
+    store = open_store()
+    for n in range(60):
+        store.agent("bob").save("user", random.Random(n).randbytes(22_500).hex())
+    store.close()
+    store = open_store(max_total_mb=2, max_open_agents=2, auto_cleanup=False, save_timeout_s=1)
+    bob = store.agent("bob")
+    assert bob.history()
+    with pytest.raises(elytron.OverBudget, match="max_total_mb") as refused:
+        bob.submit("user", "Hello")
+    store.close()
+    assert refused.value.args

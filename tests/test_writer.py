@@ -2,7 +2,8 @@
 
 import random
 import threading
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import apsw
@@ -10,8 +11,10 @@ import pytest
 
 import elytron
 from elytron import Busy, Conflict, OutcomeUnknown
+from elytron.ledger.room import NoRoom
 from elytron.write import queue
-from ledgers import lock_held
+from elytron.write.writer import Writer
+from patience import in_the_end
 from writing import WAIT_S, Bench, Item, spawn
 
 
@@ -102,7 +105,7 @@ def test_a_queue_full_of_messages_is_busy_and_takes_nothing_in(bench):
         b.writer.submit(Item("x"), wait=False)
     b.disk.gate.set()
     assert [future.result(WAIT_S) for future in futures] == ["0", "1"]
-    assert b.writer.call(Item("now")) == "now"
+    assert in_the_end(lambda: b.writer.call(Item("now"))) == "now"
     assert b.disk.written == ["first", "0", "1", "now"]
 
 
@@ -114,7 +117,7 @@ def test_a_queue_full_of_bytes_is_busy_and_takes_nothing_in(bench):
         b.writer.call(Item("one", 1))
     b.disk.gate.set()
     future.result(WAIT_S)
-    assert b.writer.call(Item("ten", 10)) == "ten"
+    assert in_the_end(lambda: b.writer.call(Item("ten", 10))) == "ten"
 
 
 def test_who_waits_for_a_place_gets_it(bench):
@@ -154,18 +157,55 @@ def test_who_waited_too_long_is_withdrawn_and_never_written(bench):
     assert b.disk.written == ["first", "next"]
 
 
-def test_who_is_in_the_batch_already_is_not_withdrawn(bench):
-    """Its end is near, and only that tells the outcome."""
-    b = bench(timeout_s=0.1)
+class Signal:
+    """Wakes as its lock does, and tells when that is waited for without a bound."""
+
+    def __init__(self, lock: Any, unbounded: threading.Event) -> None:
+        self.release = lock.release
+        self._lock, self._unbounded = lock, unbounded
+
+    def acquire(self, timeout: float = -1) -> bool:
+        if timeout < 0:
+            self._unbounded.set()
+        return bool(self._lock.acquire(timeout=timeout))
+
+
+def test_who_is_in_the_batch_already_is_not_withdrawn(bench, monkeypatch):
+    """
+    Its end is near, and only that tells the outcome.
+
+    Method: the third comes too late for any turn, and is let look at the clock once the second
+    leads a commit of both.
+    """
+    b = bench()
+    begun, waits_on, go_on = (threading.Event() for _ in range(3))
+    commit, wait = b.disk.commit, Writer._wait
+
+    def commit_slowly(ops: list[Item], deadline: float) -> list[Any]:
+        if ops[0].name == "second":
+            begun.set()
+            assert go_on.wait(WAIT_S)
+        return commit(ops, deadline)
+
+    def look_late(writer: Writer, item: queue.Item) -> None:
+        if item.op.name == "third":
+            assert begun.wait(WAIT_S)
+            item.signal = Signal(item.signal, waits_on)
+        wait(writer, item)
+
+    monkeypatch.setattr(b.disk, "commit", commit_slowly)
+    monkeypatch.setattr(Writer, "_wait", look_late)
     first = b.lead()
-    second = b.call("second", size_bytes=1)
-    b.until(lambda: b.writer.queued == 1)
+    second = b.call("second")
+    b.until(lambda: b.writer.queued == 1 and b.writer._queue[0].signal is not None)
+    third = spawn(b.writer.call, Item("third"), 0.0)
+    b.until(lambda: b.writer.queued == 2 and b.writer._queue[1].signal is not None)
     b.disk.gate.set()
     assert first.result(WAIT_S) == "first"
-    try:
-        assert second.result(WAIT_S) == "second"
-    except Busy:
-        assert "second" not in b.disk.written
+    assert waits_on.wait(WAIT_S)
+    go_on.set()
+    assert (second.result(WAIT_S), third.result(WAIT_S)) == ("second", "third")
+    assert b.disk.batches == [["first"], ["second", "third"]]
 
 
 def test_a_commit_that_breaks_leaves_nobody_waiting(bench):
@@ -233,6 +273,43 @@ def test_submitted_and_called_items_keep_the_order_of_their_coming(bench):
     for future in futures:
         future.result(WAIT_S)
     assert b.disk.written == ["first", *"0123456789"]
+
+
+def test_who_waits_behind_what_was_submitted_leads_where_no_thread_of_the_pool_is_free(bench):
+    """All of them may be in slow callbacks, and who waits would be told that it is Busy."""
+    b = bench()
+    pool: list[Callable[[], None]] = []
+    b.writer._run_soon = lambda work: pool.append(work) or True
+    first = b.lead()
+    future = b.writer.submit(Item("submitted"))
+    waiting = b.call("waiting")
+    b.until(lambda: b.writer.queued == 2 and b.writer._queue[1].signal is not None)
+    b.disk.gate.set()
+    assert (first.result(WAIT_S), waiting.result(WAIT_S)) == ("first", "waiting")
+    assert b.disk.written == ["first", "submitted", "waiting"]
+    while pool:
+        pool.pop(0)()
+    assert future.result(WAIT_S) == "submitted"
+
+
+@pytest.mark.parametrize("short", [0, 1])
+def test_where_room_was_made_for_some_of_a_batch_only_the_others_are_tried_again(bench, short):
+    b = bench()
+    b.writer._make_room = lambda _short, _deadline: True
+    b.lead()
+    others = [b.call(str(n)) for n in range(3)]
+    b.until(lambda: b.writer.queued == 3)
+    tries: list[list[str]] = []
+
+    def commit(ops: list[Item], _deadline: float) -> list[Any]:
+        tries.append([op.name for op in ops])
+        refused = {1: tries[0], 2: [tries[0][short]]}.get(len(tries), [])
+        return [NoRoom("full", bytes=1) if op.name in refused else op.name for op in ops]
+
+    b.disk.commit = commit
+    b.disk.gate.set()
+    assert {other.result(WAIT_S) for other in others} == {"0", "1", "2"}
+    assert tries == [tries[0], tries[0], [tries[0][short]]]
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -365,95 +442,3 @@ def test_two_who_wake_the_same_caller_at_once_do_not_trip_over_each_other():
     for one in [spawn(item.wake), spawn(item.wake)]:
         one.result(WAIT_S)
     assert not item.signal.lock.locked()
-
-
-# -- callbacks, where the pool of a store has one thread
-
-
-@pytest.fixture
-def few(open_store):
-    """Two agents of a store with one thread for what is submitted."""
-    store = open_store(writer_threads=1, save_timeout_s=5, link_concepts=False)
-    for name in ("bob", "eve"):
-        store.agent(name).save("user", "Hello")
-    return store.agent("bob"), store.agent("eve")
-
-
-def told(future, work) -> "Future[Any]":
-    """What comes of *work* in a callback of *future*."""
-    outcome: Future[Any] = Future()
-
-    def callback(_settled: object) -> None:
-        try:
-            outcome.set_result(work())
-        except BaseException as error:  # noqa: BLE001 - handed to whoever asks the future
-            outcome.set_exception(error)
-
-    future.add_done_callback(callback)
-    return outcome
-
-
-def test_a_callback_saves_to_an_agent_that_waits_for_the_callbacks_own_thread(few, folder):
-    bob, eve = few
-    with lock_held(folder):
-        replied = told(bob.submit("user", "Question"), lambda: eve.save("user", "Reply"))
-        waiting = eve.submit("user", "Before it")
-    assert replied.result(WAIT_S).new
-    assert waiting.result(WAIT_S).new
-    assert [message.content for message in eve.history()] == ["Hello", "Before it", "Reply"]
-
-
-def test_each_callback_of_a_batch_may_flush(few, folder):
-    bob, _eve = few
-    with lock_held(folder):
-        futures = [bob.submit("user", f"Message {n}", id=f"m{n}") for n in range(40)]
-        flushed = [told(future, bob.flush) for future in futures]
-    for one in flushed:
-        one.result(WAIT_S)
-    assert all(future.result(WAIT_S).new for future in futures)
-
-
-def test_a_callback_may_submit_and_wait_for_it_by_flush(few, folder):
-    bob, eve = few
-
-    def more() -> list[str]:
-        eve.submit("user", "From the callback")
-        bob.submit("user", "From the callback")
-        eve.flush()
-        bob.flush()
-        return [agent.history()[-1].content for agent in (bob, eve)]
-
-    with lock_held(folder):
-        done = told(bob.submit("user", "First"), more)
-    assert done.result(WAIT_S) == ["From the callback"] * 2
-
-
-def test_a_callback_that_ends_its_thread_keeps_no_other_from_being_told(few, folder):
-    bob, _eve = few
-
-    def leave(_future: object) -> None:
-        raise SystemExit
-
-    with lock_held(folder):
-        futures = [bob.submit("user", f"Message {n}") for n in range(6)]
-        for future in futures:
-            future.add_done_callback(leave)
-    assert all(future.result(WAIT_S).new for future in futures)
-    bob.flush()
-
-
-def test_a_callback_writes_though_the_queue_is_full(bench):
-    """What fills it may be settled by the callback's own thread, and only after it."""
-    b = bench(items_max=1, timeout_s=0.05)
-    other = queue.Item(Item("other"), 0.0, None)
-
-    def reply() -> Any:
-        b.quota.take(other, 0.0)
-        try:
-            return b.writer.call(Item("reply"))
-        finally:
-            b.quota.give_back([other])
-
-    replied = told(b.writer.submit(Item("question")), reply)
-    b.disk.gate.set()
-    assert replied.result(WAIT_S) == "reply"

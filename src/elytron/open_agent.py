@@ -65,7 +65,7 @@ class Chase:
         self,
         step: Callable[[float], bool],
         *,
-        goal: Callable[[], Callable[[], bool]],
+        goal: Callable[[float], Callable[[], bool]],
         gate: Gate,
         patience_s: float,
     ) -> None:
@@ -74,7 +74,7 @@ class Chase:
             step: does a bounded part, and waits for others no longer than to a time on the
                 monotonic clock; whether there may be more.
             goal: what there is to do by now: a function that says, in our turn, whether that is
-                done. Others may save without end meanwhile.
+                done, with waits as in *step*. Others may save without end meanwhile.
             patience_s: how long a step of another process is waited for.
         """
         self._step = step
@@ -99,7 +99,7 @@ class Chase:
             Busy: that took longer than *timeout_s*; what is done stays done.
         """
         deadline = time.monotonic() + timeout_s
-        is_done = self._goal()
+        is_done = self._goal(deadline)
         patience_s = self._patience_s
         patient_until = time.monotonic() + patience_s
         with self._in_turn(deadline, timeout_s, what):
@@ -161,8 +161,8 @@ class OpenAgent:
         self.known = known
         self.nearest = nearest
         self.linking = Chase(
-            lambda _until_s: linking.step(),
-            goal=linking.goal,
+            linking.step,
+            goal=lambda _until_s: linking.goal(),
             gate=Gate(ledger.folder / _LINKS_LOCK),
             patience_s=_LINKS_PATIENCE_S,
         )
@@ -182,7 +182,8 @@ class OpenAgent:
         self.ready = False
         self.aside = False  # it stands for one that is being deleted or renamed
         self.outdated = False  # nobody uses it any more: see `Ledger.is_outdated`
-        self.admitted = False  # to write: it has its part of the store's budget
+        self.reserving = False  # it may have a part of the store's budget
+        self.admitted = False  # to write: it has that part
 
     def begin_use(self, use: Use) -> None:
         """From now on *use* keeps it from being put to rest."""

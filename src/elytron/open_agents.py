@@ -14,7 +14,7 @@ import time
 import warnings
 import weakref
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from functools import partial
 from typing import Any
@@ -37,6 +37,7 @@ from elytron.upkeep.extracting import Extracting, Hanging
 from elytron.upkeep.housekeeping import Housekeeping
 from elytron.upkeep.linking import Linking
 from elytron.write.queue import Quota
+from elytron.write.under_way import UnderWay
 from elytron.write.writer import Writer, is_telling
 
 _log = logging.getLogger("elytron.store")
@@ -76,9 +77,8 @@ class OpenAgents(WorkBehind):
         self._closed = False
         self._changed = threading.Condition(threading.Lock())
         self._entries: OrderedDict[str, OpenAgent] = OrderedDict()
-        # Writes that nobody may await any more, by agent: at most `queue_max`, and the calls that
-        # the async face has queued.
-        self._under_way: dict[str, set[Future[Any]]] = {}
+        self._submitted = UnderWay()  # writes: at most `queue_max`
+        self.calls = UnderWay()  # what the async face has queued
         self._pool: ThreadPoolExecutor | None = None
 
     @contextlib.contextmanager
@@ -147,35 +147,26 @@ class OpenAgents(WorkBehind):
 
     def give_back_after(self, name: str, use: Use, future: "Future[Any]") -> None:
         """End *use* once *future*, a write submitted to the agent, is settled."""
-        self.track(name, future)
+        self._submitted.track(name, future)
         future.add_done_callback(lambda _: self.give_back(use))
 
-    def track(self, name: str, future: "Future[Any]") -> None:
-        """Have `flush` and `close` wait for a write, whoever else still does."""
-        with self._changed:
-            self._under_way.setdefault(name, set()).add(future)
-
-        def settled(done: "Future[Any]") -> None:
-            with self._changed:
-                under_way = self._under_way[name]
-                under_way.discard(done)
-                if not under_way:
-                    del self._under_way[name]
-
-        future.add_done_callback(settled)
-
-    def wait_submitted(self, name: str, timeout_s: float) -> bool:
+    def wait_submitted(
+        self, name: str, timeout_s: float, *, calls: "Iterable[Future[Any]]" = ()
+    ) -> bool:
         """
         Wait until what was submitted to an agent so far is settled; False if it is not. In the
         callback of a future, until it is durable: this thread may be the one to settle it.
+
+        Args:
+            calls: of the async face, which may have to submit something yet.
         """
         self.check_usable()
-        with self._changed:
-            waiting = set(self._under_way.get(name, ()))
-            entry = self._entries.get(name)
-        if entry is None or not is_telling():
-            return not wait(waiting, timeout=timeout_s).not_done
         deadline = time.monotonic() + timeout_s
+        if wait(calls, timeout=timeout_s).not_done:
+            return False
+        waiting, entry = self._submitted.of(name), self._entries.get(name)
+        if entry is None or not is_telling():
+            return not wait(waiting, timeout=max(0.0, deadline - time.monotonic())).not_done
         while waiting := waiting - entry.writer.commit_queued():
             wait_s = max(0.0, min(_LOOK_AGAIN_S, deadline - time.monotonic()))
             waiting = wait(waiting, timeout=wait_s).not_done
@@ -200,6 +191,8 @@ class OpenAgents(WorkBehind):
             entry.failure = error if error.retryable else None
             raise
         finally:
+            if create and not opened:
+                self._release(name)
             with self._changed:
                 if opened:
                     entry.ready = True
@@ -212,12 +205,28 @@ class OpenAgents(WorkBehind):
         """Get ready for the first write to an agent: it may have been only read before."""
         self.ledgers.make()
         self.upkeep.begin()
+        entry.reserving = True  # first: see `_rest`
         self.upkeep.admit(entry.ledger.name)
         entry.admitted = True
 
     def _rest(self, entry: OpenAgent) -> None:
+        name = entry.ledger.name
         entry.ledger.close()
-        self.upkeep.rested(entry.ledger.name)
+        self.upkeep.rested(name)
+        successor = self._entries.get(name)
+        if successor is not None and successor.reserving:  # what was given back was its own
+            try:
+                self.upkeep.admit(name)
+            except ElytronError as error:
+                _log.info("%s", error)
+                successor.admitted = False  # its next write asks again
+
+    def _release(self, name: str) -> None:
+        """Give back what was reserved for an agent that could not be opened."""
+        try:
+            self.upkeep.rested(name)
+        except ElytronError as error:  # the first error is the one to tell
+            _log.warning("what was reserved for %r is given back later: %s", name, error)
 
     def _take_place(self, name: str, use: Use) -> tuple[OpenAgent, OpenAgent | None]:
         """The agent if another thread opened it; else a place for it, and who must leave it."""
@@ -333,14 +342,15 @@ class OpenAgents(WorkBehind):
             on_written=partial(self.note_work, name),
         )
         known = KnownNames()
-        linking = Linking(ledger, writer.call, config=config, analyzer=self._analyzer, known=known)
+        write = writer.call_by
+        linking = Linking(ledger, write, config=config, analyzer=self._analyzer, known=known)
         extracting = embedding = None
         if self._extract is not None:
             extracting = Extracting(
                 ledger, writer.call, self._extract, config=config, hanging=self._hanging
             )
         if self.embeddings is not None:
-            embedding = Embedding(ledger, writer.call, self.embeddings.calls, config=config)
+            embedding = Embedding(ledger, write, self.embeddings.calls, config=config)
         archive, nearest = upkeep.archive_of(name), Nearest(config=config, source=ledger.source)
         agent = OpenAgent(
             ledger, writer, archive, known, linking, nearest,
@@ -437,9 +447,8 @@ class OpenAgents(WorkBehind):
         self.background.stop(self.config.save_timeout_s)
         self.upkeep.close()
         deadline = time.monotonic() + self.config.save_timeout_s
-        with self._changed:
-            under_way = [future for futures in self._under_way.values() for future in futures]
-        wait(under_way, timeout=self.config.save_timeout_s)
+        for under_way in (self.calls, self._submitted):  # in this order: calls may submit
+            wait(under_way.all(), timeout=max(0.0, deadline - time.monotonic()))
         with self._changed:
             self._closed = True
             while any(entry.uses for entry in self._entries.values()):

@@ -20,6 +20,7 @@ from elytron.ledger.embedded import removed_bytes
 from elytron.ledger.learned import Forgotten, SweepLearned
 from elytron.ledger.ledgers import Ledger
 from elytron.ledger.moves import Taken
+from elytron.ledger.room import NoRoom
 from elytron.ledger.schema import PROPOSED
 from elytron.ledger.uses import Uses
 from elytron.text import Analyzer
@@ -49,11 +50,17 @@ class Desk:
     clock: Clock
     run: Run
     uses: Uses
+    more: Callable[[int], bool] = lambda _bytes: False  # of the store's total; whether it is there
 
     def commit(self, op: ops.Op) -> Any:
         """Apply one op durably, and bring the WAL to the file where that is due."""
         deadline = time.monotonic() + self.config.save_timeout_s
         outcome = self.ledger.commit([op], deadline)[0]
+        # All that a chore does may meet what the agent was granted, what removes too. To note a
+        # grant is itself how more is had.
+        short = isinstance(outcome, NoRoom) and outcome.limit == "max_total_mb"
+        if short and not isinstance(op, ops.Grant) and self.more(outcome.bytes):
+            outcome = self.ledger.commit([op], deadline)[0]
         if isinstance(outcome, ElytronError):
             raise outcome
         if self.ledger.checkpoint_due():
@@ -98,7 +105,7 @@ class Desk:
         held = self.read(vectors.state)
         vector_bytes = 0 if held is None else removed_bytes(held.dim)
         for group, size_bytes in self._groups(found, sizes, vector_bytes):
-            step = self.commit(ops.Remove(tuple(group), segments, size_bytes))
+            step = self.commit(ops.Remove(tuple(group), segments, self.run.token, size_bytes))
             yield len(group), step
 
     def _groups(

@@ -3,11 +3,13 @@ Housekeeping: upkeep of a whole store: whose turn it is, what is told to whom, a
 """
 
 import contextlib
+import dataclasses
 import logging
 import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
+from functools import partial
 
 from elytron.archive import Archive
 from elytron.config import Config
@@ -118,6 +120,8 @@ class Housekeeping:
                 return
             chores = Chores(desk, self.reserve, self.graphs)
             if self.sharing is not None:
+                more = partial(self.sharing.take_free, chores)
+                chores = Chores(dataclasses.replace(desk, more=more), self.reserve, self.graphs)
                 self.sharing.renew(chores)
             if self.sharing is None or lent:
                 yield chores
@@ -279,8 +283,8 @@ class Housekeeping:
 
     def _enforce(self, chores: Chores, ahead: bool) -> None:
         """
-        Archive by the limits. What that writes takes room too, for which more of the store's total
-        may have to be asked, as after a process was killed.
+        Archive by the limits. What that writes takes room too: where none of the store's total is
+        free for it, as after a process was killed, others have to give.
         """
         try:
             chores.enforce(ahead=ahead)

@@ -68,6 +68,7 @@ class Sharing:
 
         Raises:
             OverBudget: that is not free, and nobody is over its share. Nothing was made.
+            Busy: who is over its share was at work all the time. Nothing was made.
         """
         folder = files.folder_name(name)
         deadline = time.monotonic() + self._config.save_timeout_s
@@ -121,6 +122,21 @@ class Sharing:
         self._note_grant(chores)
         return True
 
+    def take_free(self, chores: Chores, need_bytes: int) -> bool:
+        """
+        Let an agent's file grow by *need_bytes* of what nobody has; whether there was so much.
+
+        Out of turn, since an agent that gives may need it while the turn is held for it.
+        """
+        self._count()
+        folder = files.folder_name(chores.desk.name)
+        file_bytes = needed_file_bytes(chores.desk.pages().live_bytes + need_bytes)
+        missing_bytes = file_bytes + chores.beside_bytes - self._budget.grant(folder)
+        if not self._took(folder, max(1, missing_bytes)):
+            return False
+        self._note_grant(chores)
+        return True
+
     def shrink(self, chores: Chores) -> None:
         """Have agents give while the store is over its total, as after that was lowered."""
         deadline = time.monotonic() + self._config.save_timeout_s
@@ -145,10 +161,12 @@ class Sharing:
         folder = files.folder_name(chores.desk.name)
         granted, used = self._budget.grant(folder), chores.used_bytes
         if granted:
-            if used > granted:  # what left for the archive takes more there than it freed by now
-                self._took(folder, used - granted)
-                granted = self._budget.grant(folder)
-            kept = min(granted, used + self._step_bytes())
+            # What left for the archive takes more there than it freed by now; and some pages more
+            # are for what is removed next, which has to be written first.
+            for wanted in (used + _STEP_MIN_BYTES, used):
+                if wanted <= granted or self._took(folder, wanted - granted):
+                    break
+            kept = min(self._budget.grant(folder), used + self._step_bytes())
             # First in its ledger, so that nobody writes by the old grant any more.
             chores.desk.commit(ops.Grant(max(0, kept - chores.beside_bytes)))
             self._budget.settle(folder, kept)
@@ -201,10 +219,10 @@ class Sharing:
         Try *attempt*, and have those who are over their share give, until it succeeds.
 
         Nobody's turn is waited for while others wait for ours: an agent that is busy is passed
-        over, and asked again.
+        over, and asked again until *deadline*.
         """
-        gave = True
-        for _ in range(_ROUNDS_MAX):
+        gave, rounds = True, 0
+        while rounds < _ROUNDS_MAX:
             with self._alone(deadline):
                 self._count()
                 if attempt():
@@ -212,8 +230,16 @@ class Sharing:
                 if not gave or not self._config.auto_cleanup:
                     break
                 gave = self._make_one_give(name, need_bytes(), own)
-            if self._passed_over:
+                passed_over = self._passed_over
+            if not passed_over:
+                rounds += 1
+            elif time.monotonic() < deadline:
                 time.sleep(_PASSED_OVER_S)
+            else:
+                raise Busy(
+                    f"who has to give for {name!r} by the store's `max_total_mb` was busy all the"
+                    " time; nothing was written: retry"
+                )
         used = sum(self._budget.uses().values())
         raise OverBudget(
             f"the store {self._store} is at its limit: its agents have {used} bytes and their WALs"
@@ -261,15 +287,17 @@ class Sharing:
 
     def _give(self, giver: str, give_bytes: int, chores: Chores) -> bool:
         before = self._budget.grant(giver)
-        chores.give(max(give_bytes, self._step_bytes()))
-        # First in its ledger, so that nobody writes by the old grant any more.
+        chores.give(max(give_bytes, self._step_bytes()) + _STEP_MIN_BYTES)
         used = chores.used_bytes
         if used > before:
             self._took(giver, used - before)
-        chores.desk.commit(ops.Grant(max(0, used - chores.beside_bytes)))
-        self._budget.settle(giver, used)
-        _log.info("%r gave %d bytes of the store's budget", chores.desk.name, before - used)
-        return bool(before > used)
+        # Some pages are left to it, for what it removes next has to be written first.
+        kept = min(max(self._budget.grant(giver), used), used + _STEP_MIN_BYTES)
+        # First in its ledger, so that nobody writes by the old grant any more.
+        chores.desk.commit(ops.Grant(max(0, kept - chores.beside_bytes)))
+        self._budget.settle(giver, kept)
+        _log.info("%r gave %d bytes of the store's budget", chores.desk.name, before - kept)
+        return bool(before > kept)
 
     @contextlib.contextmanager
     def _chores(self, folder: str, asking: str, own: Chores | None) -> Iterator[Chores | None]:

@@ -4,13 +4,15 @@ Writer: group commit for one agent, by whoever is waiting.
 There is no writer thread. The first caller to come leads: it commits what is queued, its own
 item among it, and then passes the lead on. So a lone save pays for no hand-over, and while one
 commit is on its way to the disk the next batch gathers. What `submit` queues is committed by
-a thread of the store's small pool, the same way. `bench/save.py` measures both.
+a thread of the store's small pool, the same way, or by a caller who waits behind it.
+`bench/save.py` measures both.
 
 Ctrl-C may strike between any two calls. So nothing rests on a step being taken: who leads, what
 is being committed and who holds a place are kept here by name, and whoever is cut short puts
 right what is in its own name (`_abandon`).
 """
 
+import math
 import threading
 import time
 from collections import deque
@@ -140,15 +142,16 @@ class Writer:
             raise outcome
         return outcome
 
-    def submit(
-        self, op: Op, *, wait: bool = True, then: Callable[[Any], Any] | None = None
-    ) -> "Future[Any]":
+    def call_by(self, op: Queueable, until_s: float = math.inf) -> Any:
+        """`call` for who waits no longer than to *until_s*, on the monotonic clock."""
+        return self.call(op, min(until_s, time.monotonic() + self._timeout_s))
+
+    def submit(self, op: Op, *, wait: bool = True) -> "Future[Any]":
         """
         Queue *op*; the future has its result once it is durable. It cannot be cancelled.
 
         Args:
             wait: wait for room in the queue up to `save_timeout_s`, rather than not at all.
-            then: is given the result on a thread of the pool; the future has what it returns.
 
         Raises:
             Busy: no room; nothing was queued.
@@ -156,7 +159,7 @@ class Writer:
         future: Future[Any] = Future()
         future.set_running_or_notify_cancel()  # from here on nobody can call it undone
         now = time.monotonic()
-        item = Item(op, now + self._timeout_s, future, then)
+        item = Item(op, now + self._timeout_s, future)
         try:
             self._quota.take(item, item.deadline if wait else now)
             self._queue.append(item)
@@ -208,7 +211,8 @@ class Writer:
         """Wait to be settled or to be called to lead."""
         signal = item.signal
         assert signal is not None
-        if signal.acquire(timeout=max(0.0, item.deadline - time.monotonic())):
+        wait_s = max(0.0, item.deadline - time.monotonic())
+        if signal.acquire(timeout=wait_s):
             return
         with self._mutex:
             if item.outcome is not None or self._leader is item:  # at the last moment
@@ -218,7 +222,7 @@ class Writer:
                 self._queue.remove(item)
         if not begun:
             raise Busy(
-                f"not written within {self._timeout_s:g} s, behind {len(self._queue)} others;"
+                f"not written within {wait_s:.1f} s, behind {len(self._queue)} others;"
                 " retry later, or raise `save_timeout_s`"
             )
         # In the batch being committed: its end is near, and only that tells the outcome.
@@ -238,7 +242,7 @@ class Writer:
 
     def _pass_on(self, leader: object) -> bool:
         """
-        If *leader* leads, or nobody does: call the first in the queue to lead; nobody, if it is
+        If *leader* leads, or nobody does: call who is to lead next; nobody, if the queue is
         empty.
 
         Returns:
@@ -247,7 +251,7 @@ class Writer:
         with self._mutex:
             if self._leader is not None and self._leader is not leader:
                 return True
-            heir = self._queue[0] if self._queue else None
+            heir = self._heir()
             if heir is not None and heir.future is not None:
                 if not self._call_pool():
                     self._leader = leader
@@ -259,6 +263,17 @@ class Writer:
                 # Nobody, or one on its way into `call`, who will find nobody leading.
                 self._leader = None
             return True
+
+    def _heir(self) -> Item | None:
+        """
+        Who is to lead next: the first in the queue; or, if it was submitted, the first after it
+        whose caller waits, since all threads of the pool may be in callbacks. Needs the mutex.
+        """
+        if not self._queue or self._queue[0].future is None:
+            return self._queue[0] if self._queue else None
+        # A copy, since others append without the mutex.
+        waiting = [item for item in self._queue.copy() if item.signal is not None]
+        return waiting[0] if waiting else self._queue[0]
 
     def _call_pool(self) -> bool:
         """Have a thread of the pool lead, if it still has any. Call with the mutex held."""
@@ -306,9 +321,6 @@ class Writer:
                     return
                 if item.is_told:
                     continue
-                item.finish()
-                if item.has_place:
-                    self._quota.give_back([item])
                 item.tell()
         finally:
             _here.is_telling = outer
@@ -361,17 +373,11 @@ class Writer:
     def _commit(self, ops: list[Any], deadline: float) -> list[Any]:
         """Commit ops; where a limit is in the way have room made, for all or for each alone."""
         outcomes = self._ledger.commit(ops, deadline)
-        short = [outcome for outcome in outcomes if isinstance(outcome, NoRoom)]
-        if not short:
-            return outcomes
-        if len(short) < len(ops):
-            return [
-                self._commit([op], deadline)[0] if isinstance(outcome, NoRoom) else outcome
-                for op, outcome in zip(ops, outcomes, strict=True)
-            ]
+        if not all(isinstance(outcome, NoRoom) for outcome in outcomes):
+            return self._each_short(ops, outcomes, deadline)
         if any(isinstance(op, EMBEDDED) for op in ops):
             # Nothing leaves for the sake of vectors: they are made later, or not at all.
-            return outcomes if len(ops) == 1 else self._each(ops, deadline)
+            return outcomes if len(ops) == 1 else self._each_short(ops, outcomes, deadline)
         refusals = 0
         for number in range(_ROOM_TRIES):
             # What is needed is estimated, and others may be faster to use the room that was made.
@@ -382,17 +388,21 @@ class Writer:
                 return [error] * len(ops)
             # Also where none was made: another process may have, or may just have taken it.
             outcomes = self._ledger.commit(ops, deadline)
-            if not isinstance(outcomes[0], NoRoom) or time.monotonic() > deadline:
+            if not all(isinstance(outcome, NoRoom) for outcome in outcomes):
+                return self._each_short(ops, outcomes, deadline)
+            if time.monotonic() > deadline:
                 break
             refusals += not made
             if refusals == _REFUSALS_MAX:
                 break
-        if len(ops) > 1 and isinstance(outcomes[0], NoRoom):
-            return self._each(ops, deadline)
-        return outcomes
+        return outcomes if len(ops) == 1 else self._each_short(ops, outcomes, deadline)
 
-    def _each(self, ops: Sequence[Any], deadline: float) -> list[Any]:
-        return [self._commit([op], deadline)[0] for op in ops]
+    def _each_short(self, ops: list[Any], outcomes: list[Any], deadline: float) -> list[Any]:
+        """Commit those that met a limit again, each alone; the others are done."""
+        return [
+            self._commit([op], deadline)[0] if isinstance(outcome, NoRoom) else outcome
+            for op, outcome in zip(ops, outcomes, strict=True)
+        ]
 
     def _fill_batch(self) -> None:
         size_bytes = 0
@@ -407,8 +417,7 @@ class Writer:
         self._last_batch = len(self._batch)
 
     def _settle(self, outcomes: list[Any]) -> None:
-        # Who has still to look elsewhere keeps the place: else those would wait without end.
-        self._quota.give_back([item for item in self._batch if item.then is None])
+        self._quota.give_back(self._batch)
         for item, outcome in zip(self._batch, outcomes, strict=True):
             if item.future is not None and isinstance(outcome, ElytronError):
                 self.failed += 1
