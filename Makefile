@@ -7,7 +7,7 @@ DIST_VENV ?= .venv-dist
 # Compiled once, even where the environment says not to: tests start hundreds of interpreters.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: demo test test-postgres test-adapters test-dist proof soak valgrind check lint types dist \
+.PHONY: demo test test-postgres test-adapters test-dist proof proof-calls soak valgrind check lint types dist \
 	bench bench-recall bench-peers bench-postgres constraints constraints-adapters constraints-peers clean
 
 demo: $(READY) ## Pour a conversation into a memory, ask it, see what it costs
@@ -34,8 +34,15 @@ test-dist: dist ## Install the wheel, and run the sdist's tests on it, with src/
 	rm -r $(DIST_VENV)/tree/src
 	cd $(DIST_VENV)/tree && ../bin/python -m pytest --numprocesses 2 --dist worksteal $(DIST_TESTS)
 
-proof: $(READY) ## Kills and damaged files, as many as docs/guarantees.md says; half an hour
+proof: $(READY) ## Kills and damaged files, as many as docs/performance.md says; half an hour
 	$(BIN)/python -m pytest --proof -s tests/test_proof_*.py
+
+# All else that takes --proof: what `make test` tries at a few places, tried at each.
+PROOF_CALLS := $(sort $(wildcard tests/test_every_call_*.py)) tests/test_leaks.py tests/test_postgres_model.py \
+	tests/test_postgres_store_faults.py tests/test_postgres_together.py
+
+proof-calls: $(READY) ## Each call of each verb failed, one after the other, and what else takes --proof; hours
+	$(BIN)/python -m pytest --proof --numprocesses 2 --dist worksteal $(PROOF_CALLS)
 
 soak: $(READY) ## A store at its limits under load, and what grows meanwhile (MINUTES=10)
 	$(BIN)/python bench/soak.py --minutes $(or $(MINUTES),10)

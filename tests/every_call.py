@@ -168,16 +168,24 @@ class Bench:
         self.calls.close()
         self._copier.close()
 
-    def try_all(self, verb: Verb, mode: Mode, *, at_most: int | None) -> None:
-        """Fail one call of *verb* after the other, or *at_most* so many of them."""
+    def try_all(self, verb: Verb, mode: Mode, *, at_most: int | None) -> int:
+        """
+        Fail one call of *verb* after the other, or *at_most* so many of them.
+
+        Returns:
+            How many tries met their fault.
+        """
         if verb not in self._known:
             self._known[verb] = self._outcomes(verb)
         with self._opened(verb, "counted") as bob, self.calls.armed(0, mode):
             verb.work(bob)
+        met = 0
         for nth in spread(self.calls.count, at_most=at_most):
             Try(verb, nth, mode, *self._known[verb], self.calls).run(
                 self.template, self.place, self._copier
             )
+            met += self.calls.fired
+        return met
 
     def _outcomes(self, verb: Verb) -> tuple[State, State]:
         """What the store holds before the verb, and after it."""

@@ -12,17 +12,19 @@ import subprocess
 import time
 from collections import Counter
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import apsw
 
-from elytron import Agent, Message
+from elytron import Agent, Config, Message
 from elytron.ledger import files, rows, schema, word_reads
 from elytron.ledger.postgres import dispatched as dispatched  # which registers itself
 from elytron.ledger.postgres.dsn import parse
 from elytron.ledger.postgres.ledger import Lending
 from elytron.ledger.postgres.link import Link
+from elytron.text import Analyzer
 
 
 def ledger_path(store: Path, agent: str = "bob") -> Path:
@@ -106,6 +108,14 @@ class Copier:
 
     def close(self) -> None:
         self._shell.communicate("exit\n", timeout=30)
+
+
+def terms_of(text: str) -> bytes:
+    """What a ledger holds of the words of a text, beside it: their hashes, in order."""
+    analyzer = Analyzer(Config().languages)
+    at = datetime(2024, 5, 8, tzinfo=UTC)
+    dated = analyzer.document("", speaker="", at=at)
+    return analyzer.document(text, speaker="", at=at).removesuffix(dated)
 
 
 def flip(path: Path, offset: int, *, bit: int = 0) -> None:

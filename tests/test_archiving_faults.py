@@ -20,7 +20,7 @@ from archives import Calls, Killed
 from elytron import Agent, Config, ElytronError, OverBudget, Store
 from elytron.ledger.sqlite import Ledger
 from faulty_disk import NAME, FaultyDisk
-from ledgers import Copier
+from ledgers import Copier, terms_of
 from moved import (
     ALL,
     age,
@@ -32,6 +32,7 @@ from moved import (
     segments,
     talk,
 )
+from test_forget import Mark, traces
 
 COUNT = 24
 CONTENTS = {draft["id"]: draft["content"] for draft in talk(COUNT)}
@@ -220,6 +221,7 @@ def test_a_full_disk_leaves_no_segment_behind(tmp_path: Path, template: Path) ->
             listed = bob._agents.upkeep.archive_of("bob").manifest()
             assert names <= listed.names | set(listed.removed), calls.trace[-3:]
         if not calls.fired:
+            assert nth > 10, "the archive's calls were never reached"
             return
 
 
@@ -301,6 +303,7 @@ def test_what_was_deleted_after_a_crash_does_not_come_back(
             except KeyboardInterrupt:
                 copier.copy(folder, image)
             else:
+                assert nth > 3, "it has more commits than one"
                 return
         with Store(image, PLENTY) as store:
             bob = store.agent("bob")
@@ -316,6 +319,9 @@ def test_what_was_forgotten_after_a_crash_is_in_no_file(
     tmp_path: Path, copier: Copier, template: Path
 ) -> None:
     """A segment that was written and never listed holds what was said, too."""
+    words = {word for key in HERS for word in CONTENTS[key].split() if "unique" in word}
+    marks: set[Mark] = {*words, *[terms_of(CONTENTS[key]) for key in HERS]}
+    assert len(words) == len(HERS) == 8
     for nth in itertools.count(1):
         folder, image = tmp_path / str(nth), tmp_path / f"{nth}-image"
         shutil.copytree(template, folder)
@@ -328,8 +334,10 @@ def test_what_was_forgotten_after_a_crash_is_in_no_file(
             except Killed:
                 copier.copy(folder, image)
             else:
+                assert nth > 10, "so many calls it takes to archive"
                 return
         age(image)
+        assert traces(image, marks), "it can be seen"
         with Store(image, PLENTY) as store:
             bob = store.agent("bob")
             forget(bob)
@@ -337,6 +345,7 @@ def test_what_was_forgotten_after_a_crash_is_in_no_file(
                 entry.name for entry in bob._agents.upkeep.archive_of("bob").manifest().entries
             }
             check_once(bob, {key: text for key, text in CONTENTS.items() if key not in HERS})
+            assert traces(image, marks) == {}
 
 
 def test_a_restore_that_finds_no_room_says_how_many_came_back(

@@ -276,12 +276,32 @@ def test_a_bad_timeout_is_refused(held_bob, timeout_s):
 def test_no_message_of_an_error_holds_the_text_of_a_message(held_bob):
     """Errors end in logs; other people's words do not belong there."""
     secret = "xylophone " * 30_000
+    held_bob.remember("Held", id="known", about=["Alice"])
+    message = {"role": "user", "content": "xylophone", "id": "held"}
     for call in (
         lambda: held_bob.save("user", secret),
         lambda: held_bob.save("user", "xylophone\0"),
         lambda: held_bob.save("user", "xylophone", id="held"),
         lambda: held_bob.save("user", "xylophone", metadata={"a": {"xylophone"}}),
         lambda: held_bob.edit("held", secret),
+        lambda: held_bob.edit("gone", "xylophone"),
+        lambda: held_bob.submit("user", secret),
+        lambda: held_bob.submit(**message).result(timeout=30),
+        lambda: held_bob.save_many([message]),
+        lambda: held_bob.import_([{"role": "user", "content": secret}]),
+        lambda: held_bob.remember(secret),
+        lambda: held_bob.remember("xylophone\0"),
+        lambda: held_bob.remember("xylophone", id="known"),
+        lambda: held_bob.remember("xylophone", metadata={"a": {"xylophone"}}),
+        lambda: held_bob.remember("xylophone", replaces="gone"),
+        lambda: held_bob.edit_memory("known", secret),
+        lambda: held_bob.edit_memory("gone", "xylophone"),
+        lambda: held_bob.set_concept("Alice", description=secret),
+        lambda: held_bob.recall(secret),
+        lambda: held_bob.remember("x", about=["xylophone\0"]),
+        lambda: held_bob.remember("x", kind="xylophone\0"),
+        lambda: held_bob.relate("xylophone\0", "knows", "y"),
+        lambda: held_bob.relate("x", "xylophone\0", "y"),
     ):
         with pytest.raises(ElytronError) as raised:
             call()

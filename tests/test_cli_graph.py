@@ -194,6 +194,16 @@ def test_what_is_replaced_is_still_found_in_the_past(held):
     assert [memory["id"] for memory in in_july] == ["k2"]
 
 
+def test_memories_are_paged_back_by_the_id_of_the_last_one(held):
+    held("remember", "bob", "Alice likes tea", "--id", "k2")
+    older = held("memories", "bob", "--before", "k2", "--json").document
+    assert [memory["id"] for memory in older] == ["k1"]
+    assert held("memories", "bob", "--before", "k1").err == "nothing is remembered\n"
+    refused = held("memories", "bob", "tea", "--before", "k2")
+    assert (refused.code, refused.out) == (2, "")
+    assert "leave it out with a question" in refused.err
+
+
 def test_a_memory_is_deleted_by_its_id(held):
     assert held("delete", "bob", "--memory", "k1").out == "deleted 1 memory\n"
     gone = held("delete", "bob", "--memory", "k1")

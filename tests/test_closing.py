@@ -1,6 +1,7 @@
 """Closing: what was taken in is written, what comes later is refused, and all is given back."""
 
-import io
+import gc
+import re
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -10,48 +11,42 @@ import pytest
 import elytron
 from elytron import Busy, Closed, Unavailable
 from elytron.open_agent import OpenAgent, Use
+from every_verb import calls
 from ledgers import held, ledger_path, lock_held
+from patience import in_the_end
 
 MESSAGE = {"role": "user", "content": "Hello", "id": "one"}
-VERBS = {
-    "save": lambda bob: bob.save(**MESSAGE),
-    "save_many": lambda bob: bob.save_many([MESSAGE]),
+NOTHING = {
     "save nothing": lambda bob: bob.save_many([]),
-    "submit": lambda bob: bob.submit(**MESSAGE),
-    "flush": lambda bob: bob.flush(),
-    "edit": lambda bob: bob.edit("one", "New"),
-    "delete": lambda bob: bob.delete("one"),
-    "delete_session": lambda bob: bob.delete_session("default"),
-    "import_": lambda bob: bob.import_([MESSAGE]),
     "import nothing": lambda bob: bob.import_([]),
-    "reindex": lambda bob: bob.reindex(),
-    "exists": lambda bob: bob.exists(),
-    "history": lambda bob: bob.history(),
-    "get": lambda bob: bob.get("one"),
-    "sessions": lambda bob: bob.sessions(),
-    "recall": lambda bob: bob.recall("hello"),
-    "context": lambda bob: bob.context("hello"),
-    "usage": lambda bob: bob.usage(),
-    "messages": lambda bob: list(bob.messages()),
-    "export": lambda bob: bob.export(io.StringIO()),
 }
+CLOSED = "was closed; (nothing was written|this step wrote nothing).*: open it again"
 
 
-@pytest.mark.parametrize("verb", VERBS)
-def test_a_closed_store_refuses_every_verb_and_says_so(store, verb):
+@pytest.mark.parametrize("begun", [False, True])
+def test_a_closed_store_refuses_every_verb_and_says_so(store, begun):
+    bob = store.agent("bob")
+    if begun:
+        bob.save(**MESSAGE)
+    verbs = calls(store, bob)
+    store.close()
+    refused = {}
+    for name, verb in verbs.items():
+        try:
+            verb()
+        except Closed as error:
+            refused[name] = str(error)
+    assert refused.keys() == verbs.keys()
+    for name, said in refused.items():
+        assert re.search(CLOSED, said), (name, said)
+
+
+@pytest.mark.parametrize("verb", NOTHING)
+def test_a_closed_store_refuses_what_would_do_nothing_too(store, verb):
     bob = store.agent("bob")
     store.close()
-    with pytest.raises(Closed, match="was closed; nothing was written: open it again"):
-        VERBS[verb](bob)
-
-
-@pytest.mark.parametrize("verb", ["agents", "usage"])
-def test_a_closed_store_refuses_its_own_verbs_too(store, verb):
-    store.close()
-    with pytest.raises(Closed):
-        getattr(store, verb)()
-    with pytest.raises(Closed):
-        store.agent("bob")
+    with pytest.raises(Closed, match=CLOSED):
+        NOTHING[verb](bob)
 
 
 def test_closing_twice_is_harmless(store, bob):
@@ -124,7 +119,9 @@ def test_a_closed_store_gives_its_descriptors_and_threads_back(folder):
             for name in ("bob", "eve"):
                 store.agent(name).submit("user", "Hello").result(timeout=30)
                 store.agent(name).history()
-    assert (process.num_fds(), threading.active_count()) == before
+    gc.collect()
+    assert process.num_fds() <= before[0]
+    assert threading.active_count() <= before[1]
 
 
 def test_a_store_that_failed_to_open_leaves_nothing_behind(tmp_path):
@@ -134,7 +131,8 @@ def test_a_store_that_failed_to_open_leaves_nothing_behind(tmp_path):
     for _ in range(3):
         with pytest.raises(elytron.Unavailable):
             elytron.open(tmp_path / "file")
-    assert process.num_fds() == before
+    gc.collect()
+    assert process.num_fds() <= before
 
 
 def test_an_agent_that_failed_to_open_leaves_nothing_behind(folder):
@@ -149,7 +147,8 @@ def test_an_agent_that_failed_to_open_leaves_nothing_behind(folder):
                 store.agent("bob").history()
             with pytest.raises(elytron.Corrupt):
                 store.agent("bob").save(**MESSAGE)
-        assert process.num_fds() == before
+        gc.collect()
+        assert process.num_fds() <= before
         assert store._agents.open_count == 0
 
 
@@ -288,7 +287,7 @@ def test_readers_beyond_the_limit_wait_and_then_are_busy(open_store):
             with pytest.raises(Busy, match=r"all 2 readers of this agent.*`max_connections`"):
                 bob.history()
             bob.save("user", "Writing needs no reader")
-        assert len(bob.history()) == 2
+        assert len(in_the_end(bob.history)) == 2
 
 
 def test_readers_of_the_whole_store_are_bounded_too(open_store):
@@ -301,7 +300,7 @@ def test_readers_of_the_whole_store_are_bounded_too(open_store):
         pytest.raises(Busy, match=r"all 1 readers of the store.*`max_readers`"),
     ):
         store.agent("eve").history()
-    assert len(store.agent("eve").history()) == 1
+    assert len(in_the_end(store.agent("eve").history)) == 1
 
 
 def test_a_read_that_takes_too_long_is_stopped(open_store):
@@ -315,7 +314,7 @@ def test_a_read_that_takes_too_long_is_stopped(open_store):
         agent.ledger.reading() as db,
     ):
         db.execute(endless).fetchall()
-    assert bob.history()[0].id == "one"
+    assert in_the_end(bob.history)[0].id == "one"
 
 
 def test_no_agent_is_forgotten_while_another_is_put_aside(open_store):
@@ -330,7 +329,8 @@ def test_no_agent_is_forgotten_while_another_is_put_aside(open_store):
             assert len(store.agent(name).history()) == 1
             assert store._agents.open_count <= 2
     store.close()
-    assert process.num_fds() == before
+    gc.collect()
+    assert process.num_fds() <= before
 
 
 def test_a_place_that_nobody_fills_because_of_ctrl_c_is_taken_by_the_next(open_store):

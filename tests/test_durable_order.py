@@ -6,7 +6,9 @@ before, the name itself before anything is removed for it, and all names before 
 SQLite's own calls are not seen; of those, `test_faults.py` fails each.
 """
 
+import builtins
 import contextlib
+import io
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -17,8 +19,9 @@ import pytest
 
 import elytron
 from backups import fill, home, make
-from elytron.ledger import swapping
+from elytron.ledger import frames, swapping
 from ledgers import ledger_path
+from test_lost_frames import ends, leave, spoil
 
 pytestmark = pytest.mark.skipif(
     sys.platform != "linux", reason="folders are synced by other calls, or by none"
@@ -44,6 +47,9 @@ class Watched:
                 patch.setattr(os, name, self._naming(getattr(os, name)))
             patch.setattr(os, "mkdir", self._making(os.mkdir))
             patch.setattr(os, "write", self._writing(os.write))
+            opened = self._opening(io.open)
+            patch.setattr(io, "open", opened)
+            patch.setattr(builtins, "open", opened)
             patch.setattr(os, "unlink", self._removing(os.unlink))
             patch.setattr(os, "fsync", self._syncing(os.fsync))
             yield
@@ -86,10 +92,26 @@ class Watched:
 
         return written
 
+    def _opening(self, plain: Callable[..., Any]) -> Callable[..., Any]:
+        """What is opened for writing counts as written to: nobody sees its buffer emptied."""
+
+        def opened(file: Any, mode: str = "r", *arguments: Any, **more: Any) -> Any:
+            made = plain(file, mode, *arguments, **more)
+            if set(mode) & set("wax+"):
+                found = os.fstat(made.fileno())
+                self._unsynced.add((found.st_dev, found.st_ino))
+            return made
+
+        return opened
+
     def _removing(self, plain: Callable[..., None]) -> Callable[..., None]:
         def removed(path: Any, **more: Any) -> None:
             if self._counts(Path(path)) and not str(path).endswith(".part"):
                 self._check(f"{Path(path).name} was removed")
+            with contextlib.suppress(FileNotFoundError):  # its number may be another's soon
+                found = os.stat(path, follow_symlinks=False, **more)
+                if found.st_nlink == 1:
+                    self._unsynced.discard((found.st_dev, found.st_ino))
             plain(path, **more)
 
         return removed
@@ -162,16 +184,38 @@ def rename(place: Path) -> None:
 def repair(place: Path) -> None:
     with ledger_path(place / "store").open("r+b") as file:
         file.write(bytes(4096))
+        file.flush()
+        os.fsync(file.fileno())  # so that it is the damage of a disk
     with elytron.open(place / "store") as store:
         assert store.agent("bob").check(repair=True).findings
     assert swapping.aside_folders(home(place / "store"))
 
 
-@pytest.mark.parametrize(
-    "work",
-    [begin, archive, restore, forget, back_up, back_up_anew, bring_back, replace, rename, repair],
-    ids=lambda work: work.__name__,
-)
+DYING = """
+import os, signal, sys, elytron
+bob = elytron.open(sys.argv[1], reserve_mb=0, auto_cleanup=False).agent("bob")
+for number in range(6):
+    bob.save("user", f"Number {number}", id=f"new-{number}")
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def put_log_aside(place: Path) -> None:
+    """A process dies, and the log that it leaves is damaged before its end."""
+    leave(place / "store", DYING)
+    spoil(place / "store", ends(place / "store")[1] + 1)
+    with elytron.open(place / "store") as store:
+        assert store.agent("bob").history()
+    assert frames.aside(ledger_path(place / "store"))
+
+
+WORKS = (
+    begin, archive, restore, forget, back_up, back_up_anew, bring_back, replace, rename, repair,
+    put_log_aside,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("work", WORKS, ids=lambda work: work.__name__)
 def test_every_name_is_durable_before_anything_relies_on_it(
     tmp_path: Path, work: Callable[[Path], None]
 ) -> None:

@@ -77,20 +77,23 @@ class Bench:
         logging.disable(logging.NOTSET)
         self.calls.close()
 
-    def each_call(self, mode: Mode, attempt: "Attempt", *, at_most: int | None) -> None:
+    def each_call(self, mode: Mode, attempt: "Attempt", *, at_most: int | None) -> int:
+        """Fail one call after the other, or *at_most* so many of them; how many tries met it."""
         with self._copied(attempt.prepare):
             assert attempt.run(self, 0, mode).error is None
             after = look_at(self.one / "store")
-        count = self.calls.count
+        count, met = self.calls.count, 0
         for nth in spread(count, at_most=at_most):
             with self._copied(attempt.prepare):
                 resources = Resources.now()
                 outcome = attempt.run(self, nth, mode)
+                met += self.calls.fired
                 gc.collect()  # frames of an error that is forgotten may hold what they had open
                 now = Resources.now()
                 assert now.descriptors <= resources.descriptors, "descriptors are left open"
                 assert now.threads <= resources.threads
                 attempt.check(self, outcome, after)
+        return met
 
     @contextlib.contextmanager
     def _copied(self, prepare: Callable[[Path], object]) -> Iterator[None]:
@@ -236,6 +239,9 @@ ATTEMPTS = {
     ),
 }
 
+# Of a ledger that was just written SQLite reads nothing there.
+NEVER_FAIL = {("restore to a new place", "cut short")}
+
 
 @pytest.fixture(scope="module")
 def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
@@ -251,4 +257,5 @@ def test_a_backup_and_a_store_are_whole_whichever_call_fails(
     bench: Bench, request: pytest.FixtureRequest, name: str, mode: str
 ) -> None:
     proof = request.config.getoption("--proof", default=False)
-    bench.each_call(MODES[mode], ATTEMPTS[name], at_most=None if proof else TRIES)
+    met = bench.each_call(MODES[mode], ATTEMPTS[name], at_most=None if proof else TRIES)
+    assert met or (name, mode) in NEVER_FAIL

@@ -71,11 +71,11 @@ def test_whatever_was_reported_is_so_whichever_call_fails(
     if "embed" in name:
         verb = verb._replace(config=EMBEDDING, open_store=embedding_store)
     proof = request.config.getoption("--proof", default=False)
-    bench.try_all(verb, MODES[mode], at_most=None if proof else TRIES)
+    assert bench.try_all(verb, MODES[mode], at_most=None if proof else TRIES)
 
 
 @pytest.mark.parametrize("mode", ["failing once", "full for good"])
 def test_a_graph_costs_an_answer_at_most_whichever_call_fails(bench: Bench, mode: str) -> None:
     """The host's calls; those of the worker have their own tests."""
     verb = Verb(lambda bob: bob.cypher("MATCH (m:Message) RETURN count(m)"), stepwise=True)
-    bench.try_all(verb, MODES[mode], at_most=2)
+    assert bench.try_all(verb, MODES[mode], at_most=2)

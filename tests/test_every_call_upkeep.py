@@ -42,6 +42,9 @@ VERBS = {
     ),
 }  # fmt: skip
 
+# What writes nothing, as all is whole, meets no full disk.
+NEVER_FAIL = {("check", "full once"), ("check", "full for good")}
+
 
 @pytest.fixture(scope="module")
 def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
@@ -57,4 +60,5 @@ def test_each_message_is_in_one_place_whichever_call_fails(
 ) -> None:
     proof = request.config.getoption("--proof", default=False)
     verb = VERBS[name]._replace(stepwise=True)
-    bench.try_all(verb, MODES[mode], at_most=None if proof else TRIES)
+    met = bench.try_all(verb, MODES[mode], at_most=None if proof else TRIES)
+    assert met or (name, mode) in NEVER_FAIL

@@ -67,4 +67,4 @@ def test_whatever_was_reported_is_so_whichever_call_fails(
 ) -> None:
     verb = Verb(VERBS[name], stepwise=name in STEPWISE, anywhere=ANYWHERE.get(name))
     proof = request.config.getoption("--proof", default=False)
-    bench.try_all(verb, MODES[mode], at_most=None if proof else TRIES)
+    assert bench.try_all(verb, MODES[mode], at_most=None if proof else TRIES)

@@ -5,6 +5,7 @@ import random
 import subprocess
 import threading
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -15,17 +16,19 @@ from elytron import Erased, InvalidArgument
 from elytron.ledger import files
 from elytron.upkeep.erasing import Said, reach
 from elytron.upkeep.runs import Run
-from ledgers import check_index, held, ledger_path
+from ledgers import check_index, held, ledger_path, terms_of
 from limits import everything
 
 # On each kind of store; those marked `here` look at what one of this process has inside.
 pytestmark = pytest.mark.contract
 
 SMALL = {"reserve_mb": 0, "keep_messages": 0}
+Mark = str | bytes
 
 
-def traces(store: Path, marks: set[str], *, agent: str = "bob") -> dict[str, list[str]]:
+def traces(store: Path, marks: Iterable[Mark], *, agent: str = "bob") -> dict[str, list[Mark]]:
     """Which of the marks each file below the agent's folder holds, as it is or unpacked."""
+    sought = [(mark, mark if isinstance(mark, bytes) else mark.encode()) for mark in marks]
     found = {}
     for path in files.agent_folder(store, agent).rglob("*"):
         if path.is_file():
@@ -34,7 +37,7 @@ def traces(store: Path, marks: set[str], *, agent: str = "bob") -> dict[str, lis
             data = subprocess.run(["cat", path], capture_output=True, check=True).stdout
             if path.suffix == ".zst" or ".zst" in path.name:
                 data += unpacked(data)
-            if here := sorted(mark for mark in marks if mark.encode() in data):
+            if here := [mark for mark, piece in sought if piece in data]:
                 found[path.name] = here
     return found
 
@@ -55,6 +58,11 @@ def secret(number: int, length: int) -> str:
 
 def marks_of(numbers) -> set[str]:
     return {f"Secret{number:05}{part}" for number in numbers for part in "amz"}
+
+
+def words_of(numbers: Iterable[int], length: int) -> set[bytes]:
+    """The first words of such texts, as they are indexed: hashes, which no text looks like."""
+    return {terms_of(secret(number, length))[:24] for number in numbers}
 
 
 def conversation(bob: elytron.Agent, count: int, length: int) -> None:
@@ -102,6 +110,8 @@ def test_a_forgotten_user_is_in_no_file_and_the_others_are_whole(
     with elytron.open(folder, **SMALL) as store:
         bob = store.agent("bob")
         conversation(bob, count, length)
+        words = words_of(range(min(count, 20)), length)
+        assert traces(folder, words), "before the archive, which has none"
         if archived != "none":
             keep = 0 if archived == "all" else 2 * count
             assert bob.archive(older_than_days=0, keep=keep).archived
@@ -118,7 +128,7 @@ def test_a_forgotten_user_is_in_no_file_and_the_others_are_whole(
         marks = erased_marks(count)
         if replies:
             marks |= {f"Reply{n:05}" for n in range(count)} | {"reply-"}
-        assert traces(folder, marks) == {}, "already while the store is open"
+        assert traces(folder, marks | words) == {}, "already while the store is open"
         left = everything(bob)
         assert len(left) == total - gone
         assert {m.user for m in left.values()} == {None, "alice"}
@@ -130,7 +140,7 @@ def test_a_forgotten_user_is_in_no_file_and_the_others_are_whole(
         assert bob.check().ok
         again = bob.forget(user="Mallory the Forgettable")
         assert (again.messages, again.archived, again.users, again.sessions) == (0, 0, 0, 0)
-    assert traces(folder, marks) == {}
+    assert traces(folder, marks | words) == {}
     check_index(folder)
 
 
@@ -146,16 +156,19 @@ def test_a_forgotten_session_is_in_no_file_and_the_others_are_whole(
                 "user", secret(n, length), session="the secret session", user="Zelda only here"
             )
             bob.save("user", f"Orchid{n} is not secret", session="other", user="alice")
+        marks = {*marks_of(range(count)), "the secret session", "Zelda only here", "zelda only"}
+        words = words_of(range(min(count, 20)), length)
+        assert traces(folder, words), "before the archive, which has none"
         if archived:
             bob.archive(older_than_days=0, keep=count)
+        assert traces(folder, marks), "it can be seen"
         erased = bob.forget(session="the secret session")
         assert erased.messages + erased.archived == count
         assert (erased.sessions, erased.users) in {(1, 1), (0, 0)}
-        marks = {*marks_of(range(count)), "the secret session", "Zelda only here", "zelda only"}
-        assert traces(folder, marks) == {}
+        assert traces(folder, marks | words) == {}
         assert len(everything(bob)) == count
         assert bob.check().ok
-    assert traces(folder, marks) == {}
+    assert traces(folder, marks | words) == {}
 
 
 @pytest.mark.parametrize("count", [1, 700])
@@ -163,13 +176,16 @@ def test_clearing_leaves_nothing_but_the_name(folder, count):
     with elytron.open(folder, **SMALL) as store:
         bob = store.agent("bob")
         conversation(bob, count, 300)
+        marks = {*erased_marks(count), "alice", "session-", "orchid", "Reply", "Answer"}
+        words = words_of(range(min(count, 20)), 300)
+        assert traces(folder, words), "before the archive, which has none"
         bob.archive(older_than_days=0, keep=count)
+        assert traces(folder, marks), "it can be seen"
         erased = bob.clear()
         assert erased.messages + erased.archived == 4 * count + 1
         assert 1 <= erased.sessions <= 4, "those of which messages were held"
         assert 1 <= erased.users <= 2
-        marks = {*erased_marks(count), "alice", "session-", "orchid", "Reply", "Answer"}
-        assert traces(folder, marks) == {}
+        assert traces(folder, marks | words) == {}
         assert everything(bob) == {}
         assert bob.usage().sessions == bob.usage().users == 0
         assert bob.check().ok
@@ -201,8 +217,10 @@ def test_what_was_changed_before_leaves_no_trace_either(folder, way):
                 bob.restore([f"m{dice.randrange(n)}" for _ in range(5)])
             elif way == "overflowing" and n % 50 == 0:
                 bob.save("user", secret(n, 100_000), user="mallory-x", id=f"big{n}")
+        marks = marks_of(range(150)) | {"mallory-x"}
+        assert traces(folder, marks), "it can be seen"
         bob.forget(user="mallory-x")
-        assert traces(folder, marks_of(range(150)) | {"mallory-x"}) == {}
+        assert traces(folder, marks) == {}
         assert bob.check().ok
 
 

@@ -72,10 +72,11 @@ def folder(tmp_path: Path) -> Path:
 
 def settled(client: GraphClient, folder: Path) -> tuple[GraphState, int]:
     """Where the graph is and how many notes it holds, once a stopped worker was found out."""
-    for _ in range(20):
+    for n in range(1, 8):  # the next one has longer: to start may take a busy machine a while
+        within_s = SHORT_S * 2**n
         try:
-            found = client.state(folder, deadline=soon(2 * SHORT_S))
-            return found, ask(client, folder, COUNT, within_s=2 * SHORT_S)[0][0]
+            found = client.state(folder, deadline=soon(within_s))
+            return found, ask(client, folder, COUNT, within_s=within_s)[0][0]
         except DeadlineExceeded:
             assert client.status().last_error
     raise AssertionError("never answered")

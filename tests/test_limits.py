@@ -11,6 +11,7 @@ import elytron.aio
 from clocks import DAY_S, FakeClock
 from elytron import OverBudget
 from elytron.config_sources import load
+from elytron.ledger import files
 from elytron.store import Store
 from elytron.upkeep.janitor import Janitor
 from ledgers import held
@@ -54,8 +55,10 @@ def test_exactly_the_limit_is_held_without_any_leaving(folder, open_store):
     bob = open_store(max_messages_per_agent=MAX, keep_messages=50).agent("bob")
     save_one_by_one(bob, "s", MAX)
     assert (bob.usage().messages, bob.usage().archived) == (MAX, 0)
-    assert not (folder / "reserve").parent.joinpath("agents", "bob", "archive").exists()
+    archive = files.agent_folder(folder, "bob") / "archive"
+    assert not archive.exists()
     bob.save("user", "One more")
+    assert archive.exists(), "where it was looked for"
     usage = bob.usage()
     assert (usage.messages, usage.archived) == (MAX - 9, 10), "10 % leave at once"
     for _ in range(9):

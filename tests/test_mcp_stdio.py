@@ -269,14 +269,28 @@ def test_a_cancelled_call_and_a_wrong_notification_do_no_harm(folder):
 
 
 def test_what_was_said_is_not_in_the_log(folder):
-    with piped(folder) as server:
+    """Method: a tool meets an error that nobody foresaw, and which quotes what was asked."""
+    source = """
+        import sys
+        from elytron.faces import cli
+        from elytron.verbs.reading import Reading
+
+        def recall(self, question, **more):
+            raise RuntimeError(question)
+        Reading.recall = recall
+        cli.main(sys.argv[1:])
+    """
+    command = [sys.executable, "-c", textwrap.dedent(source), *words(folder)[5:]]
+    with as_server(command) as server:
         server.greet()
         server.call("remember", 1, content="SECRET", about=["SECRET\x00"])
         server.call("recall", 2, question="SECRET", cursor="SECRET")
         server.call("nonsense", 3, word="SECRET")
+        server.call("recall", 4, question="SECRET")
         server.write(b'{"SECRET\n')
         rest, complaints = server.end()
-    assert len(rest) == 4
+    assert len(rest) == 5
+    assert "RuntimeError" in complaints, "it is told of"
     assert "SECRET" not in complaints
 
 

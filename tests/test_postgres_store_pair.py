@@ -1,7 +1,6 @@
 """Through the verbs of a store: two servers, of which one dies, hangs, or is not to be asked."""
 
 import threading
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 import pytest
 
 import elytron
-from elytron import Agent, Busy, ElytronError, OutcomeUnknown, Store, Unavailable
+from elytron import Agent, Busy, Closed, ElytronError, OutcomeUnknown, Store, Unavailable
 from every_call import check_error
 from postgres_server import Pair, pair, place, wait_until
 
@@ -184,7 +183,6 @@ def test_every_caller_hears_of_a_primary_that_hangs(both: Pair, store: Store) ->
         "remember": lambda: store.agent("bob").remember("Alice likes tea", id="tea"),
     }
     both.primary.hang()
-    begin = time.monotonic()
     with ThreadPoolExecutor(len(asked)) as pool:
         futures = {what: pool.submit(work) for what, work in asked.items()}
         errors = {what: future.exception(HEARD_MAX_S) for what, future in futures.items()}
@@ -198,14 +196,13 @@ def test_every_caller_hears_of_a_primary_that_hangs(both: Pair, store: Store) ->
             saved(store.agent(name), f"m{number}")
         assert sorted(ids(store.agent(name))) == ["first", *[f"m{number}" for number in range(4)]]
     check_whole(store)
-    assert time.monotonic() - begin < 3 * HEARD_MAX_S
 
 
 def test_a_store_closes_while_its_server_hangs(both: Pair, store: Store) -> None:
     both.primary.hang()
-    begin = time.monotonic()
     store.close()
-    assert time.monotonic() - begin < HEARD_MAX_S
+    with pytest.raises(Closed):
+        store.agents()
 
 
 def test_without_its_standby_a_save_waits_or_goes_on_as_the_server_is_set(

@@ -222,77 +222,19 @@ def test_a_killed_process_gives_its_lock_up_though_its_fork_lives_on(
 
 
 FORK = """
-import io, os, sys, warnings, elytron
+import os, sys, warnings, elytron
 from elytron import Forked
+sys.path.insert(0, sys.argv[3])
+from every_verb import calls
 
 warnings.simplefilter("ignore", DeprecationWarning)  # forking beside a thread is the point
 store = elytron.open(sys.argv[1])
-bob, message = store.agent("bob"), {"role": "user", "content": "x", "id": "child"}
+bob = store.agent("bob")
 bob.save("user", "Before the fork", id="before")
 future = bob.submit("user", "Submitted before the fork", id="submitted")
 bob.flush()
 assert bob.cypher("RETURN 1 AS one") == [{"one": 1}]  # its worker has the pipes, and a thread
-verbs = {
-    "agent": lambda: store.agent("eve"),
-    "agents": store.agents,
-    "store usage": store.usage,
-    "rename": lambda: store.rename("bob", "rob"),
-    "save": lambda: bob.save(**message),
-    "save_many": lambda: bob.save_many([message]),
-    "submit": lambda: bob.submit(**message),
-    "flush": bob.flush,
-    "edit": lambda: bob.edit("before", "x"),
-    "delete": lambda: bob.delete("before"),
-    "delete_session": lambda: bob.delete_session("default"),
-    "import_": lambda: bob.import_([message]),
-    "reindex": bob.reindex,
-    "exists": bob.exists,
-    "history": bob.history,
-    "get": lambda: bob.get("before"),
-    "sessions": bob.sessions,
-    "recall": lambda: bob.recall("fork"),
-    "context": lambda: bob.context("fork"),
-    "usage": bob.usage,
-    "remember": lambda: bob.remember("x", about=["y"]),
-    "memories": bob.memories,
-    "get_memory": lambda: bob.get_memory("one"),
-    "edit_memory": lambda: bob.edit_memory("one", "x"),
-    "close_memory": lambda: bob.close_memory("one"),
-    "delete_memory": lambda: bob.delete_memory("one"),
-    "relate": lambda: bob.relate("x", "knows", "y"),
-    "unrelate": lambda: bob.unrelate("x"),
-    "relations": bob.relations,
-    "concepts": bob.concepts,
-    "concept": lambda: bob.concept("x"),
-    "set_concept": lambda: bob.set_concept("x", type="y"),
-    "delete_concept": lambda: bob.delete_concept("x"),
-    "related": lambda: bob.related("x"),
-    "path": lambda: bob.path("x", "y"),
-    "cypher": lambda: bob.cypher("RETURN 1 AS one"),
-    "rebuild_graph": bob.rebuild_graph,
-    "messages": lambda: list(bob.messages()),
-    "export": lambda: bob.export(io.StringIO()),
-    "pin": lambda: bob.pin("one"),
-    "unpin": lambda: bob.unpin("one"),
-    "set_importance": lambda: bob.set_importance("one", 1),
-    "archive": bob.archive,
-    "restore": lambda: bob.restore("one"),
-    "reclaim": bob.reclaim,
-    "enforce_limits": bob.enforce_limits,
-    "emergency_cleanup": bob.emergency_cleanup,
-    "check": bob.check,
-    "forget": lambda: bob.forget(user="alice"),
-    "clear": bob.clear,
-    "embed": bob.embed,
-    "reembed": bob.reembed,
-    "cleanup": store.cleanup,
-    "on_alarm": lambda: store.on_alarm(print),
-    "backup": lambda: store.backup("backup"),
-}
-public = {name for kind in (elytron.Agent, elytron.Store) for name in dir(kind)
-          if not name.startswith("_")}
-left_out = public - set(verbs) - {"close"}
-assert not left_out, left_out
+verbs = calls(store, bob)
 
 reading = bob.messages()
 next(reading)
@@ -332,4 +274,5 @@ print(len(held), "child" in held)
 @pytest.mark.parametrize("end", ["exits", "closes", "vanishes", "opens anew"])
 def test_a_fork_is_refused_by_every_verb_and_leaves_its_parent_whole(folder, run_script, end):
     count = 103 + (end == "opens anew")
-    assert run_script(FORK, folder, end) == f"{count} {end == 'opens anew'}\n"
+    printed = run_script(FORK, folder, end, os.path.dirname(__file__))
+    assert printed == f"{count} {end == 'opens anew'}\n"

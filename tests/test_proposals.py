@@ -1,11 +1,10 @@
 """Proposals: what a text may be about shows in how it is written."""
 
-import time
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from elytron.concepts import proposals
 from elytron.concepts.names import Names
 from elytron.concepts.proposals import Candidate, candidates, confidence
 from elytron.text import folded_words
@@ -132,19 +131,11 @@ def test_the_number_of_candidates_and_the_text_looked_at_are_bounded():
     assert names("a" * 20_000 + " with Lyon") == set()
 
 
+@pytest.mark.timeout(100)  # which no text comes near; one that hangs would take an hour
 @pytest.mark.parametrize(
     "piece", ["x", '"', "`", "A ", "A.", "«", "a/b", "'s", "```", "~/", "@", "_a", "Ab"]
 )
-def test_a_long_text_takes_no_longer_than_its_pieces(piece):
-    """A pattern that tries every way of reading a text takes 20 times as long and more here."""
-    long, short = piece * (20_000 // len(piece)), piece * (1_000 // len(piece))
-    # The best of some rounds: what else the process does is in none of them.
-    whole = min(_seconds(lambda: candidates(long)) for _ in range(3))
-    pieces = min(_seconds(lambda: [candidates(short) for _ in range(20)]) for _ in range(3))
-    assert whole < 8 * pieces
-
-
-def _seconds(work):
-    start = time.thread_time()
-    work()
-    return time.thread_time() - start
+def test_a_long_text_is_read_to_its_end(piece, monkeypatch):
+    """A pattern that tries every way of reading a text never comes to that of one so long."""
+    monkeypatch.setattr(proposals, "_TEXT_MAX", 1_000_000)
+    candidates(piece * (1_000_000 // len(piece)))

@@ -9,7 +9,7 @@ import pytest
 import elytron
 from elytron import ElytronError
 from elytron.upkeep import embedding
-from embedders import Hashing, by_hand, check_vectors, covered, steps
+from embedders import Hashing, by_hand, check_vectors, covered, query, steps
 from ledgers import held, ledger_path, wal_path
 from ledgers import query as closed_query
 
@@ -17,6 +17,8 @@ TABLES = ("vectors", "shared", "unembedded", "embedder", "projections", "vectors
 FLIPS = 240
 COUNT = 24
 SETTINGS = {"vector_dims": 4, "reserve_mb": 0, "link_concepts": False}
+LATE = "And a later message of mine."
+EDITED = "An edited message, as it is now."
 
 
 @pytest.fixture(autouse=True)
@@ -32,6 +34,7 @@ def opened(folder):
 
 
 def begin(folder, *, reduced):
+    """Messages with vectors, and a memory; what the messages say, by id."""
     store, bob = opened(folder)
     with store:
         for number in range(COUNT):
@@ -42,6 +45,9 @@ def begin(folder, *, reduced):
         while len(covered(bob)) < COUNT + 1 or reduced:
             if not bob._agents.embed_behind("bob"):
                 break
+        assert len(covered(bob)) == COUNT + 1, "all but the one that was refused"
+        assert bool(query(bob, "SELECT * FROM projections")) >= reduced
+        return held(bob)
 
 
 def offsets(folder):
@@ -57,13 +63,12 @@ def offsets(folder):
 
 def use(bob):
     """Every verb that has to do with vectors; the codes of the errors."""
-    late = "And a later message of mine."
     verbs = (
         lambda: bob.recall("which message has the number 3?"),
         bob.usage,
-        lambda: bob.save("user", late, id="late"),
+        lambda: bob.save("user", LATE, id="late"),
         lambda: steps(bob),
-        lambda: bob.edit("3", "An edited message, as it is now."),
+        lambda: bob.edit("3", EDITED),
         lambda: bob.delete("0"),
         lambda: bob.delete_session("1"),
         lambda: bob.recall("which message has the number 5?"),
@@ -80,12 +85,22 @@ def use(bob):
     return codes
 
 
+def check_shown(bob, texts):
+    """That what is shown, held or archived, is what was said; which of it is there is not asked."""
+    may_be = {key: {text} for key, text in texts.items()} | {"late": {LATE}}
+    may_be["3"].add(EDITED)
+    with contextlib.suppress(ElytronError):
+        for message in bob.messages(archived=True):
+            assert message.content in may_be[message.id]
+
+
 @pytest.mark.parametrize("reduced", [False, True], ids=["whole", "reduced"])
 @pytest.mark.parametrize("seed", range(2))
 def test_a_flipped_bit_is_an_error_of_ours_or_harmless(folder, seed, reduced):
-    begin(folder, reduced=reduced)
+    texts = begin(folder, reduced=reduced)
     data, places = ledger_path(folder).read_bytes(), offsets(folder)
     dice = random.Random(seed)
+    compared = 0
     for _ in range(FLIPS // 4):
         damaged = bytearray(data)
         damaged[dice.choice(places)] ^= 1 << dice.randrange(8)
@@ -95,9 +110,13 @@ def test_a_flipped_bit_is_an_error_of_ours_or_harmless(folder, seed, reduced):
         store, bob = opened(folder)
         with store:
             with contextlib.suppress(ElytronError):
-                assert len(held(bob)) == COUNT + 1
+                assert held(bob) == texts
+                compared += 1
             assert use(bob) <= {"corrupt", "invalid-setting", "conflict"}
-            assert isinstance(bob.check().ok, bool)
+            for repair in (False, True):
+                bob.check(repair=repair)
+                check_shown(bob, texts)
+    assert compared > FLIPS // 8, "most damage is to vectors alone"
 
 
 ODD = {
@@ -131,7 +150,7 @@ def test_whatever_stands_there_it_is_an_error_of_ours_and_can_be_made_anew(folde
         before = held(bob)
         assert use(bob) <= {"corrupt", "invalid-setting", "conflict"}
         gone = {"0", "3", *(str(number) for number in range(1, COUNT, 3))}
-        late = {**before, "late": "And a later message of mine."}
+        late = {**before, "late": LATE}
         for key, content in late.items():
             if key not in gone and (found := bob.get(key)) is not None:
                 assert found.content == content

@@ -76,3 +76,4 @@ def test_a_caller_who_is_interrupted_anywhere_does_not_block_the_others(leads):
         if not fired or len(stuck) == 5:
             break
     assert not stuck
+    assert nth > 10, "there are many such places"
