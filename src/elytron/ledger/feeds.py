@@ -262,7 +262,8 @@ def relations_of(
 def mentions_by(db: Database, sources: Iterable[int]) -> list[MentionRow]:
     """What these messages and memories name."""
     sql = f"SELECT source, concept, confidence FROM mentions WHERE source IN {_KEYS}"
-    return [MentionRow(*row) for row in rows.fetch(db, sql, (Integers(sources),))]
+    found = rows.fetch(db, sql, (Integers(sources),))
+    return [MentionRow(*row) for row in found if type(row[1]) is int]  # `check` names the others
 
 
 def mentions_of(db: Database, concepts: Iterable[int]) -> list[MentionRow]:

@@ -24,6 +24,7 @@ ORIGINS = ("told", "extracted", "proposed")  # by their numbers in the schema
 _KEYS = "(SELECT value FROM carray(?))"
 _EXAMPLES = 5
 _DETAILS_MAX = 100
+_YEAR_10000_US = 253_402_300_800_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +164,7 @@ def _to_memory(
         rows.to_datetime(created),
         json.loads(metadata) if metadata else {},
         uses,
-        _to_time(last_used),
+        _to_time(last_used) if _is_time(last_used) else None,  # no checksum covers it
     )
 
 
@@ -174,7 +175,7 @@ def _about(db: Database, keys: Sequence[int], source: object) -> dict[int, list[
         f"SELECT source, concept FROM mentions WHERE told = {BY_PERSON} AND source IN {_KEYS}",
         (Integers(keys),),
     )
-    named = concepts_of(db, {concept for _, concept in pairs}, source)
+    named = concepts_of(db, {concept for _, concept in pairs if type(concept) is int}, source)
     about = dict[int, list[str]]()
     for key, concept in pairs:
         if concept in named:
@@ -327,6 +328,10 @@ def _verified(row: tuple[Any, ...], source: object) -> RelationRow:
             " was left as it is"
         )
     return RelationRow(*values)
+
+
+def _is_time(at_us: object) -> bool:
+    return type(at_us) is int and 0 <= at_us < _YEAR_10000_US
 
 
 def _to_time(at_us: int | None) -> datetime | None:

@@ -19,6 +19,7 @@ UNION ALL
 SELECT * FROM (SELECT target, relation, source, strength FROM relations
     WHERE target = ?1 AND {_HOLDS} LIMIT ?3)
 """
+_KINDS = [int, str, int, float]
 _COUNT = "SELECT count(*) FROM (SELECT 1 FROM mentions WHERE concept = ? LIMIT ?)"
 _NAMING = """
 SELECT m.key FROM mentions n CROSS JOIN messages m ON m.key = n.source
@@ -37,7 +38,8 @@ def related(
     (concept, relation, the other, strength) of the relations that hold at a time, in either
     direction; at most *limit* of each concept and direction.
     """
-    return [row for key in concepts for row in rows.fetch(db, _RELATED, (key, at_us, limit))]
+    found = (row for key in concepts for row in rows.fetch(db, _RELATED, (key, at_us, limit)))
+    return [row for row in found if [type(value) for value in row] == _KINDS]
 
 
 def counts(db: Database, concepts: Iterable[int], *, most: int) -> dict[int, int]:

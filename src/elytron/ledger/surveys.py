@@ -65,7 +65,7 @@ def worths(db: Database) -> list[Worth]:
             size if type(size) is int else _ROW_BYTES,
             DEFAULT_IMPORTANCE if importance is None else importance,
             bool(pinned),
-            used_us or 0,
+            used_us if type(used_us) is int else 0,
         )
         for key, session, role, at_us, size, importance, pinned, used_us in found
     ]
