@@ -70,8 +70,9 @@ UNION ALL SELECT 'fact', r.relation, s.folded, t.folded, CAST(r.valid_from_us AS
 # By what became of each thing last. Where a ledger was made anew, its list begins with a change
 # whose key is its own number.
 _DELETED = f"""
-SELECT key FROM (SELECT key, op, max(seq) FROM changes WHERE op IN ({schema.SAVE}, {schema.DELETE})
-    GROUP BY key) WHERE op = {schema.DELETE}
+SELECT key FROM changes WHERE op IN ({schema.SAVE}, {schema.DELETE}) GROUP BY key
+HAVING max(CASE WHEN op = {schema.DELETE} THEN seq ELSE 0 END)
+    > max(CASE WHEN op = {schema.SAVE} THEN seq ELSE 0 END)
     AND key < ifnull(
         (SELECT max(seq) FROM changes c WHERE c.op = {schema.DELETE} AND c.seq = c.key), 1 << 62)
 """
