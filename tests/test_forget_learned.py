@@ -124,14 +124,14 @@ def test_what_is_told_of_the_forgotten_stays_and_the_receipt_says_so(folder):
         bob.remember("She prefers Python", about=["mallory"], id="told")
         bob.relate("Mallory", "lives in", "Lyon")
         bob.relate("Alice", "knows", "Mallory")
-        told = [what for what in bob.forget(user="Mallory").remaining if "told elsewhere" in what]
+        told = [what for what in bob.forget(user="Mallory").remaining if "was told of" in what]
         assert len(told) == 1
-        assert "1 memories and 2 facts that name 'Mallory'" in told[0]
+        assert "told of 'Mallory' elsewhere (memories: 1, facts: 2)" in told[0]
         bob.delete_memory("told")
         bob.delete_concept("Mallory")
         bob.save("user", "Hello", user="Mallory")
         remaining = bob.forget(user="Mallory").remaining
-        assert not [what for what in remaining if "told elsewhere" in what]
+        assert not [what for what in remaining if "was told of" in what]
 
 
 def test_what_was_learned_from_archived_messages_goes_with_them(folder):

@@ -92,7 +92,7 @@ def _about(desk: Desk, user: str) -> list[str]:
     if not memories + facts:
         return []
     return [
-        f"{memories} memories and {facts} facts that name {user!r}, told elsewhere: see"
+        f"what was told of {user!r} elsewhere (memories: {memories}, facts: {facts}): see"
         " `memories(about=...)` and `concept(...)`, and delete them"
     ]
 
