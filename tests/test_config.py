@@ -72,6 +72,7 @@ def test_settings_may_be_a_file_a_mapping_or_a_config(tmp_path):
         with elytron.open(tmp_path / "store", given) as store:
             assert store.config == expected
     assert load(expected, {"queue_max": 6}).queue_max == 6
+    assert load(Config(max_messages_per_agent=1000)).emergency_messages == 500
 
 
 @pytest.mark.parametrize(

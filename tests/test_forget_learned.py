@@ -127,11 +127,28 @@ def test_what_is_told_of_the_forgotten_stays_and_the_receipt_says_so(folder):
         told = [what for what in bob.forget(user="Mallory").remaining if "was told of" in what]
         assert len(told) == 1
         assert "told of 'Mallory' elsewhere (memories: 1, facts: 2)" in told[0]
+        bob.remember("A name without a word", about=["🙂"])
+        assert any("told of '🙂'" in what for what in bob.forget(user="🙂").remaining)
         bob.delete_memory("told")
         bob.delete_concept("Mallory")
         bob.save("user", "Hello", user="Mallory")
         remaining = bob.forget(user="Mallory").remaining
         assert not [what for what in remaining if "was told of" in what]
+
+
+def test_what_an_import_told_of_a_concept_stays_when_a_text_that_names_it_goes(folder):
+    with elytron.open(folder, **SMALL) as store:
+        bob = store.agent("bob")
+        bob.save("user", "I talked to Dana", id="said")
+        bob.save("user", "And to Dana again", id="again")
+        key, checksum = row_of(bob, "messages", "said")
+        mention = Mention("dana", 1.0, BY_EXTRACTOR)
+        new = NewConcept("Dana", "dana", schema.TOLD, 1.0, "person", "Told by whoever imports")
+        source = Linked(key, schema.MESSAGE, checksum, (mention,), (BY_EXTRACTOR,))
+        write(bob, Link("import", 0, 1, (source,), (new,), (), (), ()))
+        assert bob.delete("said")
+        details = bob.concept("Dana")
+        assert (details.concept.type, details.concept.description) == (new.type, new.description)
 
 
 def test_what_was_learned_from_archived_messages_goes_with_them(folder):

@@ -133,6 +133,32 @@ def test_what_came_back_after_a_repair_and_was_deleted_then_stays_deleted(place,
     assert ids(place) == (ALL - {"m25"}) | {"after"}
 
 
+def test_what_came_back_by_replacing_all_and_was_deleted_then_stays_deleted(place):
+    text_flipped(place / "store")
+    repair(place)
+    assert restore(place, replace=True).how == "replaced"
+    with elytron.open(place / "store", **QUIET) as store:
+        assert store.agent("bob").delete("m25")
+    with pytest.raises(Conflict):
+        restore(place)
+    assert ids(place) == ALL - {"m25"}
+
+
+def test_what_came_back_stays_deleted_whichever_of_several_repairs_files_are_removed(place):
+    for text in (b"zebra 25 ", b"zebra 26 "):
+        path = ledger_path(place / "store")
+        flip(path, path.read_bytes().index(text))
+        repair(place)
+    assert restore(place).how == "salvaged"
+    last = sorted(home(place / "store").glob("damaged-*"))[-1]
+    shutil.rmtree(last)
+    with elytron.open(place / "store", **QUIET) as store:
+        assert store.agent("bob").delete("m25")
+    with pytest.raises(Conflict):
+        restore(place)
+    assert ids(place) == (ALL - {"m25"}) | {"after"}
+
+
 def test_what_was_taken_out_again_after_it_came_back_comes_back_again(place):
     for _ in range(2):
         text_flipped(place / "store")

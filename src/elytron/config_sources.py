@@ -52,6 +52,8 @@ def load(
         if not config.enable_embeddings:  # nobody said so: an embedder that is given turns it on,
             del values["enable_embeddings"]
             unsaid = {"embedder"}  # and the one that it names is only which it would be
+        if config.emergency_messages == FIELDS["emergency_messages"].default:  # nor this
+            del values["emergency_messages"]
     elif isinstance(config, Mapping):
         values.update(_named(_flat(config, "config")))
     elif isinstance(config, str | Path):

@@ -79,7 +79,7 @@ class ElytronStore(BaseStore):
     A batch reads first and then writes, as LangGraph's own stores do; of several puts to one key
     the last counts. Each put is durable when it returns; those of a batch are not one transaction.
 
-    Limits: an item has at most `max_message_kb`. A query finds at most *rows_max* items of each 25
+    Limits: an item has at most `max_message_kb`. A query finds at most *rows_max* items of each 100
     namespaces.
     """
 

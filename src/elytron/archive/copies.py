@@ -174,25 +174,3 @@ def _without(messages: Iterable[Archived], leaves: Counter[str]) -> Iterator[Arc
             spare[archived.message.id] -= 1
         else:
             yield archived
-
-
-def take_out(archive: Archive, entry: Entry, drop: Callable[[Archived], bool]) -> int:
-    """
-    Take messages out of this one segment; returns how many.
-
-    *drop* is asked about a message more than once.
-
-    Raises:
-        Conflict: another has replaced it; nothing was changed.
-        Corrupt: it is damaged.
-    """
-    try:
-        if not any(drop(archived) for archived in archive.read(entry)):
-            return 0
-        kept = (archived for archived in archive.read(entry) if not drop(archived))
-        new = archive.replace([entry], kept)
-    except Corrupt as error:
-        if entry.name in archive.manifest().names:
-            raise
-        raise Conflict(f"{error}: another has replaced it; repeat it") from error
-    return entry.messages - sum([one.messages for one in new])

@@ -22,7 +22,7 @@ from elytron.ledger.learned import (
 )
 from elytron.ledger.naming import Concepts, Notes
 from elytron.ledger.relating import RelationRow, Relations
-from elytron.ledger.schema import LINK, MESSAGE
+from elytron.ledger.schema import EXTRACTED, LINK, MESSAGE
 
 _KEYS = "(SELECT value FROM carray(?))"
 _MOVED = LinkResult(applied=False)
@@ -95,11 +95,13 @@ class Links:
         for new in op.concepts:
             if new.folded not in named:
                 continue
+            # What somebody told, as in an import, is not of the text that names it.
+            read_in = named[new.folded] if new.origin == EXTRACTED else None
             held = self._concepts.find(new.folded)
             if held is not None:
-                self._concepts.better(held, new, named[new.folded])
+                self._concepts.better(held, new, read_in)
             elif made < room:
-                self._concepts.make(new, now_us, named[new.folded])
+                self._concepts.make(new, now_us, read_in)
                 made += 1
             else:
                 unmade += 1

@@ -118,7 +118,7 @@ class Concepts:
         self._note_read(key, read_in, type=new.type, description=new.description)
         return key
 
-    def better(self, held: ConceptRow, new: NewConcept, read_in: int) -> None:
+    def better(self, held: ConceptRow, new: NewConcept, read_in: int | None) -> None:
         """
         Raise a concept to a surer origin, with what is known from there; or have an extractor tell
         of it what none has told yet, as after an edit. Else it stays.

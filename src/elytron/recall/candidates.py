@@ -261,7 +261,7 @@ def _near(
     memories that are not sought. That is seen when their places are read.
 
     Where too few of the nearest 4,000 pass a filter, the newest 5,000 messages that do, of the
-    newest 100,000 of all, are compared each, and 5,000 memories; 20,000 where no messages may be.
+    newest 100,000 of all, are compared each, and 5,000 memories; 40,000 where no messages may be.
     """
     if sources.near is None or sources.cosines is None:
         return [], True
@@ -286,7 +286,7 @@ def _near(
             break
     each = list(memories)
     if question.accept is None:
-        each = each[:MEMORIES_MAX]
+        each = each[: 2 * MEMORIES_MAX]  # with the pinned ones
     else:
         each = each[:_EACH_MAX]
         each += vector_reads.newest(db, question.accept, limit=_EACH_MAX, among=_AMONG_MAX)

@@ -435,6 +435,8 @@ class _Restore:
                 self._write_beside(copy, folder / swapping.BESIDE)
                 deleted.lift(self._store, copy.agent)
                 aside = replacing.swap(folder, copy.agent)
+        there = numbers_within(self._backup.folder(copy.agent) / copy.ledger.name)
+        expelling.note_returned(folder, there.keys())
         return _report(copy, how, aside=aside)
 
     @contextlib.contextmanager

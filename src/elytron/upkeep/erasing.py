@@ -13,13 +13,13 @@ from typing import NamedTuple
 from elytron.archive import Archived
 from elytron.archive.durable import PART
 from elytron.archive.listing import PART_MAX_AGE_S
+from elytron.concepts.names import folded_name
 from elytron.errors import Busy, Corrupt, DiskFull
 from elytron.ledger import frames, ops, rows, surveys, swapping
 from elytron.ledger.database import Database
 from elytron.ledger.learned import ClearLearned, ForgetHeard, ForgetLearned
 from elytron.ledger.schema import EXTRACTED, PROPOSED
 from elytron.reports import Erased
-from elytron.text import folded_words
 from elytron.upkeep import reclaiming
 from elytron.upkeep.archiving import heal, sweep
 from elytron.upkeep.desk import Desk
@@ -88,7 +88,7 @@ def forget(desk: Desk, *, user: str | None, session: str | None, replies: bool) 
 
 def _about(desk: Desk, user: str) -> list[str]:
     """What others told of a user is not the user's, and stays: for whoever erases to look at."""
-    memories, facts = desk.read(lambda db: surveys.about(db, " ".join(folded_words(user))))
+    memories, facts = desk.read(lambda db: surveys.about(db, folded_name(user)))
     if not memories + facts:
         return []
     return [

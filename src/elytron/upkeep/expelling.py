@@ -150,10 +150,11 @@ def note_returned(folder: Path, keys: Iterable[int]) -> None:
     back = expelled(folder).intersection(keys)
     if not back:
         return
-    last = [aside for aside in swapping.aside_folders(folder) if (aside / FILE).exists()][-1]
-    path = last / _RETURNED
-    with files.translate_os_errors(path):
-        files.write_json(path, {"keys": sorted(_returned_in(path) | back)})
+    for aside in swapping.aside_folders(folder):  # in each: the others may be removed
+        here, path = _keys_in(aside / FILE) & back, aside / _RETURNED
+        if here:
+            with files.translate_os_errors(path):
+                files.write_json(path, {"keys": sorted(_returned_in(path) | here)})
 
 
 def _keys_in(path: Path) -> set[int]:
