@@ -15,6 +15,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Protocol
 
@@ -68,7 +69,10 @@ class Peer(Protocol):
 
 @lru_cache(maxsize=1)
 def _material() -> list[list[str]]:
-    path = ROOT / "src" / "elytron" / "demo" / "conversation.jsonl"
+    # A peer's environment is without Elytron, and the tree of a wheel's tests without src/.
+    found = find_spec("elytron")
+    package = Path(found.origin).parent if found and found.origin else ROOT / "src" / "elytron"
+    path = package / "demo" / "conversation.jsonl"
     with path.open(encoding="utf-8") as lines:
         return [json.loads(line)["content"].split() for line in lines]
 
