@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import threading
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
@@ -426,6 +426,8 @@ def test_scrapes_of_the_metrics_hold_up_no_other_answer_and_are_bounded(
                 for _ in scrapes:
                     assert asked.acquire(timeout=WAIT_MAX_S)
                 assert len(where.call("history", limit=100)) == 100
+                done, _ = wait(scrapes, timeout=WAIT_MAX_S, return_when=FIRST_COMPLETED)
+                assert done, "the sixth is refused while the others wait"
             finally:
                 let_go.set()
         answers = [scrape.result(WAIT_MAX_S) for scrape in scrapes]
