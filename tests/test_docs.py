@@ -87,34 +87,31 @@ def test_make_demo_is_the_demo_of_the_command_line() -> None:
     assert re.search(r"^demo: .*\n\t@\$\(BIN\)/elytron demo\n", makefile, re.M)
 
 
-def test_the_first_minute_in_python_works_as_printed(tmp_path: Path) -> None:
-    program, *_ = blocks(ROOT / "README.md", "python")
+def printed_by(program: str, folder: Path) -> str:
+    """What a program of a page prints, run in *folder*; it has to end well."""
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", program],
-        cwd=tmp_path,
+        cwd=folder,
         capture_output=True,
         text=True,
         timeout=60,
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert "Alice" in done.stdout
-    assert "Lyon" in done.stdout
+    return done.stdout
+
+
+def test_the_first_minute_in_python_works_as_printed(tmp_path: Path) -> None:
+    program, *_ = blocks(ROOT / "README.md", "python")
+    printed = printed_by(program, tmp_path)
+    assert "Alice" in printed
+    assert "Lyon" in printed
 
 
 def test_the_loop_of_an_agent_works_as_printed_after_the_first_minute(tmp_path: Path) -> None:
     program, loop, *_ = blocks(ROOT / "README.md", "python")
-    for text in (program, loop):
-        done = subprocess.run(
-            [sys.executable, "-W", "error", "-c", text],
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr
-    assert "(answers a prompt of" in done.stdout
+    printed_by(program, tmp_path)
+    assert "(answers a prompt of" in printed_by(loop, tmp_path)
     with elytron.open(tmp_path / "data" / "memory") as store:
         said = store.agent("Bob Technique").history("web-43", limit=10)
     assert [message.role for message in said] == ["user", "assistant"]

@@ -152,12 +152,18 @@ def test_what_another_text_told_of_a_concept_stays_when_one_is_erased(folder):
         assert bob.concept("Marc").concept.description == "SECRETTEXT", "it says so still"
 
 
+def marc_is_met(store):
+    """Bob, to whom somebody said what is read of Marc, and one thing more."""
+    bob = store.agent("bob")
+    bob.save("user", "Marc met Zorblax", id="one")
+    bob.save("user", "I know Marc")
+    extracted(store)
+    return bob
+
+
 def test_what_an_earlier_version_did_not_note_is_erased_with_any_text_it_may_be_from(folder):
     with elytron.open(folder, extract=extract) as store:
-        bob = store.agent("bob")
-        bob.save("user", "Marc met Zorblax", id="one")
-        bob.save("user", "I know Marc")
-        extracted(store)
+        bob = marc_is_met(store)
         bob.flush()
     query(folder, "DELETE FROM described")
     with elytron.open(folder) as store:
@@ -169,10 +175,7 @@ def test_what_an_earlier_version_did_not_note_is_erased_with_any_text_it_may_be_
 
 def test_what_was_read_in_a_message_is_known_after_its_ledger_was_made_anew(folder):
     with elytron.open(folder, extract=extract) as store:
-        bob = store.agent("bob")
-        bob.save("user", "Marc met Zorblax", id="one")
-        bob.save("user", "I know Marc")
-        extracted(store)
+        bob = marc_is_met(store)
         bob.relate("Marc", "knows", "Bob")
     assert len(query(folder, "SELECT * FROM described")) == 1
     with ledger_path(folder).open("r+b") as file:
@@ -187,10 +190,7 @@ def test_what_was_read_in_a_message_is_known_after_its_ledger_was_made_anew(fold
 
 def test_a_damaged_concept_keeps_no_text_from_being_erased(folder):
     with elytron.open(folder, extract=extract) as store:
-        bob = store.agent("bob")
-        bob.save("user", "Marc met Zorblax", id="one")
-        bob.save("user", "I know Marc")
-        extracted(store)
+        bob = marc_is_met(store)
         bob.flush()
     query(folder, "UPDATE concepts SET confidence = 0.125 WHERE name = 'Marc'")
     with elytron.open(folder) as store:
