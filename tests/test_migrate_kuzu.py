@@ -3,6 +3,7 @@
 import hashlib
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -178,14 +179,39 @@ def test_a_database_whose_program_was_killed_is_read_from_its_log(
     assert state_of(base) == before
 
 
-def test_a_checkpoint_that_was_cut_short_is_finished_in_a_copy(
-    store: elytron.Store, tmp_path: Path
+@pytest.fixture
+def copies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where copies of databases are made, in this process and those that it starts."""
+    folder = tmp_path / "copies"
+    folder.mkdir()
+    monkeypatch.setenv("TMPDIR", str(folder))
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    return folder
+
+
+def cut_short(path: Path, *content: Any) -> Path:
+    """A database of which a checkpoint was begun."""
+    made = make(path, *content, killed=True)
+    Path(str(made) + ".shadow").write_bytes(bytes(4096))
+    return made
+
+
+def test_a_checkpoint_that_was_cut_short_is_finished_in_a_copy_which_goes(
+    store: elytron.Store, tmp_path: Path, copies: Path
 ) -> None:
-    path = make(tmp_path / "eve" / "kuzu.db", killed=True)
-    (tmp_path / "eve" / "kuzu.db.shadow").write_bytes(bytes(4096))
+    path = cut_short(tmp_path / "eve" / "kuzu.db")
     before = state_of(tmp_path / "eve")
     assert migrate(store, path).imported == 3
     assert state_of(tmp_path / "eve") == before
+    assert not list(copies.iterdir())
+
+
+def test_the_copy_goes_when_the_reading_is_broken_off(tmp_path: Path, copies: Path) -> None:
+    database = ForeignDatabase(cut_short(tmp_path / "many" / "kuzu.db", many(2500)))
+    next(database.lines())
+    assert [file.name for file in copies.glob("*/*.db")] == ["kuzu.db"]
+    database.close()
+    assert not list(copies.iterdir())
 
 
 def test_an_older_file_without_embeddings_memories_or_concepts_is_read(
@@ -405,10 +431,10 @@ def test_a_reader_ends_with_whoever_asked(base: Path) -> None:
 
 
 def test_a_reader_ends_when_whoever_asked_is_killed(
-    tmp_path: Path, start_script: Callable[..., "subprocess.Popen[str]"]
+    tmp_path: Path, copies: Path, start_script: Callable[..., "subprocess.Popen[str]"]
 ) -> None:
-    """It is stopped in the middle of a page, since nobody reads on."""
-    path = make(tmp_path / "many" / "kuzu.db", many(5000, text="{n} " + "x" * 200))
+    """It is stopped in the middle of a page, since nobody reads on. Its copy goes, too."""
+    path = cut_short(tmp_path / "many" / "kuzu.db", many(5000, text="{n} " + "x" * 200))
     asker = start_script(
         """
         import sys
@@ -424,10 +450,12 @@ def test_a_reader_ends_when_whoever_asked_is_killed(
     )
     assert asker.stdout is not None
     reader = psutil.Process(int(asker.stdout.readline()))
+    assert list(copies.iterdir())
     asker.kill()
     asker.wait(30)
     reader.wait(30)
     assert not reader.is_running()
+    assert not list(copies.iterdir())
 
 
 def test_every_word_of_the_reader_has_its_error() -> None:

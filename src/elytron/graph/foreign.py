@@ -12,14 +12,12 @@ with `rows`, and `end`; or `error` with a `code`, after which nothing follows.
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import json
 import os
 import shutil
 import struct
 import sys
-import tempfile
 import threading
 from pathlib import Path
 from typing import Any, Iterator, Sequence  # noqa: UP035 - any Python that kuzu runs on
@@ -109,17 +107,25 @@ class Database:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Write what the database at the path in *arguments* holds to stdout."""
+    """
+    Write what a database holds to stdout.
+
+    Args:
+        arguments: its path, and an empty folder for a copy, which is removed.
+    """
+    path, folder = map(Path, arguments)
     out = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what native code may print goes elsewhere
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    threading.Thread(target=_end_with_parent, args=(folder,), daemon=True).start()
     try:
-        with _at_rest(Path(arguments[0])) as (path, copied):
-            for line in _read(path, read_only=not copied):
-                _write(out, line)
+        opened, copied = _at_rest(path, folder)
+        for line in _read(opened, read_only=not copied):
+            _write(out, line)
     except Refused as refused:
         _write(out, refused.line)
         return 1
+    finally:  # whoever asked removes it, too, unless they were killed
+        shutil.rmtree(folder, ignore_errors=True)
     return 0
 
 
@@ -128,15 +134,15 @@ def _write(out: Any, line: dict[str, Any]) -> None:
     out.flush()
 
 
-def _end_with_parent() -> None:
+def _end_with_parent(folder: Path) -> None:
     """Whoever asked holds our stdin open as long as they live."""
     while os.read(0, 4096):
         continue
+    shutil.rmtree(folder, ignore_errors=True)
     os._exit(3)
 
 
-@contextlib.contextmanager
-def _at_rest(path: Path) -> Iterator[tuple[Path, bool]]:
+def _at_rest(path: Path, folder: Path) -> tuple[Path, bool]:
     """
     The path to open, and whether it is a copy.
 
@@ -146,20 +152,18 @@ def _at_rest(path: Path) -> Iterator[tuple[Path, bool]]:
     _check_header(path)
     shadow = Path(str(path) + ".shadow")
     if not shadow.exists() or not shadow.stat().st_size:
-        yield path, False
-        return
+        return path, False
     _check_unlocked(path)
     files = [path, *(Path(str(path) + end) for end in SIDE_FILES)]
     files = [file for file in files if file.exists()]
     needed = 2 * sum(file.stat().st_size for file in files) + _SPARE_BYTES
-    free = shutil.disk_usage(tempfile.gettempdir()).free
+    free = shutil.disk_usage(folder).free
     if free < needed:
-        raise Refused("disk-full", f"a copy needs {needed:,} bytes of {tempfile.gettempdir()},"
+        raise Refused("disk-full", f"a copy needs {needed:,} bytes of {folder.parent},"
                       f" which has {free:,} left")  # fmt: skip
-    with tempfile.TemporaryDirectory(prefix="elytron-") as folder:
-        for file in files:
-            shutil.copyfile(file, Path(folder) / file.name)
-        yield Path(folder) / path.name, True
+    for file in files:
+        shutil.copyfile(file, folder / file.name)
+    return folder / path.name, True
 
 
 def _check_header(path: Path) -> None:

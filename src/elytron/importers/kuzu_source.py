@@ -105,17 +105,19 @@ class ForeignDatabase:
         self.path = path
         self._python = python or sys.executable
         script = Path(graph.__file__).with_name("foreign.py")
+        self._copies = tempfile.TemporaryDirectory(prefix="elytron-migrate-")
         # A file, not a pipe: nobody reads it unless something goes wrong.
         self._complaints: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed with us
         try:
             self._process = subprocess.Popen(  # noqa: S603 - the person named the program
-                [self._python, "-B", str(script), str(path)],
+                [self._python, "-B", str(script), str(path), self._copies.name],
                 stdin=subprocess.PIPE,  # held open: the reader ends with us
                 stdout=subprocess.PIPE,
                 stderr=self._complaints,
             )
         except OSError as error:
             self._complaints.close()
+            self._copies.cleanup()
             raise InvalidArgument(
                 f"{self._python} cannot be run: {error.strerror}; name a Python that has kuzu"
             ) from error
@@ -193,6 +195,7 @@ class ForeignDatabase:
             self._process.kill()
             self._process.wait()
         self._complaints.close()
+        self._copies.cleanup()
 
     def __enter__(self) -> Self:
         return self
