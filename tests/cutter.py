@@ -13,7 +13,7 @@ import threading
 from typing import Self
 
 _PIECE_BYTES = 65536
-_WAIT_MAX_S = 10
+_WAIT_MAX_S = 60
 
 
 class Cutter:

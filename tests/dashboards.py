@@ -101,7 +101,7 @@ class Seen:
         """Go to a page and wait until it can be used."""
         if self.page is None:
             self.page = self.context.new_page()
-            self.page.set_default_timeout(15_000)
+            self.page.set_default_timeout(60_000)
             self.page.on("request", lambda request: self.requests.append(request.url))
             self.page.on("websocket", lambda socket: self.requests.append(socket.url))
             self.page.on("console", self._note)

@@ -25,6 +25,7 @@ DIM = 8
 SECRET_TEXT = "the safe's number is 4711"
 KEY = "sk-very-secret-0815"
 _WAIT_MAX_S = 20
+_DRIPS = 3000  # a minute of them: longer than any client of a test is kept from leaving
 Answer = Callable[["Exchange"], None]
 
 
@@ -181,24 +182,24 @@ def hang(exchange: Exchange) -> None:
 
 
 def drip_head(exchange: Exchange) -> None:
-    """The right answer, with headers that come a byte at a time, for some seconds."""
-    drip(exchange, f"HTTP/1.1 200 OK\r\nX-Slow: {'x' * 200}\r\n".encode())
+    """The right answer, with headers that come a byte at a time, for a minute."""
+    drip(exchange, f"HTTP/1.1 200 OK\r\nX-Slow: {'x' * _DRIPS}\r\n".encode())
     well_behaved_rest(exchange)
 
 
 def drip_body(exchange: Exchange) -> None:
-    """The right answer, after white space that comes a byte at a time, for some seconds."""
+    """The right answer, after white space that comes a byte at a time, for a minute."""
     body = json.dumps(answer_to(exchange.request)).encode()
-    exchange.head(200, {"Content-Length": str(len(body) + 200)})
-    drip(exchange, b" " * 200)
+    exchange.head(200, {"Content-Length": str(len(body) + _DRIPS)})
+    drip(exchange, b" " * _DRIPS)
     exchange.write(body)
 
 
 def drip_chunk_length(exchange: Exchange) -> None:
-    """The right answer in one chunk, whose length comes a digit at a time, for some seconds."""
+    """The right answer in one chunk, whose length comes a digit at a time, for a minute."""
     body = json.dumps(answer_to(exchange.request)).encode()
     exchange.head(200, {"Transfer-Encoding": "chunked"})
-    drip(exchange, b"0" * 200)
+    drip(exchange, b"0" * _DRIPS)
     exchange.write(f"{len(body):x}\r\n".encode() + body + b"\r\n0\r\n\r\n")
 
 
@@ -207,7 +208,7 @@ def drip_until_closed(exchange: Exchange) -> None:
     body = json.dumps(answer_to(exchange.request)).encode()
     exchange.head(200, {"Connection": "close"})
     exchange.write(body)
-    drip(exchange, b" " * 200)
+    drip(exchange, b" " * _DRIPS)
     exchange.hang_up()
 
 

@@ -22,6 +22,7 @@ from elytron.ledger import files
 from elytron.ledger.opening import name_within
 from embedders import covered
 from faulty_calls import FaultyCalls, Mode
+from graphs import eventually
 from ledgers import Copier
 from moved import ALL, age, archived, talk
 
@@ -237,6 +238,7 @@ class Try(NamedTuple):
         finally:
             self._close(store)
         gc.collect()  # frames of an error that is forgotten may still hold what they had open
+        eventually(lambda: threading.active_count() <= resources.threads, "its threads have ended")
         now = Resources.now()
         assert now.descriptors <= resources.descriptors, "descriptors are left open"
         assert now.threads <= resources.threads, threading.enumerate()

@@ -97,6 +97,12 @@ def in_threads(count: int, work: Callable[[int], Any]) -> list[Any]:
         return [future.result(timeout=WAIT_S) for future in futures]
 
 
+def at_rest(agent: elytron.Agent) -> None:
+    """Nobody works beside the caller any more: what is read from now on belongs together."""
+    agent._agents.background.stop(WAIT_S)
+    agent._agents.upkeep.janitor.stop(WAIT_S)
+
+
 def everything(agent: elytron.Agent) -> dict[str, elytron.Message]:
     """All that is held or archived, by id; each in one place only."""
     found = list(agent.messages(archived=True))
@@ -110,7 +116,9 @@ def check_order(agent: elytron.Agent, saved: dict[str, list[str]]) -> None:
     That each session, held or archived, is in the order in which it was saved.
 
     For memories of which the oldest leave first: those in the archive come before the others.
+    What leaves while one looks is seen last, so first whoever makes room ahead of saves ends.
     """
+    at_rest(agent)
     found = everything(agent)
     assert set(found) == {key for keys in saved.values() for key in keys}
     for session, keys in saved.items():

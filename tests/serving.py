@@ -22,7 +22,7 @@ from elytron.faces.http.app import create_app
 from elytron.faces.http.limits import Limits
 from elytron.faces.http.tokens import Tokens
 
-WAIT_MAX_S = 20
+WAIT_MAX_S = 60
 
 
 @dataclass

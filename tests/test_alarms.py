@@ -161,7 +161,7 @@ def test_a_hook_that_raises_costs_nothing(make, caplog, error):
 
 
 def test_a_hook_may_use_the_store(make):
-    store, bob, _ = make(max_messages_per_agent=20, auto_cleanup=False, save_timeout_s=1)
+    store, bob, _ = make(max_messages_per_agent=20, auto_cleanup=False)
     done: list[object] = []
 
     def tidy(alarm: elytron.Alarm) -> None:

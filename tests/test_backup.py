@@ -8,6 +8,7 @@ import shutil
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -60,7 +61,7 @@ def test_what_is_restored_to_a_new_place_is_all_that_was_there(place):
 
 def test_saves_go_on_while_a_backup_is_made_and_it_has_all_that_was_acknowledged_before(tmp_path):
     """Each of several backups: a prefix of what was saved, with all that was saved before it."""
-    stop, saved = threading.Event(), []
+    stop, saved, grown = threading.Event(), [], threading.Condition()
     with elytron.open(tmp_path / "store", wal_limit_mb=1) as store:
         bob = store.agent("bob")
         fill(bob, 0, 900)
@@ -70,7 +71,14 @@ def test_saves_go_on_while_a_backup_is_made_and_it_has_all_that_was_acknowledged
                 if stop.is_set():
                     return
                 bob.save("user", f"new {number}", id=f"n{number}")
-                saved.append(number)
+                with grown:
+                    saved.append(number)
+                    grown.notify_all()
+
+        def wait_for_one(_done: int, _all: int) -> None:
+            with grown:
+                count = len(saved)
+                assert grown.wait_for(lambda: len(saved) > count, WAIT_MAX_S)
 
         saving = threading.Thread(target=save)
         saving.start()
@@ -78,7 +86,7 @@ def test_saves_go_on_while_a_backup_is_made_and_it_has_all_that_was_acknowledged
             during = 0
             for number in range(4):
                 before = len(saved)
-                report = store.backup(tmp_path / "backup")
+                report = store.backup(tmp_path / "backup", on_progress=wait_for_one)
                 during += len(saved) - before
                 assert report.ok, report.failed
                 shutil.copytree(tmp_path / "backup", tmp_path / f"backup-{number}")
@@ -195,11 +203,20 @@ def test_a_write_of_any_kind_is_never_missed(settled):
                 assert look(other.agent("bob")) == look(bob), name
 
 
-def test_a_stamp_that_a_write_in_the_same_tick_would_leave_as_it_is_is_not_trusted(tmp_path):
+def test_a_stamp_that_a_write_in_the_same_tick_would_leave_as_it_is_is_not_trusted(
+    tmp_path, monkeypatch
+):
     """Times in whole seconds are those of a file system whose clock ticks every two."""
     path = tmp_path / files.LEDGER
     path.write_bytes(b"x")
-    now_ns = path.stat().st_mtime_ns
+    clock_ns = now_ns = 1_772_474_650_123_456_789
+
+    def sleep(seconds: float) -> None:
+        nonlocal clock_ns
+        clock_ns += int(seconds * 1e9) + 1
+
+    clock = SimpleNamespace(time_ns=lambda: clock_ns, sleep=sleep)
+    monkeypatch.setattr(stamps, "time", clock)
     second_ns = now_ns // 1_000_000_000 * 1_000_000_000
     for mtime_ns, trusted in (
         (now_ns, True),  # waits for the tick to end
@@ -362,5 +379,7 @@ def test_a_backup_can_be_awaited(place):
 
 @pytest.fixture(autouse=True)
 def nothing_is_left_open() -> Iterator[None]:
+    before = set(threading.enumerate())
     yield
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("elytron")]
+    left = set(threading.enumerate()) - before
+    assert not [thread for thread in left if thread.name.startswith("elytron")]

@@ -221,6 +221,10 @@ def test_eight_threads_that_take_at_once_never_get_more_than_there_is(budget):
     def work(number: int) -> None:
         dice, agent = random.Random(number), f"agent-{number % 5}"
         began.wait(TIMEOUT_S)
+        budget.take(agent, need_bytes=0, step_bytes=100)
+        began.wait(TIMEOUT_S)  # all is given, and nobody has given any back
+        lowest.append(budget.free_bytes())
+        began.wait(TIMEOUT_S)
         for _ in range(20):
             budget.take(agent, need_bytes=dice.randrange(9), step_bytes=dice.randrange(20))
             budget.reserve(f"agent-{number}", dice.randrange(15))
@@ -232,7 +236,7 @@ def test_eight_threads_that_take_at_once_never_get_more_than_there_is(budget):
         thread.start()
     for thread in crew:
         thread.join(TIMEOUT_S)
-    assert len(lowest) == 160
+    assert len(lowest) == 168
     assert min(lowest) == 0, "the last byte was given, and no more"
 
 
@@ -260,6 +264,8 @@ def test_four_processes_that_take_at_once_never_get_more_than_there_is(path, bud
     crew = [start_script(TAKER, path, name) for name in "abcd"]
     for process in crew:
         assert process.stdout.readline() == "0\n"
+    # So the first of them to look finds nothing free, in whatever order they have their turns.
+    assert budget.take("a", need_bytes=0, step_bytes=100) == 100
     for process in crew:
         process.stdin.write("go\n")
         process.stdin.flush()

@@ -20,6 +20,7 @@ Run = Callable[..., Outcome]
 AT = datetime(2026, 3, 2, 18, 4, tzinfo=UTC)
 WORDS = ("--embedder", "wordllama")
 SET = ("--set", "embedder=wordllama")
+PATIENT = (*SET, "--set", "embed_query_timeout_s=60")  # else words alone answer after two seconds
 TEXTS = (
     "We adopted a small kitten yesterday",
     "The dentist appointment was moved to Friday",
@@ -209,10 +210,10 @@ def test_what_shares_no_word_is_found_by_its_vector(held):
     question = ("recall", "bob", "pet cat animal", "--kind", "message", "--limit", "1")
     assert held(*question, "--json").document == []
     held("embed", "bob", *WORDS)
-    (hit,) = held(*question, *SET, "--json").document
+    (hit,) = held(*question, *PATIENT, "--json").document
     assert hit["message"]["content"] == TEXTS[0]
     assert (hit["kind"], hit["memory"], hit["matched"]) == ("message", None, [])
-    shown = held(*question, *SET, "--why", COLUMNS="120").out
+    shown = held(*question, *PATIENT, "--why", COLUMNS="120").out
     assert "vectors 0." in shown
     for nothing in ("words", "date", "when", "speaker", "0.00"):
         assert nothing not in shown.splitlines()[2].partition("matched")[0]

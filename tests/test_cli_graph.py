@@ -463,7 +463,7 @@ def test_a_bar_comes_only_where_a_question_lasts(bob, monkeypatch):
         pass
     assert not labels
     with progress.waiting(bob, "asking", silent=False):
-        assert begun.wait(10)
+        assert begun.wait(60)
     assert labels == [("asking", False)]
 
 

@@ -32,6 +32,8 @@ def begin(folder, *, name="bob", texts=TEXTS):
     with elytron.open(folder) as store:
         for key, content in texts.items():
             store.agent(name).save("user", content, id=key, **members)
+        store._upkeep.janitor.stop(60)
+        store._upkeep.janitor.tick()  # it has noted by now that it began, and nobody does later
 
 
 def damage_by_deletion(path, _folder):

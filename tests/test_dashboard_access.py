@@ -81,7 +81,7 @@ def asked(
 ) -> tuple[int, dict[str, str], str]:
     """An answer to what no browser would ask so; never redirected."""
     where = urlsplit(place.address)
-    connection = http.client.HTTPConnection(where.hostname or "", where.port, timeout=15)
+    connection = http.client.HTTPConnection(where.hostname or "", where.port, timeout=60)
     try:
         headers = {"Cookie": cookie} if cookie else {}
         if body:
@@ -162,7 +162,7 @@ def test_the_cookies_of_other_services_at_the_same_address_hide_ours_not(
 def test_over_https_the_cookie_is_secure(place: Place) -> None:
     """As behind a proxy that speaks HTTPS: the browser tells from where the form was sent."""
     where = urlsplit(place.address)
-    connection = http.client.HTTPConnection(where.hostname or "", where.port, timeout=15)
+    connection = http.client.HTTPConnection(where.hostname or "", where.port, timeout=60)
     headers = {
         "Content-Type": "application/x-www-form-urlencoded",
         "Origin": f"https://{where.netloc}",
@@ -227,7 +227,10 @@ def test_a_button_pressed_after_the_right_to_write_is_gone_does_nothing(
     agreed.wait_for()
     token_text = place.token_file.read_text()
     changed = _without_writes(token_text, "downgraded")
-    place.token_file.write_text(changed)
+    other = place.token_file.with_name("tokens.new")
+    other.touch(0o600)
+    other.write_text(changed)
+    other.replace(place.token_file)  # at once: the server may be reading it
     agreed.click()
     page.locator(".told.bad").wait_for()
     assert "may only read" in page.locator(".told.bad").inner_text()

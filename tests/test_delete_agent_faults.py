@@ -124,6 +124,7 @@ def test_on_a_server_who_comes_next_ends_what_was_cut_short(
         elytron.open(postgres.dsn(), **place) as other,
     ):
         for one in (store, other):
+            one._agents.background.abandon()  # what it has open is what is deleted
             fill(one.agent("bob"), 0, 9)
         store.agent("al").save("user", "hello")
         store.agent("bob").archive(older_than_days=0, keep=5)

@@ -143,16 +143,16 @@ def test_two_threads_may_ask_at_the_same_time(server):
     together = threading.Barrier(2)
 
     def both_there(exchange):
-        together.wait(10)
+        together.wait(60)
         serving.well_behaved(exchange)
 
     server.answers = [both_there, both_there]
-    embedder = at(server, "ollama")
+    embedder = at(server, "ollama", timeout_s=60)
     with ThreadPoolExecutor(2) as pool:
         asked = [pool.submit(embedder.embed, [text], "query") for text in ("one", "two")]
         for text, future in zip(("one", "two"), asked, strict=True):
             expected = rows_of([text], "search_query: ")
-            assert future.result(20) == pytest.approx(expected, abs=1e-6)
+            assert future.result(60) == pytest.approx(expected, abs=1e-6)
     embedder.close()
 
 

@@ -106,14 +106,14 @@ def test_two_first_answers_of_different_dimensions_are_not_both_believed():
             self.row = [1.0] * len(text)
 
         def __array__(self, *args, **named):
-            together.wait(10)
+            together.wait(60)
             return np.array([self.row])
 
     provider = SimpleNamespace(ask=lambda texts, kind: Answer(texts[0]), close=lambda: None)
     embedder = CheckedEmbedder(provider, name="it", batch_max=1)
     with ThreadPoolExecutor(2) as pool:
         asked = [pool.submit(embedder.embed, [text], "query") for text in ("xx", "xxx")]
-        errors = [future.exception(20) for future in asked]
+        errors = [future.exception(60) for future in asked]
     (error,) = [error for error in errors if error is not None]
     assert isinstance(error, EmbedderUnavailable)
     assert error.permanent
@@ -131,7 +131,7 @@ def test_a_function_is_asked_by_one_thread_at_a_time():
     embedder = make(meeting)
     with ThreadPoolExecutor(2) as pool:
         for future in [pool.submit(embedder.embed, ["a"], "query") for _ in range(2)]:
-            assert future.result(20).shape == (1, 3)
+            assert future.result(60).shape == (1, 3)
 
 
 def test_nobody_waits_for_ever_behind_a_function_that_hangs():
@@ -139,16 +139,16 @@ def test_nobody_waits_for_ever_behind_a_function_that_hangs():
 
     def hanging(texts, kind):
         inside.set()
-        assert release.wait(20)
+        assert release.wait(60)
         return lengths(texts, kind)
 
     embedder = make(hanging, timeout_s=0.2)
     with ThreadPoolExecutor(1) as pool:
         first = pool.submit(embedder.embed, ["a"], "document")
-        assert inside.wait(10)
+        assert inside.wait(60)
         assert "busy with another call for over 0.2 s" in str(refusal(embedder))
         release.set()
-        assert first.result(20).shape == (1, 3)
+        assert first.result(60).shape == (1, 3)
     embedder.close()
     with pytest.raises(Closed):
         embedder.embed(["a"], "query")

@@ -164,21 +164,26 @@ def test_a_server_that_takes_too_long_is_given_up(server, provider, answer):
     """
     Method: the server would have given the right answer in the end, and each of its pauses is far
     shorter than the timeout. So it is refused only if the deadline is one for the whole; and the
-    server is still at it when the other side leaves.
+    server is still at it when the other side leaves, if that had the time to ask it.
     """
     embedder = at(server, provider, timeout_s=SHORT_S)
     server.answers = [answer]
     error = refusal(embedder)
     assert f"{SHORT_S:g} s" in str(error)
     assert not error.permanent
-    assert answer is serving.hang or server.left.wait(10)
+    assert answer is serving.hang or not server.requests or server.left.wait(60)
     embedder.close()
 
 
 def test_a_call_after_one_that_was_given_up_is_answered(server):
     embedder = at(server, "ollama", timeout_s=1)
     server.answers = [serving.drip_body]
-    refusal(embedder)
+    for _ in range(100):  # on a busy machine its second may be over before it has asked
+        refusal(embedder)
+        if server.requests:
+            break
+    assert server.left.wait(60)
+    embedder._provider._endpoint._timeout_s = 60  # and what is answered at once be read late
     assert embedder.embed(["one"], "query").shape == (1, serving.DIM)
     assert len(server.connections) == 2
     embedder.close()
@@ -228,7 +233,7 @@ def test_a_server_that_is_not_there_says_how_to_start_it():
     with socket.socket() as taken:  # bound, and nobody listens
         taken.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{taken.getsockname()[1]}"
-        embedder = make_embedder("ollama", settings=EmbedderSettings(url=url, timeout_s=5))
+        embedder = make_embedder("ollama", settings=EmbedderSettings(url=url, timeout_s=60))
         error = refusal(embedder)
     assert "`ollama serve`" in str(error)
     assert url in str(error)

@@ -1,6 +1,7 @@
 """An embedder that is down, slow, or wrong costs nobody a message, and no text its vector."""
 
 import threading
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -81,6 +82,7 @@ def test_while_it_is_down_messages_are_saved_and_found_by_words(open_store):
 def test_what_is_left_alone_is_not_asked(open_store):
     embedder = Hashing(fail=down)
     bob = by_hand(open_store(embedder=embedder).agent("bob"))
+    bob._agents.embeddings.calls._clock_s = lambda: 1000.0  # the rest is one of seconds
     save_all(bob)
     with pytest.raises(EmbedderUnavailable):
         step(bob)
@@ -258,12 +260,14 @@ def test_all_threads_may_hang_and_nothing_is_lost(open_store):
         embedder = Hashing(fail=stopped)
         bob = opened(open_store, embedder, embed_threads=2, embed_timeout_s=0.05)
         save_all(bob)
-        for _ in range(4):
+        calls = bob._agents.embeddings.calls
+        for number in range(1000):
             with pytest.raises(EmbedderUnavailable):
                 step(bob)
-        assert 1 <= len(bob._agents.embeddings.calls._open) <= 2
+            if number >= 3 and stopped.reached.is_set() and calls._open:  # a thread may be late
+                break
+        assert 1 <= len(calls._open) <= 2
         assert bob.recall("message number 3")[0].message.content == TEXTS[3]
-    calls = bob._agents.embeddings.calls
     for thread in calls._threads:
         assert thread.daemon
     for _ in range(6000):  # their ends are near
@@ -271,6 +275,8 @@ def test_all_threads_may_hang_and_nothing_is_lost(open_store):
             break
         calls._threads[0].join(0.01)
     embedder.fail = None
+    with bob._agents.use("bob", create=False) as agent:  # who answers has time to
+        agent.embedding._config = replace(agent.embedding._config, embed_timeout_s=60)
     steps(bob)
     assert contents(bob) == set(TEXTS)
 
@@ -294,7 +300,7 @@ def test_the_callers_patience_is_no_failure_of_the_embedder(open_store):
     with gate() as stopped:
         bob = opened(open_store, Hashing(fail=stopped))
         save_all(bob)
-        for _ in range(100):  # on a busy machine its patience may end before anybody is asked
+        for _ in range(1000):  # on a busy machine its patience may end before anybody is asked
             with pytest.raises(Busy):
                 bob.flush(timeout_s=0.05)
             if stopped.reached.is_set():

@@ -1,5 +1,6 @@
 """Emergencies: a full disk, little memory, and the bytes that are kept for them."""
 
+import contextlib
 import errno
 import logging
 import os
@@ -238,7 +239,8 @@ def stuff(disk: Path) -> None:
     """Fill the disk to its last byte."""
     with (disk / "stuff").open("ab", buffering=0) as file:
         while free := free_bytes(disk):
-            file.write(bytes(min(free, MB)))
+            with contextlib.suppress(OSError):  # what is linked in the background takes some, too
+                file.write(bytes(min(free, MB)))
 
 
 @pytest.mark.parametrize("verb", ["emergency_cleanup", "archive", "enforce_limits"])
@@ -322,7 +324,8 @@ with elytron.open(sys.argv[1], reserve_mb=0, emergency_messages=1000) as store:
 
 def test_an_emergency_works_in_little_memory(folder, run_script):
     """Some 20 MB of text in a process that may grow by 24 MB, threads and buffers and all."""
-    with elytron.open(folder, reserve_mb=0) as store:
+    # Far from its limit, or the janitor makes room ahead: then half of what is left leaves.
+    with elytron.open(folder, reserve_mb=0, max_messages_per_agent=10_000) as store:
         bob = store.agent("bob")
         for start in range(0, 5000, 100):
             bob.save_many(

@@ -23,7 +23,7 @@ from links import mentions, origins, query
 # In a file and on a server.
 pytestmark = pytest.mark.ledgers
 
-WAIT_S = 20
+WAIT_S = 60
 NAIVE = datetime(2020, 1, 1, tzinfo=UTC).replace(tzinfo=None)
 LATEST = datetime.max.replace(tzinfo=timezone(-timedelta(hours=5)))
 
@@ -294,10 +294,11 @@ def test_an_answer_that_ends_the_program_when_it_is_read_is_a_failure(extracts, 
 
 
 def test_a_function_that_hangs_is_given_up_and_not_called_beside_itself(extracts):
-    gate, calls = threading.Event(), []
+    gate, entered, calls = threading.Event(), threading.Event(), []
 
     def hang(text):
         calls.append(text)
+        entered.set()
         assert gate.wait(WAIT_S)
 
     chore = extracts(hang, timeout_s=0.05)
@@ -305,19 +306,22 @@ def test_a_function_that_hangs_is_given_up_and_not_called_beside_itself(extracts
         chore.step()
     with pytest.raises(Unavailable, match="still at work"):
         chore.step()
+    assert entered.wait(WAIT_S)
     assert len(calls) == 1
     (running,) = chore._hanging.calls.values()
     gate.set()
     running.result(WAIT_S)
+    chore._timeout_s = WAIT_S
     drain(chore)
     assert calls == ["Hello", "Hello"]
 
 
 def test_calls_that_hang_are_few_though_their_agents_are_put_to_rest(open_store):
-    gate, calls = threading.Event(), []
+    gate, entered, calls = threading.Event(), threading.Semaphore(0), []
 
     def hang(text):
         calls.append(text)
+        entered.release()
         assert gate.wait(WAIT_S)
 
     store = open_store(propose_concepts=False, max_open_agents=1)
@@ -333,6 +337,8 @@ def test_calls_that_hang_are_few_though_their_agents_are_put_to_rest(open_store)
             with pytest.raises(Unavailable) as told:
                 opened.extracting.step()
             refused.append(str(told.value))
+    for _ in range(extracting._HANGING_MAX):
+        assert entered.acquire(timeout=WAIT_S)
     assert len(calls) == extracting._HANGING_MAX
     assert len([one for one in refused if "still at work" in one]) == 12 - len(calls)
     hanging = list(store._agents._hanging.calls.values())
@@ -440,6 +446,8 @@ def test_a_store_that_is_given_a_function_runs_it_in_the_background(folder):
         bob.save("user", "Zoé likes cheese", id="first")
         assert heard.wait(WAIT_S)
         store._agents.background.stop(WAIT_S)  # after the step in hand
+        for call in store._agents._hanging.calls.values():
+            call.result(WAIT_S)  # the step did not wait for it, once it was to end
         if not query(bob, "SELECT * FROM concepts"):  # it was left in the middle of it
             with bob._agents.use("bob", create=False) as opened:
                 try:

@@ -32,6 +32,7 @@ from elytron.ledger import words
 from elytron.ledger.room import Room
 from faulty_disk import NAME, FaultyDisk
 from ledgers import Copier, check_index, held, lock_held
+from limits import at_rest
 
 # Only a write runs out of room: SQLite makes every other failure of the system an I/O error.
 FAULTS = [
@@ -188,7 +189,9 @@ def run(
     """Do *work* on a disk that is armed, then check; whether a fault was met."""
     image = folder.with_name(f"{folder.name}-image")
     store = Store(folder, SETTINGS, vfs=NAME)
-    work(store.agent("bob"))
+    bob = store.agent("bob")
+    at_rest(bob)  # nobody else may meet the fault, or write while the image is taken
+    work(bob)
     fired = disk.fired
     disk.disarm()
     if folder.exists():
@@ -403,6 +406,7 @@ def test_a_deletion_that_stops_half_way_says_how_many_messages_are_gone(tmp_path
     """A session is deleted in several commits; here the second one finds no room."""
     with Store(tmp_path / "store", SETTINGS, vfs=NAME) as store:
         bob = store.agent("bob")
+        at_rest(bob)  # nobody else may meet the fault
         bob.save_many(draft(f"new-{n}") for n in range(600))
         disk.arm("xWrite", 60, apsw.FullError, ending="-wal")
         with pytest.raises(DiskFull) as raised:

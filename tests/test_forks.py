@@ -25,7 +25,7 @@ def test_a_write_in_a_child_is_refused_before_it_waits_for_anything(
         with bob._agent._ids._mutex:
             child = os.fork()
             if child == 0:
-                signal.alarm(20)
+                signal.alarm(40)
                 try:
                     {write}
                 except elytron.Forked:
@@ -69,7 +69,7 @@ def test_children_forked_in_the_midst_of_saving_end_and_leave_the_parent_whole(
                 saved[0].acquire()
             child = os.fork()
             if child == 0:
-                signal.alarm(20)
+                signal.alarm(40)
                 try:
                     bob.save("user", "from the child")
                     os._exit(3)

@@ -10,6 +10,7 @@ import elytron
 from elytron.errors import OverBudget
 from elytron.ledger import files
 from ledgers import ledger_path, wal_path
+from limits import at_rest
 
 MB = 1 << 20
 CONTAINS = "MATCH (m:Message) WHERE m.content CONTAINS $s"
@@ -97,6 +98,7 @@ def test_ledger_and_graph_together_stay_within_the_limit_while_saving_goes_on(fo
             except OverBudget:
                 refused += 1
             assert disk_bytes(folder) <= limit_bytes
+        at_rest(bob)  # what is moving is in both places
         usage = bob.usage()
         assert usage.messages + usage.archived == 6_000
     assert asked, "the graph was there for a while"
@@ -148,6 +150,7 @@ def test_the_stores_total_counts_graphs_too(folder):
         reserve_mb=0,
         link_concepts=False,
     ) as store:
+        store._agents.background.stop(60)  # it would build one anew that has just gone
         names = ("alice", "bob", "carol")
         for name in names:
             agent = store.agent(name)

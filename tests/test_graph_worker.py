@@ -206,7 +206,7 @@ def test_a_query_that_runs_away_ends_at_its_deadline_and_harms_nobody(client, fo
     """Method: a question that would take minutes, and others beside it."""
     build(client, folder, 400)
     slow = Call(lambda: ask(client, folder, SLOW, within_s=1.0))
-    eventually(lambda: running_calls(client), "the slow call runs")
+    eventually(lambda: running_calls(client) or not slow.is_alive(), "the slow call runs")
     for _ in range(5):
         assert ask(client, folder) == [(400,)]
     assert isinstance(slow.outcome(), DeadlineExceeded)
@@ -220,7 +220,10 @@ def test_a_query_that_eats_memory_is_ended_and_its_neighbours_are_answered(clien
     """
     build(client, folder, 100)
     harmless = [Call(lambda: ask(client, folder, SLOW)) for _ in range(3)]
-    eventually(lambda: running_calls(client) == 3, "all of them run")
+    eventually(
+        lambda: running_calls(client) == 3 or not all(call.is_alive() for call in harmless),
+        "all of them run",
+    )
     hungry = Call(lambda: ask(client, folder, HUNGRY))
     error = hungry.outcome()
     assert isinstance(error, DeadlineExceeded)
@@ -232,15 +235,30 @@ def test_a_query_that_eats_memory_is_ended_and_its_neighbours_are_answered(clien
     assert client.status().starts > 1
 
 
+def refused(client: GraphClient, folder: Path) -> str:
+    """
+    What is said to whoever asks while it is taken, once it is and that is said in time: the next
+    question has longer, as to start may take a busy machine a while.
+    """
+    for n in range(5):
+        try:
+            ask(client, folder, within_s=0.5 * 2**n)
+        except DeadlineExceeded:
+            continue
+        except Busy as busy:
+            return str(busy)
+    raise AssertionError("never refused")
+
+
 def test_a_connection_is_waited_for_in_time_only(engine, folder):
     with clients(engine=engine, max_connections=1) as make:
         client = make()
         build(client, folder, 400)
-        slow = Call(lambda: ask(client, folder, SLOW, within_s=3.0))
+        slow = Call(lambda: ask(client, folder, SLOW))
         eventually(lambda: running_calls(client), "the slow call runs")
-        with pytest.raises(Busy, match="max_connections"):
-            ask(client, folder, within_s=0.5)
-        assert isinstance(slow.outcome(), DeadlineExceeded)
+        assert "max_connections" in refused(client, folder)
+        client.close()  # else it goes on
+        assert isinstance(slow.outcome(), Closed | DeadlineExceeded)
 
 
 def test_sixteen_threads_over_six_graphs_all_get_their_own_answers(engine, tmp_path):
@@ -312,7 +330,7 @@ def test_a_graph_that_is_released_is_free_at_once(make, folder):
     first, second = make(), make()
     build(first, folder)
     first.release(folder)
-    assert ask(second, folder, within_s=5) == [(100,)]
+    assert ask(second, folder) == [(100,)]
     third = make()
     third.release(folder)
     assert third.status().starts == 0
@@ -329,20 +347,22 @@ def test_a_graph_that_another_worker_waits_for_is_given_back(make, folder):
 def test_a_graph_that_is_not_given_back_names_who_has_it(make, folder):
     first, second = make(), make()
     first.begin(folder, SCHEMA, identity=IDENTITY, because="a test", deadline=soon())
-    with pytest.raises(Busy, match=f"process {first.status().pid}"):
-        ask(second, folder, within_s=0.5)
+    assert f"process {first.status().pid}" in refused(second, folder)
 
 
 def test_unused_graphs_are_closed_and_the_worker_ends(engine, folder):
     with clients(engine=engine, graph_idle_s=0.2) as make:
         client = make()
         build(client, folder)
-        worker = psutil.Process(client.status().pid)
+        worker = client._worker
+        assert worker is not None
         eventually(lambda: not client.status().running, "an unused worker ends")
-        assert not worker.is_running()
+        assert not psutil.pid_exists(worker.pid)
+        starts = client.status().starts
         assert ask(client, folder) == [(100,)]
         told = client.status()
-        assert (told.starts, told.last_error) == (2, None)
+        assert told.starts > starts
+        assert told.last_error is None
 
 
 def test_closing_ends_what_runs_and_may_be_repeated(client, folder):
@@ -412,7 +432,7 @@ def test_a_forked_child_is_refused_and_the_parent_goes_on(engine, folder, run_sc
             for _ in range(5):
                 child = os.fork()
                 if child == 0:
-                    signal.alarm(20)
+                    signal.alarm(40)
                     try:
                         ask(client, folder)
                         os._exit(3)
@@ -451,6 +471,7 @@ def test_an_engine_that_is_not_installed_is_named_with_what_installs_it(
         f"raise ModuleNotFoundError('No module named {engine}', name='{engine}')"
     )
     monkeypatch.syspath_prepend(tmp_path / "hidden")
+    monkeypatch.setattr("elytron.graph.client._REFUSED_S", 60.0)
     wanted = {"ladybug": "pip install ladybug==0.22.0", "kuzu": r'pip install "elytron\[kuzu\]"'}
     with clients(engine=engine) as make:
         client = make()

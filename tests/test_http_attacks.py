@@ -1,5 +1,6 @@
 """What strangers send on purpose: each is refused, bounded, and said in no log."""
 
+import contextlib
 import json
 import re
 import socket
@@ -8,13 +9,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import urllib3
 
 from elytron.faces.http import tokens
+from graphs import eventually
 from serving import WAIT_MAX_S, Served, head, raw, read_all, served, status
 
 SECRET = "the safe's number is 4711"
 JSON = "Content-Type: application/json"
 CLOSING = "Connection: close"
+NARROW = {"max_request_mb": 1 / 16}
 
 
 @pytest.fixture(scope="module")
@@ -26,11 +30,21 @@ def where(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
 
 @pytest.fixture(scope="module")
 def hasty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    """A server that waits a quarter of a second for anything, and takes 64 KB."""
-    limits = {"request_timeout_s": 0.25, "max_request_mb": 1 / 16, "max_requests": 20}
+    """A server that waits a quarter of a second for anything."""
+    limits = {"request_timeout_s": 0.25, "max_requests": 20}
     with served(tmp_path_factory.mktemp("hasty") / "store", limits=limits) as one:
-        one.call("save", role="user", content="Alice lives in Lyon")
+        assert one.store is not None
+        one.store.agent("bob").save("user", "Alice lives in Lyon")
         yield one
+
+
+def is_well(where: Served) -> bool:
+    """Whether it answers; who stands still and is so cut off by a hasty one asks again."""
+    for _ in range(20):
+        with contextlib.suppress(urllib3.exceptions.HTTPError):
+            if where.request("GET", "/healthz").status == 200:
+                return True
+    return False
 
 
 def post(path: str, body: bytes, *lines: str, host: str = "127.0.0.1") -> bytes:
@@ -168,7 +182,7 @@ def test_a_web_socket_is_guarded_and_then_not_hurried(folder: Path) -> None:
 
     Method: the dashboard's socket, by hand; a page is asked for first, to have a name to give.
     """
-    with served(folder, dashboard=True, limits={"request_timeout_s": 0.2}) as where:
+    with served(folder, dashboard=True, limits={"request_timeout_s": 2}) as where:
         page = where.request("GET", "/").data.decode()
         found = re.search(r"client_id\W{1,20}([0-9a-f-]{36})", page)
         assert found
@@ -187,7 +201,7 @@ def test_a_web_socket_is_guarded_and_then_not_hurried(folder: Path) -> None:
             while b'"sid"' not in greeting:
                 greeting += client.recv(65_536)
             assert greeting.startswith(b"HTTP/1.1 101 ")
-            client.settimeout(0.6)
+            client.settimeout(2.5)
             with pytest.raises(TimeoutError):
                 client.recv(65_536)  # neither closed nor reset
 
@@ -195,17 +209,19 @@ def test_a_web_socket_is_guarded_and_then_not_hurried(folder: Path) -> None:
 # Sizes and times.
 
 
-def test_a_body_over_the_limit_is_refused_by_what_it_says_of_itself(hasty: Served) -> None:
+def test_a_body_over_the_limit_is_refused_by_what_it_says_of_itself(folder: Path) -> None:
     sent = head("POST", "/v1/save?agent=bob", JSON, "Content-Length: 10000000000")
-    answer = raw(hasty, sent, end=False)
+    with served(folder, limits=NARROW) as where:
+        answer = raw(where, sent, end=False)
     assert status(answer) == 413
     assert b"max-request-mb" in answer
 
 
-def test_a_body_over_the_limit_is_refused_while_it_arrives(hasty: Served) -> None:
+def test_a_body_over_the_limit_is_refused_while_it_arrives(folder: Path) -> None:
     chunk = b"8000\r\n" + b" " * 0x8000 + b"\r\n"
     sent = head("POST", "/v1/save?agent=bob", JSON, "Transfer-Encoding: chunked") + chunk * 4
-    assert status(raw(hasty, sent, end=False)) == 413
+    with served(folder, limits=NARROW) as where:
+        assert status(raw(where, sent, end=False)) == 413
 
 
 def test_large_requests_at_once_have_a_bound_together(folder: Path) -> None:
@@ -251,7 +267,7 @@ def test_large_requests_at_once_have_a_bound_together(folder: Path) -> None:
 def test_a_client_that_stops_in_the_middle_is_not_waited_for(hasty: Served, sent: bytes) -> None:
     answer = raw(hasty, sent, end=False)  # ends, or the test does
     assert status(answer) in (0, 404, 405, 408)
-    assert hasty.request("GET", "/healthz").status == 200
+    assert is_well(hasty)
 
 
 @pytest.mark.parametrize("at", ["head", "body", "after"])
@@ -292,12 +308,7 @@ def test_a_client_that_does_not_read_its_answer_is_not_waited_for(folder: Path) 
             one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             one.sendall(head("GET", "/v1/export?agent=bob"))
             assert one.recv(1)  # it is being answered
-            for _ in range(400):
-                if not connections:
-                    break
-                threading.Event().wait(0.05)
-            else:
-                pytest.fail("the connection is held as long as its client likes")
+            eventually(lambda: not connections, "its client holds it no longer")
 
 
 @pytest.mark.parametrize(
@@ -317,22 +328,27 @@ def test_the_head_of_a_request_is_bounded(
 
 
 def test_connections_are_bounded_and_come_free_again(hasty: Served) -> None:
-    held = [
-        socket.create_connection(("127.0.0.1", hasty.port), timeout=WAIT_MAX_S) for _ in range(20)
-    ]
-    try:
-        answer = raw(hasty, head("GET", "/healthz", CLOSING), end=False)
-        assert status(answer) == 503
-        for one in held:
-            assert read_all(one) == b""  # they sent nothing, and are not waited for
-    finally:
-        for one in held:
-            one.close()
-    assert hasty.request("GET", "/healthz").status == 200
+    """Method: once more where the first ones were cut off before the last was there."""
+    for _ in range(20):
+        held = [
+            socket.create_connection(("127.0.0.1", hasty.port), timeout=WAIT_MAX_S)
+            for _ in range(20)
+        ]
+        try:
+            answer = raw(hasty, head("GET", "/healthz", CLOSING), end=False)
+            for one in held:
+                assert read_all(one) == b""  # they sent nothing, and are not waited for
+        finally:
+            for one in held:
+                one.close()
+        if status(answer) == 503:
+            break
+    assert status(answer) == 503
+    assert is_well(hasty)
 
 
 def test_requests_a_second_are_bounded_for_each_address(folder: Path) -> None:
-    with served(folder, limits={"max_requests_per_s": 5}) as where:
+    with served(folder, limits={"max_requests_per_s": 0.5}) as where:
         answers = [where.request("GET", "/v1/hello") for _ in range(12)]
         refused = [answer for answer in answers if answer.status == 429]
         assert refused

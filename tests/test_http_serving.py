@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,7 @@ def serve(folder: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
     """`elytron serve` where it is expected to refuse."""
     return subprocess.run(
         [sys.executable, "-W", "error", "-m", "elytron", "serve", "--port", "0", *arguments],
-        cwd=folder, capture_output=True, text=True, timeout=20, check=False,
+        cwd=folder, capture_output=True, text=True, timeout=WAIT_MAX_S, check=False,
     )  # fmt: skip
 
 
@@ -127,7 +128,7 @@ def test_a_request_under_way_is_answered_before_the_end(folder: Path) -> None:
 
 def _until_refused(where: Served) -> None:
     """Wait until the server accepts nothing more."""
-    for _ in range(400):
+    for _ in range(2000):
         try:
             socket.create_connection(("127.0.0.1", where.port), timeout=1).close()
         except OSError:
@@ -155,7 +156,7 @@ def test_a_write_that_the_end_cuts_off_is_told_as_unknown_and_is_done(folder: Pa
         assert where.server is not None
         where.call("save", role="user", content="first", id="first")
         lock = FileLock(agent_folder(folder, "bob") / LOCK)
-        lock.acquire(0.0, 0.0)
+        lock.acquire(time.monotonic() + WAIT_MAX_S, WAIT_MAX_S)
         with elytron.connect(where.url) as store, ThreadPoolExecutor(2) as clients:
             bob = store.agent("bob")
             try:

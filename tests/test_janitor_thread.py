@@ -16,6 +16,13 @@ def threads() -> list[threading.Thread]:
     return [thread for thread in threading.enumerate() if thread.name == "elytron-janitor"]
 
 
+@pytest.fixture(autouse=True)
+def those_of_other_tests_have_ended():
+    """A store of little patience does not wait for its own, nor one that its own hook closes."""
+    for thread in threads():
+        thread.join(60)
+
+
 def test_the_thread_begins_with_the_first_write_and_ends_with_close(folder):
     store = elytron.open(folder)
     store.agent("bob").history()
@@ -55,6 +62,7 @@ def test_two_stores_have_two(folder, tmp_path):
 def test_a_store_that_was_forgotten_warns_and_its_thread_ends(folder):
     opened = [elytron.open(folder)]
     opened[0].agent("bob").save("user", "Hello")
+    opened[0]._agents.background.stop(60)  # which keeps the store for as long as a step takes
     (thread,) = threads()
 
     def forget() -> None:

@@ -42,8 +42,9 @@ def test_saves_never_hold_more_than_the_limit(folder, open_store, threads, each)
     bob = open_store(max_messages_per_agent=MAX, keep_messages=50).agent("bob")
     with watched(folder) as samples:
         ids = in_threads(threads, lambda number: save_one_by_one(bob, f"s{number}", each))
-    assert max(samples.held) == MAX, "and the limit itself can be held"
-    trimmed = min(samples.held[samples.held.index(MAX) :])
+    most = max(samples.held)
+    assert MAX - threads < most <= MAX, "and the limit itself can be held"
+    trimmed = min(samples.held[samples.held.index(most) :])
     assert trimmed >= MAX - 10 - threads, "10 % leave, once a batch does not fit any more"
     check_order(bob, {f"s{number}": some for number, some in enumerate(ids)})
     usage = bob.usage()
@@ -51,6 +52,7 @@ def test_saves_never_hold_more_than_the_limit(folder, open_store, threads, each)
     assert bob.check().ok
 
 
+@pytest.mark.usefixtures("nobody_comes_by")
 def test_exactly_the_limit_is_held_without_any_leaving(folder, open_store):
     bob = open_store(max_messages_per_agent=MAX, keep_messages=50).agent("bob")
     save_one_by_one(bob, "s", MAX)
@@ -139,12 +141,13 @@ def test_the_async_face_never_holds_more_than_the_limit(folder, address):
         async with elytron.aio.open(path, **settings) as store:
             bob = store.agent("bob")
             await asyncio.gather(*(bob.save(**message) for message in many(0, 300)))
-            usage = await bob.usage()
-            assert usage.messages + usage.archived == 300
 
     with watched(folder) as samples:
         asyncio.run(run())
     assert max(samples.held) <= MAX
+    with elytron.open(path, **place) as store:  # the janitor of the first may move some until then
+        usage = store.agent("bob").usage()
+        assert usage.messages + usage.archived == 300
 
 
 SAVER = """
@@ -275,6 +278,7 @@ RULES = [
 ]
 
 
+@pytest.mark.usefixtures("nobody_comes_by")
 def test_rules_say_what_leaves_first_and_what_never_does(open_store):
     bob = open_store(max_messages_per_agent=40, keep_messages=0, retention_rules=RULES).agent("bob")
     for number in range(8):

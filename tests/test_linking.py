@@ -20,7 +20,7 @@ from elytron.store import Store
 from elytron.upkeep import following, linking, looking_back
 from faulty_disk import NAME, FaultyDisk
 from ledgers import query as closed_query
-from links import heard, mentions, origins, query, steps
+from links import alone, heard, mentions, origins, query, steps
 
 # In a file and on a server.
 pytestmark = pytest.mark.ledgers
@@ -29,7 +29,7 @@ pytestmark = pytest.mark.ledgers
 @pytest.fixture
 def bob(open_store):
     """An agent whose concepts are those that it is told."""
-    return open_store(propose_concepts=False).agent("bob")
+    return alone(open_store(propose_concepts=False).agent("bob"))
 
 
 @pytest.fixture
@@ -225,7 +225,7 @@ def test_a_step_is_bounded_and_the_next_goes_on(bob, monkeypatch):
 @pytest.mark.files
 def test_an_op_never_is_larger_than_half_the_log(open_store):
     """Messages that name a hundred concepts each, in a memory with the smallest log."""
-    bob = open_store(propose_concepts=False, wal_limit_mb=0.25).agent("bob")
+    bob = alone(open_store(propose_concepts=False, wal_limit_mb=0.25).agent("bob"))
     names = [f"name{number}x" for number in range(120)]
     for name in names:
         bob.remember("a fact", about=[name])
@@ -238,7 +238,7 @@ def test_an_op_never_is_larger_than_half_the_log(open_store):
 
 
 def test_nor_is_one_that_proposes(open_store):
-    bob = open_store(wal_limit_mb=0.25).agent("bob")
+    bob = alone(open_store(wal_limit_mb=0.25).agent("bob"))
     names = [f"with Xa{chr(97 + n % 26)}{chr(97 + n // 26)}" for n in range(60)]
     bob.save_many([{"role": "user", "content": ", ".join(names), "id": str(n)} for n in range(5)])
     with steps(bob) as made:
@@ -257,7 +257,7 @@ def test_texts_are_seldom_looked_through_again_where_few_fit_into_an_op(open_sto
         return candidates(text, **options)
 
     monkeypatch.setattr(proposals, "candidates", counted)
-    bob = open_store(wal_limit_mb=0.25).agent("bob")
+    bob = alone(open_store(wal_limit_mb=0.25).agent("bob"))
     for start in (0, 300):
         bob.save_many([{"role": "user", "content": f"we met Zoé, {start + n}"} for n in range(300)])
     with steps(bob) as made:
@@ -281,7 +281,7 @@ def test_nothing_is_written_while_nothing_happens(bob):
 @pytest.mark.files  # nothing else is asked of a server than by others, but very often
 def test_who_fell_behind_the_changes_looks_at_all_texts_again(open_store, small_steps):
     """Edits whose changes are forgotten before they are looked at are not lost."""
-    bob = open_store(propose_concepts=False, change_max=100).agent("bob")
+    bob = alone(open_store(propose_concepts=False, change_max=100).agent("bob"))
     bob.relate("Lyon", "is not", "Paris")
     bob.save_many([{"role": "user", "content": "in Lyon", "id": str(n)} for n in range(20)])
     bob.remember("of Lyon", id="memory")

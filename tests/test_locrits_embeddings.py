@@ -196,7 +196,7 @@ class open_many:  # noqa: N801 - used as a function
 
 
 def test_what_shares_no_word_is_found_and_kinds_stay_apart(base: Path) -> None:
-    enable(embedder="wordllama")
+    enable(embedder="wordllama", embed_query_timeout_s="60")  # else words alone answer
 
     async def use() -> None:
         async with open_service(base) as bob:

@@ -22,10 +22,14 @@ from elytron.ledger.connection import FRAME_BYTES
 from ledgers import flip, held, ledger_path, wal_path
 from limits import everything
 
-SMALL = {"reserve_mb": 0, "auto_cleanup": False}
-LEAVE = """
+# Which commits stand in the log is counted on, so the background adds none of its own.
+SMALL = {"reserve_mb": 0, "auto_cleanup": False, "link_concepts": False}
+OPENED = """
 import os, signal, sys, elytron
-bob = elytron.open(sys.argv[1], reserve_mb=0, auto_cleanup=False).agent("bob")
+settings = dict(reserve_mb=0, auto_cleanup=False, link_concepts=False, keep_messages=0)
+bob = elytron.open(sys.argv[1], **settings).agent("bob")
+"""
+LEAVE = """
 for number in range(6):
     bob.save("user", f"Number {number}", id=f"new-{number}", session="s")
 bob.edit("old-1", "Number 1, edited")
@@ -36,8 +40,6 @@ os.kill(os.getpid(), signal.SIGKILL)
 """
 
 MARKED = """
-import os, signal, sys, elytron
-bob = elytron.open(sys.argv[1], reserve_mb=0, auto_cleanup=False).agent("bob")
 bob.save("user", "Number 0", id="new-0", session="s")
 bob.pin("old")
 for number in range(1, 4):
@@ -45,8 +47,6 @@ for number in range(1, 4):
 os.kill(os.getpid(), signal.SIGKILL)
 """
 IN_A_SESSION = """
-import os, signal, sys, elytron
-bob = elytron.open(sys.argv[1], reserve_mb=0, auto_cleanup=False).agent("bob")
 for number in range(6):
     bob.save("user", f"Number {number}", id=f"new-{number}", session="t", user="alice")
 bob.delete("new-0")
@@ -69,7 +69,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def leave(folder: Path, script: str) -> None:
     """Have a process write to a store and die."""
-    subprocess.run([sys.executable, "-c", script, str(folder)], timeout=60, check=False)
+    subprocess.run([sys.executable, "-c", OPENED + script, str(folder)], timeout=60, check=False)
 
 
 @pytest.fixture
@@ -325,9 +325,7 @@ def test_what_was_undone_and_partly_written_over_is_not_brought_back(
 
 
 MOVE = """
-import os, signal, sys, elytron
 from elytron.upkeep.desk import Desk
-bob = elytron.open(sys.argv[1], reserve_mb=0, auto_cleanup=False, keep_messages=0).agent("bob")
 plain = Desk.removing
 def removing(*arguments, **more):
     yield next(plain(*arguments, **more))

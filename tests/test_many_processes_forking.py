@@ -129,11 +129,14 @@ def served(tmp_path: Path) -> Iterator[tuple["subprocess.Popen[bytes]", str, Pat
     """The page's application under uvicorn with two workers: its process, its URL, its store."""
     (app,) = [text for text in programs("app.py") if "lifespan" in text]
     (tmp_path / "app.py").write_text(app, encoding="utf-8")
-    with socket.socket() as chosen:
+    with socket.socket() as chosen, (tmp_path / "log").open("wb") as log:
+        # Kept, so that nobody else is given that port; the server may have it beside us.
+        chosen.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         chosen.bind(("127.0.0.1", 0))
         port = str(chosen.getsockname()[1])
-    command = [sys.executable, "-m", "uvicorn", "app:app", "--workers", "2", "--port", port]
-    with (tmp_path / "log").open("wb") as log:
+        if sys.platform != "linux":  # where two may not have one address
+            chosen.close()
+        command = [sys.executable, "-m", "uvicorn", "app:app", "--workers", "2", "--port", port]
         process = subprocess.Popen(command, cwd=tmp_path, stdout=log, stderr=log)
         try:
             yield process, f"http://127.0.0.1:{port}", tmp_path / "data" / "memory"

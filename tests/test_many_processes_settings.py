@@ -8,6 +8,7 @@ import pytest
 import elytron
 from elytron import InvalidSetting, OverBudget
 from embedders import Hashing
+from limits import at_rest
 
 Open = Callable[..., elytron.Store]
 
@@ -62,6 +63,7 @@ def test_the_lower_limit_holds_whenever_its_process_writes(
         bob.save("user", f"Number {number}", id=str(number))
     assert bob.usage().messages == 30
     tight.save("user", "One more", id="more")
+    at_rest(tight)  # its janitor was woken by that, and would meet what is saved below
     assert bob.usage().messages <= 10
     assert {message.id for message in bob.messages(archived=True)} == {
         *map(str, range(30)),

@@ -6,7 +6,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -70,16 +69,15 @@ class Served:
                     yield speaking
 
     def end(self):
-        """End it by a signal; how long that took, and what it had complained of."""
-        started = time.monotonic()
+        """End it by a signal; what it had complained of."""
         self.process.send_signal(signal.SIGTERM)
         assert self.process.wait(WAIT_S) == 0
-        return time.monotonic() - started, self.process.stderr.read()
+        return self.process.stderr.read()
 
 
 @contextmanager
-def served(folder, *more, kept=None):
-    started = [sys.executable, "-W", "error", "-m", "elytron", "mcp", "--store", str(folder)]
+def served(folder, *more, kept=None, program=("-m", "elytron")):
+    started = [sys.executable, "-W", "error", *program, "mcp", "--store", str(folder)]
     process = subprocess.Popen(
         [*started, "--http", "--port", "0", "--json", *more],
         stdout=subprocess.PIPE,
@@ -112,7 +110,7 @@ def guarded(tmp_path_factory):
     with served(folder / "store", *options, kept=kept) as server:
         server.file = file
         yield server
-        _, complaints = server.end()
+        complaints = server.end()
         assert "likes tea" not in complaints
         assert not any(token in complaints for token in kept.values())
 
@@ -130,9 +128,7 @@ def test_a_client_of_each_era_remembers_and_recalls(folder, mode):
         assert server.document["tokens"] is None
         found = run(lambda: main(server))
         assert found.structured_content["hits"][0]["content"] == "Alice lives in Lyon."
-        took_s, complaints = server.end()
-        assert complaints == ""
-        assert took_s < WAIT_S
+        assert server.end() == ""
     with elytron.open(folder) as store:
         assert len(store.agent("default").memories()) == 1
 
@@ -217,7 +213,7 @@ def test_the_news_of_a_token_that_was_removed_end(guarded, mode):
         method, body = "POST", json.dumps(LISTENING).encode()
         more = {"mcp-protocol-version": NEWEST, "mcp-method": LISTENING["method"]}
     headers = {**_ACCEPT, **mine, **more}
-    wait_s = 10  # less than between two signs of life, with which a stream goes on for ever
+    wait_s = 14  # less than between two signs of life, with which a stream goes on for ever
     with httpx2.stream(method, guarded.url, content=body, headers=headers, timeout=wait_s) as news:
         assert news.status_code == 200
         parts = news.iter_raw()
@@ -306,8 +302,18 @@ def test_a_session_that_asked_is_told_what_another_changed(guarded, mode):
     run(main)
 
 
+# It waits for what is under way nearly for ever.
+PATIENT = """
+import dataclasses, sys
+from elytron.faces import cli
+from elytron.faces.mcp import http
+http.LIMITS = dataclasses.replace(http.LIMITS, drain_timeout_s=3600)
+cli.main(sys.argv[1:])
+"""
+
+
 def test_a_signal_ends_it_though_clients_listen(folder):
-    """A client of each era with its standing stream open."""
+    """A client of each era with its standing stream open, for which nobody waits."""
 
     async def main(server):
         async with server.client(mode="legacy") as old, server.client() as new:
@@ -316,7 +322,5 @@ def test_a_signal_ends_it_though_clients_listen(folder):
             async with new.listen(resource_subscriptions=[GRAPH_URI]):
                 return await anyio.to_thread.run_sync(server.end)
 
-    with served(folder, "--profile", "reference") as server:
-        took_s, complaints = run(lambda: main(server))
-        assert took_s < 5  # less than a drain
-        assert complaints == ""
+    with served(folder, "--profile", "reference", program=("-c", PATIENT)) as server:
+        assert run(lambda: main(server)) == ""

@@ -1,5 +1,6 @@
 """Servers over stdio, as clients start them: pure stdout, bad lines, ends, many at once."""
 
+import contextlib
 import json
 import os
 import signal
@@ -372,34 +373,63 @@ def test_it_ends_with_its_parent_though_its_stdin_stays_open(folder):
             os.close(descriptor)
 
 
+def requests(*calls, first=0):
+    """The lines of some requests, numbered from the *first* on."""
+    lines = [
+        {"jsonrpc": "2.0", "id": number, "method": method, "params": params}
+        for number, (method, params) in enumerate(calls, first)
+    ]
+    return b"".join(json.dumps(line).encode() + b"\n" for line in lines)
+
+
 @posix_only
 def test_a_client_that_reads_no_more_does_not_hold_up_the_end(folder):
-    """Once with a pipe that breaks, once with one that is full; with a shorter last wait."""
+    """
+    Once with a pipe that breaks, once with one that is full; with a shorter last wait, which begins
+    once what is to be kept is.
+    """
     source = """
-        import sys
+        import os, sys
         from elytron.faces import cli
         from elytron.faces.mcp import wire
+        from elytron.verbs.learning import Learning
+
+        kept = int(sys.argv.pop(1))
+        really = Learning.remember
+        def remember(*arguments, **more):
+            receipt = really(*arguments, **more)
+            os.write(kept, b"x")
+            return receipt
+        Learning.remember = remember
         wire.DRAIN_MAX_S = 0.5
         cli.main(sys.argv[1:])
     """
-    started = [sys.executable, "-c", textwrap.dedent(source), *words(folder)[5:]]
     for closes in (True, False):
-        server = subprocess.Popen(started, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        is_kept, keeps = os.pipe()
+        server = subprocess.Popen(
+            [sys.executable, "-c", textwrap.dedent(source), str(keeps), *words(folder)[5:]],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            pass_fds=(keeps,),
+        )
+        os.close(keeps)
         try:
+            kept = {"name": "remember", "arguments": {"content": f"kept, {closes}"}}
+            server.stdin.write(requests(("initialize", OPENING), ("tools/call", kept)))
+            server.stdin.flush()
+            assert os.read(is_kept, 1) == b"x"
             if closes:
                 server.stdout.close()
-            kept = {"name": "remember", "arguments": {"content": f"kept, {closes}"}}
-            calls = [("initialize", OPENING), ("tools/call", kept)]
-            calls += [("tools/list", {})] * (1 if closes else 100)  # over 64 KB of answers
-            for number, (method, params) in enumerate(calls):
-                message = {"jsonrpc": "2.0", "id": number, "method": method, "params": params}
-                server.stdin.write(json.dumps(message).encode() + b"\n")
-            server.stdin.close()
+            with contextlib.suppress(BrokenPipeError):  # who meets the broken pipe may have ended
+                listing = [("tools/list", {})] * (1 if closes else 100)  # over 64 KB of answers
+                server.stdin.write(requests(*listing, first=2))
+                server.stdin.close()
             assert server.wait(WAIT_S) == 0
         finally:
             server.kill()
             server.wait(WAIT_S)
             server.stdin.close()
             server.stdout.close()
+            os.close(is_kept)
     with elytron.open(folder) as store:
         assert len(store.agent("default").memories()) == 2

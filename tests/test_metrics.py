@@ -43,6 +43,8 @@ def held(folder: Path) -> Iterator[elytron.Store]:
         bob.archive(older_than_days=0, keep=0)
         for name in NAMES:  # what is left to the background writes, and makes lock files
             store.agent(name).flush()
+        store._agents.background.stop(60)  # it has descriptors of its own for a moment
+        store._upkeep.janitor.stop(60)  # and this one writes down that it begins
         yield store
 
 

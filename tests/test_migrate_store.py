@@ -136,6 +136,7 @@ def test_saves_between_two_pages_lose_nothing(
     )
     page_end, calls = carrying.page_end, 0
     with source.open() as store:
+        store._agents.background.stop(60)  # whose links would be what changed last
         agent = store.agent("bob")
 
         def disturbed(*args: Any, **options: Any) -> Any:
@@ -159,6 +160,7 @@ def test_a_source_that_never_rests_is_told_how_far_it_is_ahead(
 ) -> None:
     counted, number = carrying.counted, 0
     with source.open() as store:
+        store._agents.background.stop(60)  # it would go on once we do not
         agent = store.agent("bob")
 
         def disturbed(*args: Any) -> int:
@@ -183,6 +185,7 @@ def test_what_was_read_at_several_moments_does_not_count(
     monkeypatch.setattr(transferring, "_SNAPSHOT_S", 0)
     page_end, number = carrying.page_end, 0
     with source.open() as store:
+        store._agents.background.stop(60)  # it would go on once we do not
         agent = store.agent("bob")
 
         def disturbed(db: Any, table: str, *, after: int) -> Any:

@@ -140,6 +140,7 @@ def test_an_agents_folder_that_is_a_link_is_renamed_as_one(folder, tmp_path):
 
 def test_who_is_using_it_is_waited_for_and_then_refused(folder):
     with elytron.open(folder, save_timeout_s=0.2, **QUIET) as store:
+        store._agents.background.abandon()  # nobody uses it but who is told to
         bob = store.agent("bob")
         bob.save("user", "hello")
         home = files.agent_folder(folder, "bob")
@@ -368,7 +369,7 @@ def test_its_bytes_of_the_stores_budget_follow(folder):
 
 
 def test_its_graph_is_built_anew_and_uses_are_kept(folder):
-    with elytron.open(folder, **QUIET) as store:
+    with elytron.open(folder, graph_timeout_s=_WAIT_MAX_S, **QUIET) as store:
         bob = store.agent("bob")
         fill(bob, 0, 3)
         bob.remember("Alice prefers Python", about=["Alice"])

@@ -1,9 +1,8 @@
 """What a review of the limits found: each as it was shown, so that it does not come back."""
 
 import contextlib
-import threading
-import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -19,6 +18,7 @@ from ledgers import held, names
 
 OpenStore = Callable[..., elytron.Store]
 ALL: dict[str, Any] = {"older_than_days": 0, "keep": 0}
+WAIT_S = 100
 
 
 def talk(count: int, *, user: str = "alice") -> list[dict[str, str]]:
@@ -166,8 +166,13 @@ def test_marking_a_message_of_nobody_makes_no_agent(open_store: OpenStore, folde
     assert not folder.exists()
 
 
-def test_an_edit_at_the_limit_does_not_archive_what_it_edits(open_store: OpenStore) -> None:
-    bob = open_store(max_db_size_mb=1, keep_messages=0).agent("bob")
+def test_an_edit_at_the_limit_does_not_archive_what_it_edits(
+    open_store: OpenStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = open_store(max_db_size_mb=1, keep_messages=0)
+    # What it archives ahead of saves may be what is edited just then.
+    monkeypatch.setattr(store._upkeep.janitor, "start", lambda: None)
+    bob = store.agent("bob")
     number = 0
     while not bob.usage().archived:
         bob.save("user", f"{number} " + "some words here " * 60, id=f"m{number}")
@@ -181,35 +186,31 @@ def test_an_edit_at_the_limit_does_not_archive_what_it_edits(open_store: OpenSto
 
 
 def test_two_agents_that_want_each_other_s_bytes_do_not_stand_still(open_store: OpenStore) -> None:
+    """Each would wait for a whole timeout, which is longer than all of this may take."""
     store = open_store(
-        max_total_mb=6, max_open_agents=4, keep_messages=0, save_timeout_s=20,
+        max_total_mb=6, max_open_agents=4, keep_messages=0, save_timeout_s=2 * WAIT_S,
         max_messages_per_agent=100_000,
     )  # fmt: skip
-    longest: list[float] = []
 
     def write(name: str) -> None:
         agent = store.agent(name)
         for step in range(25):
-            started = time.monotonic()
             agent.save_many(
                 {"role": "user", "content": f"{name} {step} {n} " + "lorem ipsum " * 20}
                 for n in range(60)
             )
-            longest.append(time.monotonic() - started)
 
-    threads = [threading.Thread(target=write, args=(f"agent {n}",)) for n in range(3)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(longest) == 75, "none was refused"
-    assert max(longest) < 20, "nobody waited for a whole timeout"
+    with ThreadPoolExecutor(3) as pool:
+        for one in [pool.submit(write, f"agent {n}") for n in range(3)]:
+            one.result(WAIT_S)  # none was refused, either
 
 
 def test_a_word_index_that_is_made_anew_stays_within_the_log_s_limit(
     open_store: OpenStore, folder: Path
 ) -> None:
-    store = open_store(max_messages_per_agent=10**5, wal_limit_mb=0.5, auto_cleanup=False)
+    store = open_store(  # where nobody links, whose commits would index the words meanwhile
+        max_messages_per_agent=10**5, wal_limit_mb=0.5, auto_cleanup=False, link_concepts=False
+    )
     bob = store.agent("bob")
     bob.import_(
         {"role": "user", "content": f"word{n} other{n * 7} and third{n * 13} of them {n}"}

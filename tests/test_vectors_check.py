@@ -11,6 +11,7 @@ from ledgers import held
 from ledgers import query as closed_query
 
 SAME = "This is what all of them say."
+PATIENT = {"embed_query_timeout_s": 60}  # else words alone answer after two seconds
 
 
 def begin(folder, **settings):
@@ -103,7 +104,7 @@ def test_a_damaged_projection_is_told_and_all_is_made_anew(folder, monkeypatch, 
     monkeypatch.setattr(embedding, "FIT_MIN", 6)
     begin(folder, vector_dims=4)
     closed_query(folder, damage)
-    with elytron.open(folder, embedder=Hashing(), vector_dims=4) as store:
+    with elytron.open(folder, embedder=Hashing(), vector_dims=4, **PATIENT) as store:
         bob = by_hand(store.agent("bob"))
         with pytest.raises(Corrupt, match="elytron reembed"):
             bob.recall("number three")

@@ -260,7 +260,12 @@ def test_the_vectors_of_messages_that_go_while_they_are_reduced_go_too(bob):
 
 
 def test_memory_in_use_counts_what_vectors_take_and_puts_agents_to_rest(open_store):
-    store = open_store(embedder=Meaning(), vector_dims=0, max_ram_mb=20, page_cache_mb=0.1)
+    store = open_store(
+        embedder=Meaning(), vector_dims=0, max_ram_mb=20, page_cache_mb=0.1,
+        embed_query_timeout_s=60,
+    )  # fmt: skip
+    # It would use agents, and who was used last stays.
+    store._agents.background.abandon()
     for name in ("bob", "carol"):
         agent = by_hand(store.agent(name))
         save_all(agent)

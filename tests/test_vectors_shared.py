@@ -21,7 +21,8 @@ def embedder():
 
 @pytest.fixture
 def bob(open_store, embedder):
-    return by_hand(open_store(embedder=embedder).agent("bob"))
+    # Else words alone answer after two seconds.
+    return by_hand(open_store(embedder=embedder, embed_query_timeout_s=60).agent("bob"))
 
 
 def save_same(bob, *ids):

@@ -13,7 +13,7 @@ from writing import WAIT_S, Bench, Item
 @pytest.fixture
 def few(open_store):
     """Two agents of a store with one thread for what is submitted."""
-    store = open_store(writer_threads=1, save_timeout_s=5, link_concepts=False)
+    store = open_store(writer_threads=1, link_concepts=False)
     for name in ("bob", "eve"):
         store.agent(name).save("user", "Hello")
     return store.agent("bob"), store.agent("eve")

@@ -36,6 +36,8 @@ _LIMITS: dict[str, Any] = {
     "max_total_mb": 64,
     "auto_cleanup": False,
     "graph_buffer_mb": 32,
+    "graph_timeout_s": 60,
+    "embed_query_timeout_s": 60,  # else words alone answer after two seconds
     "propose_concepts": False,  # which names are worth it is for each version to say
 }
 

@@ -16,7 +16,7 @@ from elytron import Conflict
 from elytron.write.queue import Quota
 from elytron.write.writer import Writer
 
-WAIT_S = 20
+WAIT_S = 60
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,14 @@ class Disk:
     @property
     def written(self) -> list[str]:
         return [name for batch in self.batches for name in batch]
+
+
+def until(true: Callable[[], bool]) -> None:
+    """Give way to other threads until something is true."""
+    deadline = time.monotonic() + WAIT_S
+    while not true():
+        assert time.monotonic() < deadline, "it never came true"
+        time.sleep(0)
 
 
 def spawn(work: Callable[..., Any], *arguments: Any) -> "Future[Any]":
@@ -100,12 +108,7 @@ class Bench:
         return spawn(self.writer.call, Item(*args, **kwargs))
 
     def until(self, true: Callable[[], bool]) -> None:
-        """Give way to other threads until something is true."""
-        for _ in range(20_000):
-            if true():
-                return
-            time.sleep(0)
-        raise AssertionError("it never came true")
+        until(true)
 
     def lead(self) -> "Future[Any]":
         """A first caller, who is in the middle of a commit when this returns."""
