@@ -7,6 +7,7 @@ import sys
 import uuid
 from collections.abc import Callable, Iterator
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -241,12 +242,10 @@ def refused(client: GraphClient, folder: Path) -> str:
     question has longer, as to start may take a busy machine a while.
     """
     for n in range(5):
-        try:
-            ask(client, folder, within_s=0.5 * 2**n)
-        except DeadlineExceeded:
-            continue
-        except Busy as busy:
-            return str(busy)
+        error = Call(partial(ask, client, folder, within_s=0.5 * 2**n)).outcome()
+        if isinstance(error, Busy):
+            return str(error)
+        assert isinstance(error, DeadlineExceeded)
     raise AssertionError("never refused")
 
 
