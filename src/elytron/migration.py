@@ -15,7 +15,7 @@ from elytron import config_sources
 from elytron.archive import Archive
 from elytron.config import Config
 from elytron.errors import Busy, Closed, DiskFull, ElytronError, Forked, InvalidArgument, NotFound
-from elytron.ledger import files
+from elytron.ledger import strays
 from elytron.ledger.ledgers import Ledgers
 from elytron.ledger.uses import Uses
 from elytron.reports import AgentMigrated, NotMigrated, StoreMigrated
@@ -129,7 +129,7 @@ class Migration:
             there = self._source.names()
             new = sorted(set(there) - set(names))
             failed += [NotMigrated(name, _too_late(name)) for name in new]
-            left_out += map(str, files.strays(self._source.folder, there))
+            left_out += map(str, strays.strays(self._source.folder, there))
         return StoreMigrated(
             self._source.shown, self._target.shown, tuple(done), tuple(failed), tuple(left_out)
         )

@@ -247,7 +247,8 @@ class LedgerBytes:
     out of use, whether they are in the file yet or still in the WAL; `words` and `vectors` are
     parts of `live`. `total` is what `max_db_size_mb` bounds; the archive has a bound of its own.
     `aside` is what repairs and restores have kept of what was there before, in `damaged-TIME` and
-    `replaced-TIME` in the agent's folder: under no bound, and yours to delete.
+    `replaced-TIME` in the agent's folder, and what one that was stopped has left there: under no
+    bound, and yours to delete while none is at work.
     """
 
     file: int = 0

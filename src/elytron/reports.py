@@ -355,6 +355,9 @@ class BackedUp:
     What a backup did, agent by agent. `removed` were deleted from the store on purpose, and are not
     in the backup any more. `kept` are folders in it with copies that may have what is nowhere else
     any more (after a repair, a listing made again, a renaming), each a backup until it is removed.
+
+    What a run left of an agent that was stopped when it made the first copy, or removed the last,
+    is named by its folder, among `removed` or `failed`: nothing else tells whose it was.
     """
 
     path: str

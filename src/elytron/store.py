@@ -21,7 +21,7 @@ from elytron.config import Config
 from elytron.embed.chosen import FUNCTION, calls_of, check_function
 from elytron.embed.embedder import EmbedFunction
 from elytron.errors import InvalidArgument
-from elytron.ledger import files
+from elytron.ledger import files, strays
 from elytron.ledger.folder import FolderLedgers
 from elytron.ledger.ledgers import DSN_SCHEMES, Ledgers
 from elytron.open_agents import OpenAgents
@@ -293,6 +293,7 @@ class Store:
 
         Stopped at any moment, it leaves the agent whole or gone; what files are left of it then the
         next deletion removes, or the next clean-up. The next backup removes it from the backup.
+        Where there is none, but a restore of one that was stopped left files, these go.
         Its bytes are given back to the file system, and not overwritten: see `Agent.clear`.
 
         Raises:
@@ -304,7 +305,8 @@ class Store:
         """
         self._agents.check_usable()
         name = files.check_name(name)
-        if not self._ledgers.may_hold(name):
+        folder = files.agent_folder(self._ledgers.folder, name)
+        if not self._ledgers.may_hold(name) and not strays.is_unfinished(folder):
             self._upkeep.sweep()
             raise deleting.none_called(name, self._ledgers)
         with self._agents.put_aside(name), self._upkeep.alone(name):

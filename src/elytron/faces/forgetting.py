@@ -13,7 +13,9 @@ from elytron.faces.options import Command, Place, common, held_agent, quoted
 from elytron.faces.output import say
 from elytron.faces.progress import stepping
 from elytron.faces.visible import counted, human_bytes
+from elytron.ledger import files, strays
 from elytron.reports import Erased
+from elytron.store import Store
 
 
 def yes_option(command: Command) -> Command:
@@ -85,7 +87,7 @@ def delete_all(place: Place, agent: str, *, yes: bool) -> None:
     """The command `delete --all`."""
     with place.open() as store:
         with contextlib.suppress(Corrupt):  # one that is damaged can go, too
-            held_agent(store, agent)
+            _check_there(store, agent)
         _confirm(f"Delete {quoted(agent)} with all its files for good?", yes=yes)
         report = store.delete(agent)
     if place.as_json:
@@ -96,6 +98,18 @@ def delete_all(place: Place, agent: str, *, yes: bool) -> None:
         messages = counted(report.messages, "message", "messages")
         held = f"{messages} and {report.archived:,} archived"
     say(f"deleted {quoted(agent)} with {held}: {human_bytes(report.bytes)}")
+
+
+def _check_there(store: Store, name: str) -> None:
+    """
+    Raises:
+        NotFound: there is neither an agent called so, nor what a stopped restore left of one.
+    """
+    try:
+        held_agent(store, name)
+    except NotFound:
+        if not strays.is_unfinished(files.agent_folder(store.path, files.check_name(name))):
+            raise
 
 
 def _confirm(question: str, *, yes: bool) -> None:

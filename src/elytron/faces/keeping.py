@@ -18,7 +18,7 @@ from elytron.faces.options import Command, Place, common, held_agent, quoted, ti
 from elytron.faces.output import note, say
 from elytron.faces.progress import counting, stepping
 from elytron.faces.visible import counted
-from elytron.ledger.files import strays
+from elytron.ledger import strays
 from elytron.reports import Checked, Cleanup, Finding, Restored
 
 _IDS_TOLD = 3  # missing ids in an error
@@ -304,7 +304,7 @@ def check(place: Place, agent: str | None, repair: bool) -> None:
 
         reports = of_each(store, agent, look)
         if agent is None:
-            reports += [_stray(path) for path in strays(store.path, store.agents())]
+            reports += [_stray(path) for path in strays.strays(store.path, store.agents())]
     if place.as_json:
         documents.write(reports)
     elif not reports:
@@ -321,6 +321,11 @@ def check(place: Place, agent: str | None, repair: bool) -> None:
 def _stray(path: Path) -> Checked:
     """What is said of a folder, or a file, that no agent's name leads to."""
     what = f"{path} is of no agent, as far as it says: name the agent to have it repaired"
+    if strays.is_unfinished(path):
+        what = (
+            f"{path} has no memory, only what a restore has left that was stopped, or is writing"
+            " now: restore the agent again, or delete it"
+        )
     return Checked(path.name, 0, 0, (Finding("folder", what),))
 
 

@@ -274,26 +274,6 @@ def agent_names(store: Path, name_within: Callable[[Path], str | None]) -> list[
     return sorted(names)
 
 
-def strays(store: Path, named: Iterable[str]) -> list[Path]:
-    """
-    What lies among the agents' folders and is of none of the agents that are *named*, sorted.
-
-    A folder in which nothing was ever completed is none: it is begun by a first write.
-    """
-    ours = {folder_name(name) for name in named}
-    with translate_os_errors(store / "agents"), contextlib.suppress(FileNotFoundError):
-        return sorted(
-            path
-            for path in (store / "agents").iterdir()
-            if path.name not in ours and (not path.is_dir() or _holds_something(path))
-        )
-    return []
-
-
-def _holds_something(folder: Path) -> bool:
-    return may_hold_ledger(folder) or (folder / "archive").exists()
-
-
 class translate_os_errors(contextlib.AbstractContextManager[None]):  # noqa: N801
     """Turn an `OSError` on *path* into the error whose way out a caller can take."""
 

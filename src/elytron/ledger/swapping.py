@@ -119,12 +119,21 @@ def aside_folders(folder: Path) -> list[Path]:
 
 
 def aside_bytes(folder: Path) -> int:
-    """What was set aside in an agent's folder, also logs. Looks at each of its files."""
+    """
+    What was set aside in an agent's folder, also logs, and what was left there by one that was
+    stopped. Looks at each of its files.
+    """
     logs = frames.aside(folder / files.LEDGER)
-    return sum(map(files.file_size, logs)) + sum(map(files.folder_bytes, aside_folders(folder)))
+    folders = [*aside_folders(folder), *unfinished(folder)]
+    return sum(map(files.file_size, logs)) + sum(map(_bytes, folders))
+
+
+def _bytes(path: Path) -> int:
+    return files.folder_bytes(path) if path.is_dir() else files.file_size(path)
 
 
 def unfinished(folder: Path) -> list[Path]:
     """What a repair or a restore left that was stopped; the next one removes it."""
     left = (folder / PART, folder / BESIDE, folder / frames.PART)
-    return [path for path in left if path.exists()]
+    with files.translate_os_errors(folder):
+        return [path for path in left if path.exists()]

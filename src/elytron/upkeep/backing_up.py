@@ -18,7 +18,7 @@ from elytron.errors import Closed, Corrupt, DiskFull, ElytronError, Forked, NotF
 from elytron.ledger import deleted, files, surveys
 from elytron.reports import AgentBackup, BackedUp, NotBackedUp
 from elytron.upkeep import copying, kept, stamps, successors
-from elytron.upkeep.backup_files import BackupFiles, Copy
+from elytron.upkeep.backup_files import AGENT, BackupFiles, Copy
 from elytron.upkeep.housekeeping import Housekeeping
 from elytron.upkeep.successors import Pair
 
@@ -62,11 +62,15 @@ def back_up(
         copies = backup.copies()
         fates = deleted.Fates(store)
         kept.remove_deleted(backup, fates)
-        names = _in_order(_names(store, held, wanted, copies), held, copies, fates)
+        removed, failed = list[str](), list[NotBackedUp]()
+        if wanted is None:
+            removed, failed = _clear(store, backup, held, copies, fates)
+        names = _names(store, held, wanted, copies, may_be_none=bool(removed or failed))
+        names = _in_order(names, held, copies, fates)
         run = _Run({deleted.key_of(name): False for name in {*names} & {*held}}, [])
-        removed: list[str] = []
         done: list[AgentBackup] = []
-        failed = [] if wanted is not None else _unreadable(copies, names)
+        if wanted is None:
+            failed += _unreadable(copies, names)
         for number, name in enumerate(names):
             if on_progress is not None:
                 on_progress(number, len(names))
@@ -100,13 +104,15 @@ def _names(
     held: Sequence[str],
     wanted: Sequence[str] | None,
     copies: dict[str, Copy | ElytronError],
+    *,
+    may_be_none: bool = False,
 ) -> list[str]:
     """
     Raises:
         NotFound: one that is wanted is neither in the store nor in the backup, or there is none.
     """
     known = {*held, *(name for name, copy in copies.items() if isinstance(copy, Copy))}
-    if not known:
+    if not known and not may_be_none:
         raise NotFound(f"{store} holds no agents; nothing was backed up")
     if wanted is None:
         return sorted(known)
@@ -114,6 +120,50 @@ def _names(
         if name not in known:
             raise NotFound(f"{store} holds no agent called {name!r}; nothing was backed up")
     return list(dict.fromkeys(wanted))
+
+
+def _clear(
+    store: Path,
+    backup: BackupFiles,
+    held: Sequence[str],
+    copies: dict[str, Copy | ElytronError],
+    fates: deleted.Fates,
+) -> tuple[list[str], list[NotBackedUp]]:
+    """
+    Remove what a run left that was stopped when it made the first copy of an agent, or removed the
+    last, if that one was deleted or renamed since. There no copy counts, so that only the folder
+    tells whose it was. Returns which are removed, and which are not and why, by their folders.
+    """
+    there = {deleted.key_of(name) for name in held}
+    removed, failed = list[str](), list[NotBackedUp]()
+    for folder in backup.folders():
+        if isinstance(copies.get(folder.name), ElytronError):  # a copy, and damaged
+            continue
+        try:
+            if AGENT in files.names_in(folder):
+                continue
+            if files.may_hold_ledger(store / "agents" / folder.name):  # its next copy removes it
+                continue
+            gone = fates.of(deleted.key_in(folder.name))
+            if gone is not None and (gone.heir is None or gone.heir in there):
+                backup.clear(folder)
+                removed.append(folder.name)
+            elif files.folder_bytes(folder):  # it may be all that there is of it
+                raise _nobodys(folder, store)
+        except _ENDING:
+            raise
+        except ElytronError as error:
+            _log.info("%s was not removed: %s", folder, error)
+            failed.append(NotBackedUp(folder.name, error))
+    return removed, failed
+
+
+def _nobodys(folder: Path, store: Path) -> Corrupt:
+    return Corrupt(
+        f"{folder} has no {AGENT}, so that no copy in it counts, and its agent is not in {store}"
+        " any more, though nothing says that it was deleted; nothing was removed: remove the folder"
+        " if it is of no use"
+    )
 
 
 def _unreadable(copies: dict[str, Copy | ElytronError], names: list[str]) -> list[NotBackedUp]:

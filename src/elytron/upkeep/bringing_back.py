@@ -399,16 +399,18 @@ class _Restore:
         how many messages it was completed by.
         """
         beside = desk.ledger.folder / swapping.BESIDE
-        self._write_beside(copy, beside)
-        archive = Archive(beside / _ARCHIVE, timeout_s=self._config.save_timeout_s)
-        desk = dataclasses.replace(desk, archive=archive)
-        # What came back to the ledger since is held there, and nowhere else. What is on its way is
-        # left to who moves it.
-        held, listed = desk.read(all_ids), archive.manifest().names
-        archive.rewrite(lambda one: one.message.id in held, names=listed - archiving.moving(desk))
-        back = filling.fill(desk, self._backup, copy, meant=filling.all_of_it)
-        archive.folder.replace(desk.ledger.folder / _ARCHIVE)
-        sync_folder(desk.ledger.folder)
+        with replacing.removed_if_stopped(beside):
+            self._write_beside(copy, beside)
+            archive = Archive(beside / _ARCHIVE, timeout_s=self._config.save_timeout_s)
+            desk = dataclasses.replace(desk, archive=archive)
+            # What came back to the ledger since is held there, and nowhere else. What is on its
+            # way is left to who moves it.
+            held, listed = desk.read(all_ids), archive.manifest().names
+            theirs = listed - archiving.moving(desk)
+            archive.rewrite(lambda one: one.message.id in held, names=theirs)
+            back = filling.fill(desk, self._backup, copy, meant=filling.all_of_it)
+            archive.folder.replace(desk.ledger.folder / _ARCHIVE)
+            sync_folder(desk.ledger.folder)
         remove_folder(beside)
         return len(back)
 
@@ -432,8 +434,10 @@ class _Restore:
                         f"another process moves messages of {copy.agent!r} between ledger and"
                         " archive; nothing was changed: restore it again"
                     )
-                self._write_beside(copy, folder / swapping.BESIDE)
-                deleted.lift(self._store, copy.agent)
+                beside = folder / swapping.BESIDE
+                with replacing.removed_if_stopped(beside):
+                    self._write_beside(copy, beside)
+                    deleted.lift(self._store, copy.agent)
                 aside = replacing.swap(folder, copy.agent)
         there = numbers_within(self._backup.folder(copy.agent) / copy.ledger.name)
         expelling.note_returned(folder, there.keys())
@@ -455,14 +459,6 @@ class _Restore:
         """The copy's ledger and archive, durably, where they count for nothing yet."""
         remove_folder(beside)  # of a restore that was stopped
         beside.mkdir()
-        try:
-            self._write(copy, beside)
-        except BaseException:
-            with contextlib.suppress(OSError):  # the error that brought us here is the one to tell
-                remove_folder(beside)
-            raise
-
-    def _write(self, copy: Copy, beside: Path) -> None:
         source = self._backup.folder(copy.agent) / copy.ledger.name
         copy_file(source, beside / files.LEDGER, copy.ledger.checksum)
         held = self._backup.entries(copy)

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from elytron.archive import Archive
 from elytron.errors import Busy, Corrupt, ElytronError, NotFound
-from elytron.ledger import deleted, files, surveys
+from elytron.ledger import deleted, files, strays, surveys
 from elytron.ledger.ledgers import Ledger, Ledgers
 from elytron.reports import Deleted
 from elytron.upkeep import replacing
@@ -39,7 +39,7 @@ def delete(name: str, ledgers: Ledgers, upkeep: Housekeeping, *, timeout_s: floa
     folder = files.agent_folder(ledgers.folder, name)
     _check_whose(folder, name)
     ledger = ledgers.new(name, uses=upkeep.uses_of(name), upkeep=True, carrying=True)
-    counted = _counted(ledger)
+    counted = _counted(ledger) or _left(folder)
     if counted is None:
         raise none_called(name, ledgers)
     archived = _archived(upkeep.archive_of(name))
@@ -107,6 +107,11 @@ def _counted(ledger: Ledger) -> _Counted | None:
     except Corrupt as error:  # for that one may want it gone
         _log.info("%s", error)
         return _Counted(None, 0)
+
+
+def _left(folder: Path) -> _Counted | None:
+    """What stands for a memory that was never there, where a stopped restore left a copy of one."""
+    return _Counted(None, 0) if strays.is_unfinished(folder) else None
 
 
 def _archived(archive: Archive) -> int | None:

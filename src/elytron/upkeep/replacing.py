@@ -11,6 +11,7 @@ from elytron.errors import Busy, DiskFull, ElytronError, Unavailable
 from elytron.ledger import files, frames, swapping
 from elytron.ledger.files import sync_folder
 from elytron.ledger.lock import FileLock
+from elytron.upkeep.backup_files import remove_folder
 
 ARCHIVE = "archive"
 # What is set aside, in this order. The graph is made anew.
@@ -46,6 +47,17 @@ def only(folder: Path) -> Iterator[None]:
         yield
 
 
+@contextlib.contextmanager
+def removed_if_stopped(beside: Path) -> Iterator[None]:
+    """Whatever ends the block early, what lies *beside*, and counts for nothing yet, is removed."""
+    try:
+        yield
+    except BaseException:
+        with contextlib.suppress(OSError):  # the error that brought us here is the one to tell
+            remove_folder(beside)
+        raise
+
+
 def swap(folder: Path, name: str) -> Path | None:
     """
     Put what lies beside in its place; returns where the files are that were there.
@@ -62,9 +74,10 @@ def swap(folder: Path, name: str) -> Path | None:
 
 
 def _swap(folder: Path, name: str) -> Path | None:
-    files.write_marker(folder, name)
-    aside = _set_aside(folder)
     beside = folder / swapping.BESIDE
+    with removed_if_stopped(beside):
+        files.write_marker(folder, name)
+    aside = _set_aside(folder)
     if (beside / ARCHIVE).exists():
         (beside / ARCHIVE).replace(folder / ARCHIVE)
         sync_folder(folder)
