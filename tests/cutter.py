@@ -3,6 +3,9 @@ A way to a PostgreSQL server that is cut at the nth message.
 
     with Cutter(port) as cutter:
         cutter.arm(3, after=True)        # the third message arrives, and its answer does not
+        ...
+        cutter.arm(0)
+        cutter.settle(server)            # what it was asked for is done or undone
 """
 
 import contextlib
@@ -11,6 +14,8 @@ import socket
 import struct
 import threading
 from typing import Self
+
+from postgres_server import Server, wait_until
 
 _PIECE_BYTES = 65536
 _WAIT_MAX_S = 60
@@ -28,6 +33,7 @@ class Cutter:
         self.count = 0
         self.kinds: list[str] = []
         self.fired = False
+        self._cut_ports = list[int]()  # the server knows those connections by them
         self._wake, self._woken = socket.socketpair()
         self._thread = threading.Thread(target=self._run, daemon=True)
 
@@ -42,6 +48,14 @@ class Cutter:
             self._nth, self._after, self.count, self.fired = nth, after, 0, False
             self.kinds = []
 
+    def settle(self, server: Server) -> None:
+        """Wait until the server knows of each cut: it may still be at what it was asked before."""
+        with self._mutex:
+            ports, self._cut_ports = self._cut_ports, []
+        at_work = "SELECT FROM pg_stat_activity WHERE client_port = ANY(%s)"
+        if ports:
+            wait_until(lambda: not server.execute(at_work, (ports,)))
+
     def __enter__(self) -> Self:
         self._thread.start()
         return self
@@ -53,13 +67,15 @@ class Cutter:
         for one in (self._listener, self._wake, self._woken):
             one.close()
 
-    def _counts(self, kind: str) -> tuple[bool, bool]:
-        """Count one message: (does it go on, is the connection cut)."""
+    def _counts(self, kind: str, port: int) -> tuple[bool, bool]:
+        """Count one message, from a *port*: (does it go on, is the connection cut)."""
         with self._mutex:
             self.count += 1
             self.kinds.append(kind)
             cut = self.count == self._nth
-            self.fired = self.fired or cut
+            if cut:
+                self.fired = True
+                self._cut_ports.append(port)
             return not cut or self._after, cut
 
     def _run(self) -> None:
@@ -85,6 +101,7 @@ class _Path:
         self._cutter, self._selector = cutter, selector
         self._client, _ = cutter._listener.accept()
         self._server = socket.create_connection(cutter._target, timeout=_WAIT_MAX_S)
+        self._port = int(self._server.getsockname()[1])
         self._held, self._started = b"", False
         for one, act in ((self._client, self._up), (self._server, self._down)):
             stack.enter_context(one)
@@ -98,7 +115,7 @@ class _Path:
         while (message := self._message()) is not None:
             kind = chr(message[0]) if self._started else "start"
             self._started = True
-            goes_on, cut = self._cutter._counts(kind)
+            goes_on, cut = self._cutter._counts(kind, self._port)
             if goes_on:
                 self._send(self._server, message)
             if cut:

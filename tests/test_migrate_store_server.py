@@ -34,6 +34,7 @@ def test_a_connection_that_is_cut_leaves_what_the_next_run_goes_on_with(
             with pytest.raises((elytron.Unavailable, elytron.OutcomeUnknown)):
                 moved(source, behind)
             assert cutter.fired
+            cutter.settle(postgres)
         cutter.arm(0)
         moved(source, behind)
     same(source, target)

@@ -395,8 +395,7 @@ def test_every_receipt_is_true_wherever_the_connection_is_cut(
             cut, kinds = cutter.fired, cutter.kinds
             cutter.arm(0)
             links.close()
-            # Once the lock is given, what the cut connection had begun is done or undone.
-            looking.execute(f"LOCK TABLE {schema}.things")
+            cutter.settle(postgres)
             count = f"SELECT count(*) FROM {schema}.things WHERE key = %s"
             ((held,),) = looking.execute(count, (nth,)).fetchall()
             looking.commit()

@@ -58,7 +58,7 @@ class Place:
     """Two stores on one schema of a server; the way of the second one may be cut."""
 
     def __init__(self, server: Server, schema: str, folder: Path, cutter: Cutter) -> None:
-        self.dsn, self.schema, self.cutter = server.dsn(), schema, cutter
+        self.dsn, self.schema, self.cutter, self.server = server.dsn(), schema, cutter, server
         self._dsns = {HERE: self.dsn, THERE: server.dsn(port=cutter.port)}
         self._settings = {
             **SETTINGS,
@@ -144,6 +144,7 @@ class Shared(RuleBasedStateMachine):
             raise
         finally:
             cutter.arm(0)
+            cutter.settle(self.place.server)
 
     def settle_cut(self, before: Book, after: Book, wanted: Wanted) -> None:
         """After a verb that was cut short: each thing is as before or as after it."""

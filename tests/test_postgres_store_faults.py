@@ -181,6 +181,7 @@ class Way:
             assert error is None or error.retryable, f"it says that it is for good: {error!r}"
             met = self._cutter.fired
             self._cutter.arm(0)
+            self._cutter.settle(self._server)
             for seen in (bob, self.other.agent(name)):
                 check_reported(state(seen, tried.verb), error, tried.verb, *outcomes)
             self._go_on(bob, tried.verb, outcomes[1])

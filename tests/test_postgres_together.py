@@ -167,8 +167,7 @@ def test_whichever_message_is_the_last_each_saver_hears_what_is_so(
     """
     place = {"files_path": str(folder), "postgres_schema": own_kept.ready()}
     with Cutter(own_postgres.port) as cutter, elytron.open(own_postgres.dsn(), **place) as other:
-        way = own_postgres.dsn(port=cutter.port)
-        with elytron.open(way, **place) as store:
+        with elytron.open(own_postgres.dsn(port=cutter.port), **place) as store:
             crowd = Crowd(store)
             crowd.before = lambda: cutter.arm(0)
             crowd.save(content="Counted")
@@ -180,20 +179,26 @@ def test_whichever_message_is_the_last_each_saver_hears_what_is_so(
         proof = request.config.getoption("--proof", default=False)
         for nth in range(1, count + 1) if proof else (count // 2, count - 1, count):
             for after in (False, True):
-                met |= _cut(other, way, place, cutter, nth, after)
+                met |= _cut(other, own_postgres, place, cutter, nth, after)
         assert OutcomeUnknown in met
     own_kept.empty()
 
 
 def _cut(
-    other: elytron.Store, dsn: str, place: dict[str, str], cutter: Cutter, nth: int, after: bool
+    other: elytron.Store,
+    server: Server,
+    place: dict[str, str],
+    cutter: Cutter,
+    nth: int,
+    after: bool,
 ) -> set[type]:
     """What the savers were told, and was so."""
-    with elytron.open(dsn, **place) as store:
+    with elytron.open(server.dsn(port=cutter.port), **place) as store:
         crowd = Crowd(store)
         crowd.before = lambda: cutter.arm(nth, after=after)
         told = crowd.save()
         cutter.arm(0)
+        cutter.settle(server)
         there = {name: "new" in held(other, name) for name in AGENTS}
         assert len(set(there.values())) == 1, "a part of a transaction"
         for name, each in told.items():
