@@ -1,6 +1,7 @@
 """Coming from Kuzu: what is carried over, what is told, and that the source stays as it was."""
 
 import hashlib
+import signal
 import subprocess
 import sys
 import tempfile
@@ -456,6 +457,19 @@ def test_a_reader_ends_when_whoever_asked_is_killed(
     reader.wait(30)
     assert not reader.is_running()
     assert not list(copies.iterdir())
+
+
+def test_signals_to_a_whole_group_leave_the_reader_s_end_to_whoever_asked(
+    tmp_path: Path, copies: Path
+) -> None:
+    path = make(tmp_path / "many" / "kuzu.db", many(2500), embeddings=False)
+    with ForeignDatabase(path) as database:
+        lines = database.lines()
+        assert next(lines)["kind"] == "database"
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            database._process.send_signal(number)
+        assert sum(len(line["rows"]) for line in lines if line["kind"] == "messages") == 2500
+    assert database._process.returncode == 0
 
 
 def test_every_word_of_the_reader_has_its_error() -> None:

@@ -1,9 +1,7 @@
 """Lines: messages as JSON Lines, the format of `docs/formats.md`, on their way out."""
 
-import contextlib
 import json
-from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterable
 from typing import IO, Any
 
 from elytron.records import DEFAULT_IMPORTANCE, Message
@@ -26,19 +24,6 @@ def to_line(message: Message) -> dict[str, Any]:
         "content": message.content,
     }
     return {name: value for name, value in members.items() if value is not None}
-
-
-@contextlib.contextmanager
-def replaced(path: Path) -> Iterator[IO[str]]:
-    """A text file to write to, which takes the place of *path* once the block ends well."""
-    temporary = path.with_name(path.name + ".part")
-    try:
-        with temporary.open("w", encoding="utf-8") as file:
-            yield file
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 def write_lines(

@@ -7,7 +7,7 @@ Needs `pyarrow`, which the extra `parquet` brings; it is imported on use.
 import json
 from collections.abc import Callable, Iterable
 from itertools import islice
-from pathlib import Path
+from typing import IO
 
 from elytron.errors import InvalidArgument
 from elytron.records import Message
@@ -17,12 +17,12 @@ _ROWS_AT_ONCE = 5000
 
 def write_parquet(
     messages: Iterable[Message],
-    path: Path,
+    file: IO[bytes],
     *,
     on_progress: Callable[[int], None] | None = None,
 ) -> int:
     """
-    Write messages to a file, which is replaced once it is whole; returns how many.
+    Write messages to a file, which stays open; returns how many.
 
     Columns: id, role, session, user, at (UTC, microseconds), offset_min, position, importance,
     pinned, metadata (JSON), content. Compressed with zstd.
@@ -53,20 +53,14 @@ def write_parquet(
             ("content", text),
         ]
     )
-    temporary = path.with_name(path.name + ".part")
     count = 0
     rest = iter(messages)
-    try:
-        with pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
-            while part := list(islice(rest, _ROWS_AT_ONCE)):
-                writer.write_table(pa.Table.from_pylist([_row(one) for one in part], schema))
-                count += len(part)
-                if on_progress is not None:
-                    on_progress(count)
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    with pq.ParquetWriter(file, schema, compression="zstd") as writer:
+        while part := list(islice(rest, _ROWS_AT_ONCE)):
+            writer.write_table(pa.Table.from_pylist([_row(one) for one in part], schema))
+            count += len(part)
+            if on_progress is not None:
+                on_progress(count)
     return count
 
 

@@ -51,7 +51,9 @@ class Program(click.Group):
             with self.make_context("elytron", list(arguments)) as context:
                 return self.invoke(context)
 
-        sys.exit(exits.run(program, as_json="--json" in before_values))
+        with exits.ended_by_signals():
+            code = exits.run(program, as_json="--json" in before_values)
+        sys.exit(code)
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's
         return list(self.commands)  # in the order of this file, which is that of use

@@ -4,12 +4,16 @@ Exits: which exit code each kind of error gives, in one table, and how an error 
 The core knows nothing of exit codes; an error's `code` is all that is read here.
 """
 
+import contextlib
 import errno
 import json
 import os
 import re
+import signal
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from types import FrameType
 from typing import Any, NamedTuple
 
 import click
@@ -19,6 +23,7 @@ from elytron.faces.visible import json_safe, one_line, visible
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 CLOSED_PIPE = 141  # 128 + SIGPIPE
+_SIGNALLED = 128
 
 
 class Exit(NamedTuple):
@@ -45,8 +50,10 @@ EXITS = (
     Exit(12, ("deadline-exceeded",), "a question took too long, or too much memory"),
     Exit(13, ("embedder-unavailable",), "the embedder does not answer; words do"),
     Exit(14, ("access-denied",), "the token is missing, or not for this"),
+    Exit(129, (), "the terminal was closed (SIGHUP)"),
     Exit(INTERRUPTED, ("interrupted",), "stopped by Ctrl-C"),
     Exit(CLOSED_PIPE, (), "whoever read the output went away"),
+    Exit(143, (), "ended by SIGTERM; a server ends with 0"),
 )
 # How a graph engine's complaint ends: the line of the query that is wrong, in quotes, and marks
 # under the place.
@@ -81,6 +88,43 @@ def run(program: Callable[[], Any], *, as_json: bool) -> int:
         message = "interrupted; what was saved until then is kept"
         return _tell("interrupted", message, as_json=as_json)
     return 0
+
+
+@contextlib.contextmanager
+def ended_by_signals() -> Iterator[None]:
+    """
+    Let SIGTERM and SIGHUP end the block as Ctrl-C does, with all that it has open closed in order.
+
+    By default the process dies at once, and copies of messages stay in temporary folders. What is
+    ignored, as under `nohup`, or handled by the program around us, is left so; and what the
+    block itself sets, as a server does, is not taken back. On other threads than the main one
+    Python lets nobody do this, and nothing is done.
+    """
+    ending = False
+
+    def end(number: int, _frame: FrameType | None) -> None:
+        nonlocal ending
+        if ending:  # a terminal says it twice, and systemd in two ways: the closing goes on
+            return
+        ending = True
+        raise SystemExit(_SIGNALLED + number)
+
+    wanted = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    if threading.current_thread() is not threading.main_thread():
+        wanted = []
+    taken = [number for number in wanted if signal.getsignal(number) is signal.SIG_DFL]
+    try:
+        for number in taken:
+            signal.signal(number, end)
+        yield
+    except SystemExit:
+        if ending:
+            _end_quietly()  # a terminal that is gone takes nothing any more
+        raise
+    finally:
+        for number in taken:
+            if signal.getsignal(number) is end:
+                signal.signal(number, signal.SIG_DFL)
 
 
 def _tell(code: str, message: str, *, as_json: bool) -> int:

@@ -62,10 +62,11 @@ def waiting(memory: Agent, doing: str, *, silent: bool) -> Iterator[None]:
             with stepping(memory, doing, silent=False):
                 over.wait()
 
-    bar = threading.Thread(target=show_later, name="elytron-progress")
-    bar.start()
+    bar = threading.Thread(target=show_later, name="elytron-progress", daemon=True)
     try:
+        bar.start()  # in here, as Ctrl-C may come while it waits for the thread to begin
         yield
     finally:
         over.set()
-        bar.join()
+        if bar.is_alive():
+            bar.join()

@@ -184,8 +184,8 @@ def export(place: Place, agent: str, output: str | None, archived: bool, form: s
     """Write all messages as JSON Lines or Parquet.
 
     In the order of arrival, with --archived those of the archive first. JSON Lines can be
-    imported again. A FILE is replaced once the export is whole. Parquet needs a FILE, and the
-    extra `parquet`.
+    imported again. A FILE is replaced once the export is whole, and keeps its mode; a pipe or a
+    device is written into. Parquet needs a FILE, and the extra `parquet`.
 
     JSON: the lines themselves; with a FILE, messages (their number) and file.
     """

@@ -16,6 +16,7 @@ import importlib
 import json
 import os
 import shutil
+import signal
 import struct
 import sys
 import threading
@@ -113,6 +114,9 @@ def main(arguments: Sequence[str]) -> int:
     Args:
         arguments: its path, and an empty folder for a copy, which is removed.
     """
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):  # are for whoever asked, and our stdin ends then
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
     path, folder = map(Path, arguments)
     out = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what native code may print goes elsewhere

@@ -25,8 +25,8 @@ from elytron.remote.calls import AGENT_CALLS, Call
 from elytron.remote.connection import MSGPACK, Connection, error_of
 from elytron.remote.sending import encoded, with_id
 from elytron.remote.submitted import Submitted
+from elytron.verbs.exporting import write_messages
 from elytron.verbs.parameters import check_parameters
-from elytron.verbs.reading import write_messages
 from elytron.write.admission import check_timeout
 
 _MESSAGE: "TypeAdapter[Message]" = TypeAdapter(Message)

@@ -12,13 +12,10 @@ from elytron import recall
 from elytron.archive import read_all
 from elytron.embed import policy
 from elytron.embed.calls import CallCounts
-from elytron.errors import EmbedderUnavailable, InvalidArgument
+from elytron.errors import EmbedderUnavailable
 from elytron.ledger import reads, rows, swapping, vector_reads, vectors
-from elytron.ledger.files import check_outside, translate_os_errors
 from elytron.ledger.knowledge import Sought
-from elytron.lines import replaced, write_lines
 from elytron.open_agent import OpenAgent
-from elytron.parquet import write_parquet
 from elytron.recall import context
 from elytron.recall.question import Question, possible_names, without_names
 from elytron.records import Context, Hit, Message, Session, Usage
@@ -26,6 +23,7 @@ from elytron.reports import EmbeddingUsage
 from elytron.upkeep import monitor
 from elytron.upkeep.forecast import since_us
 from elytron.verbs.base import Verbs
+from elytron.verbs.exporting import write_messages
 from elytron.write.admission import (
     check_aware,
     check_id,
@@ -332,8 +330,8 @@ class Reading(Verbs):
         Write all messages to a file.
 
         Args:
-            target: a path, which is replaced once the export is whole; or, for JSON Lines, a text
-                stream.
+            target: a path, whose file is replaced once the export is whole, and keeps its mode; or,
+                for JSON Lines, the path of a pipe or a device, or a text stream.
             archived: those in the archive too, first.
             format: `jsonl`, the format of `docs/formats.md`, which can be imported again, here
                 or elsewhere; or `parquet`, for analysis, which needs the extra `parquet`. If
@@ -356,36 +354,3 @@ class Reading(Verbs):
             if archived.key not in seen:
                 seen.add(archived.key)
                 yield archived.message
-
-
-def write_messages(
-    messages: Iterable[Message],
-    target: str | Path | IO[str],
-    *,
-    format: str | None,
-    on_progress: Callable[[int], None] | None,
-    outside: Path | None = None,
-) -> int:
-    """`Agent.export` of these messages; a path has to lie *outside* of the store."""
-    stream = not isinstance(target, str | Path)
-    if stream and not callable(getattr(target, "write", None)):
-        raise InvalidArgument(
-            f"target must be a path or a text stream, not a {type(target).__name__}"
-        )
-    parquet = format == "parquet"
-    if format is None:
-        parquet = not stream and str(target).endswith(".parquet")
-    if format not in (None, "jsonl", "parquet") or (stream and parquet):
-        raise InvalidArgument(
-            f"format must be `jsonl`, or for a path `parquet`; got {format!r:.50}"
-        )
-    if not isinstance(target, str | Path):
-        return write_lines(messages, target, on_progress=on_progress)
-    path = Path(target)
-    if outside is not None:
-        check_outside(path, outside)
-    with translate_os_errors(path):
-        if parquet:
-            return write_parquet(messages, path, on_progress=on_progress)
-        with replaced(path) as file:
-            return write_lines(messages, file, on_progress=on_progress)
