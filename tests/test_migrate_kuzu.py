@@ -469,7 +469,8 @@ def test_signals_to_a_whole_group_leave_the_reader_s_end_to_whoever_asked(
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             database._process.send_signal(number)
         assert sum(len(line["rows"]) for line in lines if line["kind"] == "messages") == 2500
-    assert database._process.returncode == 0
+    # It has come to its end, or met that of its stdin: no signal has ended it.
+    assert database._process.returncode >= 0
 
 
 def test_every_word_of_the_reader_has_its_error() -> None:
