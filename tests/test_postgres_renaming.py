@@ -27,6 +27,7 @@ def open_one(postgres: Server, kept_schema: str, folder: Path) -> Iterator[Calla
     def open_one(more: str = "") -> Store:
         place = {"files_path": str(folder), "postgres_schema": kept_schema}
         opened.append(elytron.open(postgres.dsn() + more, **place, **QUIET))
+        opened[-1]._agents.background.abandon()  # it would meet the renaming before the test does
         return opened[-1]
 
     yield open_one

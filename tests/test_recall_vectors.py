@@ -70,7 +70,9 @@ def embedder():
 @pytest.fixture
 def open_bob(open_store, embedder):
     def open_one(**settings):
-        settings = {"min_embed_chars": 0, "embedder": embedder} | settings
+        # Patient, else words alone answer where the machine stands still for two seconds.
+        patient = {"min_embed_chars": 0, "embedder": embedder, "embed_query_timeout_s": 60}
+        settings = patient | settings
         return open_store(**settings).agent("bob")
 
     return open_one
@@ -355,6 +357,7 @@ def test_vectors_that_another_program_made_anew_are_used(open_bob):
 
 def test_while_the_embedder_fails_words_answer(bob, embedder):
     fill(bob)
+    bob._agents.embeddings.calls._clock_s = lambda: 1000.0  # the rest is one of seconds
     embedder.failing = True
     assert ids(bob.recall("slipper of the dog")) == ["puppy"]
     assert bob.recall("dog") == bob.memories("dog") == []
@@ -479,7 +482,7 @@ def test_being_found_by_its_meaning_is_counted_as_a_use(folder, embedder):
 
 def test_a_real_model_finds_a_paraphrase(open_store):
     pytest.importorskip("wordllama")
-    bob = fill(open_store(embedder="wordllama").agent("bob"))
+    bob = fill(open_store(embedder="wordllama", embed_query_timeout_s=60).agent("bob"))
     bob.remember("Carol plays the violin in an orchestra.", id="violin")
     bob.flush()
     assert ids(bob.recall("Is someone sick with a virus?"))[0] == "flu"

@@ -10,7 +10,7 @@ import pytest
 import elytron
 from elytron import DiskFull
 from ledgers import check_index, contents, held
-from limits import check_order, sampled, sizes, watched
+from limits import at_rest, check_order, sampled, sizes, watched
 
 SETTINGS = {"reserve_mb": 0, "wal_limit_mb": 1, "keep_messages": 0}
 
@@ -20,7 +20,11 @@ def prose(number: int) -> str:
 
 
 def fill(bob: elytron.Agent, count: int = 1200, *, sessions_of: int | None = None) -> None:
-    """Five sessions, in turns; or one after the other, of so many messages."""
+    """
+    Five sessions, in turns; or one after the other, of so many messages. From then on nobody but
+    the test works on the store, whose files are compared to the byte.
+    """
+    at_rest(bob)
     for start in range(0, count, 200):
         bob.save_many(
             {"role": "user", "content": prose(n), "id": f"m{n}",
