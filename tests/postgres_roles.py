@@ -63,6 +63,6 @@ def layout(server: Server, schema: str) -> Iterator[Store]:
         store.close()
         both = f"{store.owner}, {store.user}"
         server.execute(
-            "SET client_min_messages = error; SET lock_timeout = '10s';"
+            "SET client_min_messages = error; SET lock_timeout = '60s';"
             f" DROP OWNED BY {both} CASCADE; DROP ROLE {both}"
         )

@@ -131,7 +131,7 @@ class Server:
 
     def execute(self, sql: str, values: Any = None) -> list[Any]:
         """As the owner of everything, in a connection of its own."""
-        with psycopg.connect(self.dsn(), autocommit=True, connect_timeout=10) as connection:
+        with psycopg.connect(self.dsn(), autocommit=True, connect_timeout=60) as connection:
             cursor = connection.execute(sql, values)  # type: ignore[arg-type]
             return cursor.fetchall() if cursor.description else []
 
@@ -341,7 +341,7 @@ def schema(postgres: Server) -> Iterator[str]:
     name = f"t_{uuid.uuid4().hex[:12]}"
     yield name
     postgres.execute(
-        f"SET lock_timeout = '10s'; SET client_min_messages = error;"
+        f"SET lock_timeout = '60s'; SET client_min_messages = error;"
         f" DROP SCHEMA IF EXISTS {name} CASCADE"
     )
 
@@ -375,9 +375,9 @@ class Kept:
             link.close()
             if self._server.execute("SELECT FROM pg_extension WHERE extname = 'citus'"):
                 self._server.execute(distributing(name))
-            settings = "-c lock_timeout=10s -c client_min_messages=error"
+            settings = "-c lock_timeout=60s -c client_min_messages=error"
             self._connection = psycopg.connect(
-                self._server.dsn(), autocommit=True, connect_timeout=10, options=settings
+                self._server.dsn(), autocommit=True, connect_timeout=60, options=settings
             )
             self.name = name
         return self.name

@@ -110,6 +110,7 @@ def recording(ledger: Callable[[str], bool]) -> Iterator[list[Said]]:
 
 SETTINGS: dict[str, Any] = {
     "wal_limit_mb": 1, "reserve_mb": 0.1, "auto_cleanup": False, "min_embed_chars": 1,
+    "embed_query_timeout_s": 60,  # else what is asked of vectors is not said on a slow machine
 }  # fmt: skip
 
 

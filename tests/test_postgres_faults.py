@@ -145,7 +145,7 @@ def test_a_server_that_takes_a_connection_and_says_nothing_is_given_up(hosts: in
 def test_of_several_servers_the_one_that_answers_is_found(postgres: Server):
     with socket.create_server(("127.0.0.1", 0)) as silent:
         hosts = f"127.0.0.1:1,127.0.0.1:{silent.getsockname()[1]},127.0.0.1:{postgres.port}"
-        dsn = f"postgresql://postgres@{hosts}/postgres?sslmode=disable&connect_timeout=1"
+        dsn = f"postgresql://postgres@{hosts}/postgres?sslmode=disable&connect_timeout=3"
         links = Links(parse(dsn), "public", size=1, timeout_s=SOON_S)
         link = links.borrow()
         assert link.native("SELECT 1") == [(1,)]

@@ -20,6 +20,7 @@ from elytron import ElytronError, OutcomeUnknown, Receipt
 from elytron.ledger.postgres import ledgers
 from elytron.ledger.postgres.ledger import Lending
 from elytron.ledger.postgres.together import AGENTS_MAX, Together
+from links import alone
 from postgres_server import Kept, Server, wait_until
 
 WAIT_S = 60.0
@@ -38,6 +39,7 @@ class Crowd:
         self.sizes = list[int]()  # of the transactions behind the first
         self.before: Callable[[], object] = lambda: None
         self._held = threading.Event()
+        alone(store.agent("first"))  # what is linked meanwhile is another's write, too
         for name in ("first", *names):
             for number in range(2):  # from then on session and user are known
                 store.agent(name).save("user", "Hello", id=f"old-{number}", user="alice")
@@ -167,6 +169,7 @@ def test_whichever_message_is_the_last_each_saver_hears_what_is_so(
     """
     place = {"files_path": str(folder), "postgres_schema": own_kept.ready()}
     with Cutter(own_postgres.port) as cutter, elytron.open(own_postgres.dsn(), **place) as other:
+        alone(other.agent("first"))
         with elytron.open(own_postgres.dsn(port=cutter.port), **place) as store:
             crowd = Crowd(store)
             crowd.before = lambda: cutter.arm(0)
@@ -216,7 +219,8 @@ def _cut(
 
 
 def test_while_the_server_hangs_each_saver_hears_in_time(own_postgres, own_kept, folder):
-    place = {"files_path": str(folder), "postgres_schema": own_kept.ready(), "save_timeout_s": 1.0}
+    # Long enough for all to come together on a machine that stands still for a while.
+    place = {"files_path": str(folder), "postgres_schema": own_kept.ready(), "save_timeout_s": 5.0}
     with elytron.open(own_postgres.dsn(), **place) as store:
         crowd = Crowd(store)
         crowd.before = own_postgres.hang

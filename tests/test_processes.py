@@ -9,6 +9,7 @@ import pytest
 import elytron
 from elytron import Busy
 from ledgers import check_index, held, marker_path
+from links import alone
 
 pytestmark = pytest.mark.disk  # they meet while they wait for it
 
@@ -147,6 +148,7 @@ def test_a_process_killed_while_it_begins_an_agent_leaves_nothing_in_the_way(
 HOLDER = """
 import sys, time, elytron
 store = elytron.open(sys.argv[1])
+store._agents.background.abandon()  # it has the same descriptor, and would give the lock up
 bob = store.agent("bob")
 bob.save("user", "From elsewhere", id="other-0")
 with store._agents.use("bob", create=False) as agent:
@@ -165,7 +167,7 @@ def test_a_stopped_process_that_holds_the_lock_makes_others_busy_and_no_more(
     process = start_script(HOLDER, folder)
     assert process.stdout.readline() == "held\n"
     os.kill(process.pid, signal.SIGSTOP)
-    bob = open_store(save_timeout_s=0.2).agent("bob")
+    bob = alone(open_store(save_timeout_s=0.2).agent("bob"))
     for verb in (
         lambda: bob.save("user", "From us", id="us"),
         lambda: bob.save_many([{"role": "user", "content": "From us", "id": "us"}]),
@@ -197,6 +199,7 @@ def test_a_killed_process_gives_its_lock_up_at_once(open_store, folder, start_sc
 FORKED_HOLDER = """
 import os, sys, time, elytron
 store = elytron.open(sys.argv[1])
+store._agents.background.abandon()
 bob = store.agent("bob")
 bob.save("user", "From elsewhere", id="other-0")
 with store._agents.use("bob", create=False) as agent:

@@ -15,7 +15,9 @@ np = pytest.importorskip("numpy")
 @pytest.fixture
 def open_bob(open_store):
     def open_one(**settings):
-        return open_store(min_embed_chars=0, embedder=Embedder(), **settings).agent("bob")
+        # Patient, else words alone answer where the machine stands still for two seconds.
+        patient = {"min_embed_chars": 0, "embed_query_timeout_s": 60}
+        return open_store(embedder=Embedder(), **patient, **settings).agent("bob")
 
     return open_one
 

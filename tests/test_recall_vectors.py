@@ -465,7 +465,8 @@ def test_memories_answer_a_question_by_meaning_too(bob):
 
 
 def test_being_found_by_its_meaning_is_counted_as_a_use(folder, embedder):
-    with elytron.open(folder, embedder=embedder, min_embed_chars=0) as store:
+    patient = {"min_embed_chars": 0, "embed_query_timeout_s": 60}
+    with elytron.open(folder, embedder=embedder, **patient) as store:
         bob = store.agent("bob")
         bob.remember("A hound lives here.", id="hound")
         bob.flush()
