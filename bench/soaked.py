@@ -21,7 +21,8 @@ LINE = re.compile(
     r" *(?P<second>\d+) s  host +(?P<host>[\d.]+) \(taken +(?P<taken>[\d.]+)\)"
     r" worker +(?P<worker>[\d.]+) sqlite +(?P<sqlite>[\d.]+) MB.*?(?P<descriptors>\d+) descriptors"
     r".*ledger +(?P<ledger>[\d.]+).*archive +(?P<archive>[\d.]+) MB; +(?P<saves>\d+) saves/s"
-    r".*?(?P<recalls>\d+) recalls/s"
+    r" +(?P<save_ms>[\d.]+)/ *(?P<save_p99_ms>[\d.]+) ms"
+    r", +(?P<recalls>\d+) recalls/s +(?P<recall_ms>[\d.]+)/ *(?P<recall_p99_ms>[\d.]+) ms"
 )
 
 

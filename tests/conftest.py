@@ -18,6 +18,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 import elytron
+from backups import make_with_backup
 from far import FarStore
 from impostors import impostor  # noqa: F401
 from ledgers import check_index, check_server_index, lock_held, query, query_server, row_locked
@@ -209,6 +210,29 @@ def store(open_store: Callable[..., elytron.Store]) -> elytron.Store:
 def bob(store: elytron.Store) -> elytron.Agent:
     """An agent that holds nothing yet."""
     return store.agent("bob")
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store, a backup of it, and one message more in the store; modules may have another."""
+    return make_with_backup(tmp_path_factory.mktemp("template"))
+
+
+@pytest.fixture
+def place(template: Path, tmp_path: Path) -> Path:
+    """The same, to be changed. The times and files that the backup noted are no more."""
+    shutil.copytree(template, tmp_path / "place")
+    return tmp_path / "place"
+
+
+@pytest.fixture
+def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where temporary files are made, in this process and those that it starts."""
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    monkeypatch.setenv("TMPDIR", str(folder))
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    return folder
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ import elytron
 from elytron.ledger.postgres.ledger import PostgresLedger, counted_bytes
 from elytron.ledger.sqlite import Ledger
 from ledgers import ledger_path, wal_path
+from quiet import at_rest
 
 WAIT_S = 60
 
@@ -95,12 +96,6 @@ def in_threads(count: int, work: Callable[[int], Any]) -> list[Any]:
     with ThreadPoolExecutor(count) as pool:
         futures: list[Future[Any]] = [pool.submit(begin, number) for number in range(count)]
         return [future.result(timeout=WAIT_S) for future in futures]
-
-
-def at_rest(agent: elytron.Agent) -> None:
-    """Nobody works beside the caller any more: what is read from now on belongs together."""
-    agent._agents.background.stop(WAIT_S)
-    agent._agents.upkeep.janitor.stop(WAIT_S)
 
 
 def everything(agent: elytron.Agent) -> dict[str, elytron.Message]:

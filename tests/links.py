@@ -19,16 +19,6 @@ def query(agent: Agent, sql: str) -> list[Any]:
             return db.execute(sql).fetchall()
 
 
-def alone(agent: Agent) -> Agent:
-    """
-    An agent whom nobody links but the test, which counts on what there is to do.
-
-    Where the test stands still for a second, the background has done it meanwhile.
-    """
-    agent._agents.background.stop(60)
-    return agent
-
-
 def mentions(agent: Agent) -> dict[str, set[str]]:
     """The names of the concepts that each message or memory names, by its id."""
     found: dict[str, set[str]] = {}

@@ -26,6 +26,7 @@ from moved import (
     talk,
     visible,
 )
+from quiet import without_janitor
 
 # In a file and on a server.
 pytestmark = pytest.mark.ledgers
@@ -248,12 +249,6 @@ def test_the_archive_never_takes_more_than_its_limit_not_even_for_a_moment(
     assert bob.check().ok
 
 
-def without_janitor(store: Store, monkeypatch: pytest.MonkeyPatch) -> Agent:
-    """bob, for whom only saves make room, and no janitor at a time of its own."""
-    monkeypatch.setattr(store._upkeep.janitor, "start", lambda: None)
-    return store.agent("bob")
-
-
 def archive_bytes(bob: Agent) -> int:
     with contextlib.suppress(FileNotFoundError), os.scandir(archive_of(bob).folder) as found:
         return sum([file.stat().st_size for file in found])
@@ -261,10 +256,10 @@ def archive_bytes(bob: Agent) -> int:
 
 
 def test_a_write_at_the_limit_of_messages_archives_the_least_valuable(
-    open_store: OpenStore, monkeypatch: pytest.MonkeyPatch
+    open_store: OpenStore,
 ) -> None:
     store = open_store(reserve_mb=0, max_messages_per_agent=20, keep_messages=0)
-    bob = without_janitor(store, monkeypatch)
+    bob = without_janitor(store.agent("bob"))
     for draft in talk(50):
         assert bob.save(**draft).new
         assert bob.usage().messages <= 20
@@ -283,7 +278,7 @@ def test_a_tenth_leaves_at_once_so_that_nine_in_ten_writes_make_no_room(
 
     monkeypatch.setattr(archiving, "archive", archive)
     store = open_store(reserve_mb=0, max_messages_per_agent=100, keep_messages=0)
-    bob = without_janitor(store, monkeypatch)
+    bob = without_janitor(store.agent("bob"))
     for draft in talk(150):
         bob.save(**draft)
     assert [count for count in runs if count] == [10] * 5
@@ -442,12 +437,10 @@ def test_deleting_a_session_reaches_the_archive(bob: Agent) -> None:
     assert bob.restore(session="s0").restored == 0
 
 
-def test_a_retry_in_a_batch_at_the_limit_is_not_saved_twice(
-    open_store: OpenStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_retry_in_a_batch_at_the_limit_is_not_saved_twice(open_store: OpenStore) -> None:
     """To make room for the new one, the one that is held already, the least valuable, leaves."""
     store = open_store(reserve_mb=0, max_messages_per_agent=100, keep_messages=0)
-    bob = without_janitor(store, monkeypatch)
+    bob = without_janitor(store.agent("bob"))
     drafts = list(talk(100))
     bob.save_many(drafts)
     receipts = bob.save_many([drafts[10], *talk(1, start=100)])

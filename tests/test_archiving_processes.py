@@ -14,6 +14,7 @@ import elytron
 from elytron.archive import Entry, segments
 from elytron.upkeep import archiving
 from moved import ALL, archived_ids, check_once, check_somewhere, healed, held_ids, talk
+from quiet import without_janitor
 
 Start = Callable[..., "subprocess.Popen[str]"]
 COUNT = 24
@@ -120,7 +121,6 @@ def test_a_process_stopped_while_it_archives_keeps_nobody_from_saving_at_the_lim
     tmp_path: Path,
     template: Path,
     start_script: Start,
-    monkeypatch: pytest.MonkeyPatch,
     point: str,
     nth: int,
 ) -> None:
@@ -139,7 +139,7 @@ def test_a_process_stopped_while_it_archives_keeps_nobody_from_saving_at_the_lim
         folder, reserve_mb=0, max_messages_per_agent=14, keep_messages=0, save_timeout_s=60
     ) as store:
         # It would move messages while it is looked where they are.
-        monkeypatch.setattr(store._upkeep.janitor, "start", lambda: None)
+        without_janitor(store)
         bob = store.agent("bob")
         for draft in talk(20, start=100):
             assert bob.save(**draft).new

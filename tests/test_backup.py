@@ -36,13 +36,6 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def place(template: Path, tmp_path: Path) -> Path:
-    """The same, to be changed. The times and files that the backup noted are no more."""
-    shutil.copytree(template, tmp_path / "place")
-    return tmp_path / "place"
-
-
-@pytest.fixture
 def settled(tmp_path: Path) -> Path:
     """A store and a backup, in which nothing is to be copied."""
     make(tmp_path / "store")

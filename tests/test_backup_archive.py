@@ -36,13 +36,6 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
-@pytest.fixture
-def place(template: Path, tmp_path: Path) -> Path:
-    """The same, to be changed."""
-    shutil.copytree(template, tmp_path / "place")
-    return tmp_path / "place"
-
-
 def archive(place: Path) -> Path:
     return home(place / "store") / "archive"
 

@@ -41,13 +41,6 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
-@pytest.fixture
-def place(template: Path, tmp_path: Path) -> Path:
-    """The same, to be changed. The times and files that the backup noted are no more."""
-    shutil.copytree(template, tmp_path / "place")
-    return tmp_path / "place"
-
-
 def gone(store: Path) -> None:
     shutil.rmtree(home(store))
 

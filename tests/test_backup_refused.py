@@ -13,26 +13,12 @@ import pytest
 
 import elytron
 from archives import Calls, Killed
-from backups import ALL, copy_of, fill, home, ids, looks, make, make_with_backup, restore
+from backups import ALL, copy_of, fill, home, ids, looks, make, restore
 from elytron import Busy, Corrupt, DiskFull, InvalidArgument, NotFound, Unavailable
 from elytron.ledger import files, schema
 from elytron.ledger.lock import FileLock
 from elytron.upkeep import backup_files, bringing_back
 from ledgers import contents, flip, lock_held
-
-
-@pytest.fixture(scope="module")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store, a backup of it, and one message more in the store than in the backup."""
-    return make_with_backup(tmp_path_factory.mktemp("restore"))
-
-
-@pytest.fixture
-def place(template: Path, tmp_path: Path) -> Path:
-    """The same, to be changed."""
-    shutil.copytree(template, tmp_path / "place")
-    return tmp_path / "place"
-
 
 # -- a backup that cannot be used
 

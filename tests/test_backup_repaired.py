@@ -12,7 +12,7 @@ import pytest
 
 import elytron
 from archives import Calls, Killed
-from backups import ALL, copy_of, emptied, home, make, make_with_backup, restored, text_flipped
+from backups import ALL, copy_of, emptied, home, make, restored, text_flipped
 from elytron import Corrupt, DiskFull, OverBudget
 from elytron.upkeep import kept
 from ledgers import ledger_path, query
@@ -20,19 +20,6 @@ from test_cli import run
 
 QUIET = {"reserve_mb": 0, "auto_cleanup": False}
 PAGE_BYTES = 4096
-
-
-@pytest.fixture(scope="module")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store, a backup of it, and one message more in the store than in the backup."""
-    return make_with_backup(tmp_path_factory.mktemp("repaired"))
-
-
-@pytest.fixture
-def place(template: Path, tmp_path: Path) -> Path:
-    """The same, to be changed."""
-    shutil.copytree(template, tmp_path / "place")
-    return tmp_path / "place"
 
 
 def header_gone(store: Path) -> None:

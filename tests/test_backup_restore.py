@@ -19,7 +19,6 @@ from backups import (
     look,
     looks,
     make,
-    make_with_backup,
     no_database,
     restore,
     restored,
@@ -33,19 +32,6 @@ from elytron.ledger.pages import Image
 from ledgers import contents, flip, ledger_path, marker_path, query
 
 WAIT_MAX_S = 60
-
-
-@pytest.fixture(scope="module")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store, a backup of it, and one message more in the store than in the backup."""
-    return make_with_backup(tmp_path_factory.mktemp("restore"))
-
-
-@pytest.fixture
-def place(template: Path, tmp_path: Path) -> Path:
-    """The same, to be changed."""
-    shutil.copytree(template, tmp_path / "place")
-    return tmp_path / "place"
 
 
 # -- where there is nothing

@@ -28,13 +28,6 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
-@pytest.fixture
-def place(template: Path, tmp_path: Path) -> Path:
-    """The same, to be changed."""
-    shutil.copytree(template, tmp_path / "place")
-    return tmp_path / "place"
-
-
 def back_up(place: Path) -> elytron.BackedUp:
     with elytron.open(place / "store", **QUIET) as store:
         return store.backup(place / "backup")

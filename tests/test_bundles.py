@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 import elytron
 from elytron.ledger import bundles, rows
+from quiet import alone
 
 
 @pytest.fixture
@@ -134,7 +135,7 @@ def test_who_reads_and_who_commits_is_at_work_until_he_ends(
 ) -> None:
     seen: list[int] = []
     with elytron.open(folder) as store:
-        store._agents.background.abandon()  # it reads and commits too
+        alone(store)  # it reads and commits too
         bob = store.agent("bob")
         bob.save("user", "Hello")
         with bob._agents.use("bob", create=False) as opened:

@@ -65,15 +65,6 @@ def message(number: int, **more: object) -> dict[str, object]:
 # -- demo
 
 
-@pytest.fixture
-def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder in which temporary folders are made."""
-    place = tmp_path / "temporary"
-    place.mkdir()
-    monkeypatch.setattr("tempfile.tempdir", str(place))
-    return place
-
-
 def test_the_demo_shows_the_answers_with_dates_and_what_they_cost(temporary):
     shown = run("demo")
     assert (shown.code, shown.err) == (0, "")

@@ -35,15 +35,6 @@ STANDING = """
 """
 
 
-@pytest.fixture
-def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where the programs have their temporary files."""
-    folder = tmp_path / "temporary"
-    folder.mkdir()
-    monkeypatch.setenv("TMPDIR", str(folder))
-    return folder
-
-
 def stopped(process: "subprocess.Popen[str]", number: signal.Signals, temporary: Path) -> None:
     """Send a signal to a program that stands still, and see it end in order."""
     assert process.stdout is not None

@@ -14,6 +14,7 @@ from elytron.open_agent import OpenAgent, Use
 from every_verb import calls
 from ledgers import held, ledger_path, lock_held
 from patience import in_the_end
+from quiet import alone, without_janitor
 
 MESSAGE = {"role": "user", "content": "Hello", "id": "one"}
 NOTHING = {
@@ -21,12 +22,6 @@ NOTHING = {
     "import nothing": lambda bob: bob.import_([]),
 }
 CLOSED = "was closed; (nothing was written|this step wrote nothing).*: open it again"
-
-
-def alone(store: elytron.Store) -> elytron.Store:
-    """The store; its background, which may stand still while it uses an agent, does nothing."""
-    store._agents.background.abandon()
-    return store
 
 
 @pytest.mark.parametrize("begun", [False, True])
@@ -141,14 +136,13 @@ def test_a_store_that_failed_to_open_leaves_nothing_behind(tmp_path):
     assert process.num_fds() <= before
 
 
-def test_an_agent_that_failed_to_open_leaves_nothing_behind(folder, monkeypatch):
+def test_an_agent_that_failed_to_open_leaves_nothing_behind(folder):
     with elytron.open(folder) as store:
         store.agent("bob").save(**MESSAGE)
     ledger_path(folder).write_bytes(b"garbage" * 1000)
     process = psutil.Process()
     with elytron.open(folder) as store:
-        # Whose janitor would have a file open now and then.
-        monkeypatch.setattr(store._upkeep.janitor, "start", lambda: None)
+        without_janitor(store)  # who would have a file open now and then
         before = process.num_fds()
         for _ in range(3):
             with pytest.raises(elytron.Corrupt):

@@ -20,6 +20,7 @@ from elytron.ledger.lock import FileLock
 from elytron.upkeep.runs import Run
 from graphs import eventually
 from ledgers import ledger_path, marker_path
+from quiet import alone
 from second_process import Second
 from test_cli import Outcome, run
 
@@ -139,7 +140,7 @@ def test_another_agents_memory_in_its_folder_is_left_alone(folder):
 
 def test_who_is_using_it_here_is_waited_for_and_then_refused(folder):
     with elytron.open(folder, save_timeout_s=0.2, **QUIET) as store:
-        store._agents.background.abandon()  # nobody uses it but who is told to
+        alone(store)  # nobody uses it but who is told to
         bob = store.agent("bob")
         bob.save("user", "hello")
         with store._agents.use("bob", create=False), pytest.raises(elytron.Busy, match="in use"):
@@ -235,7 +236,7 @@ def test_another_process_that_has_it_open_goes_on_with_what_there_is(folder):
 
 def test_who_has_it_in_use_ends_that_before_what_there_is_is_opened(folder):
     with Second() as second, elytron.open(folder, save_timeout_s=0.3, **QUIET) as store:
-        store._agents.background.abandon()  # nobody uses it but who is told to
+        alone(store)  # nobody uses it but who is told to
         bob = store.agent("bob")
         bob.save("user", "hello")
         second.open(folder, QUIET)

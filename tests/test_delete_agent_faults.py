@@ -15,6 +15,7 @@ from elytron import ElytronError, NotFound
 from elytron.ledger import deleted, files
 from every_call import SMALL, Resources, check_error, spread
 from faulty_calls import MODES, FaultyCalls, Mode
+from quiet import alone
 from second_process import Died, Second
 
 QUIET = {"reserve_mb": 0, "auto_cleanup": False}
@@ -124,7 +125,7 @@ def test_on_a_server_who_comes_next_ends_what_was_cut_short(
         elytron.open(postgres.dsn(), **place) as other,
     ):
         for one in (store, other):
-            one._agents.background.abandon()  # what it has open is what is deleted
+            alone(one)  # what it has open is what is deleted
             fill(one.agent("bob"), 0, 9)
         store.agent("al").save("user", "hello")
         store.agent("bob").archive(older_than_days=0, keep=5)

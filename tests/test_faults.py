@@ -32,7 +32,7 @@ from elytron.ledger import words
 from elytron.ledger.room import Room
 from faulty_disk import NAME, FaultyDisk
 from ledgers import Copier, check_index, held, lock_held
-from limits import at_rest
+from quiet import at_rest
 
 # Only a write runs out of room: SQLite makes every other failure of the system an I/O error.
 FAULTS = [

@@ -10,7 +10,7 @@ import elytron
 from elytron.errors import OverBudget
 from elytron.ledger import files
 from ledgers import ledger_path, wal_path
-from limits import at_rest
+from quiet import alone, at_rest
 
 MB = 1 << 20
 CONTAINS = "MATCH (m:Message) WHERE m.content CONTAINS $s"
@@ -150,7 +150,7 @@ def test_the_stores_total_counts_graphs_too(folder):
         reserve_mb=0,
         link_concepts=False,
     ) as store:
-        store._agents.background.stop(60)  # it would build one anew that has just gone
+        alone(store)  # it would build one anew that has just gone
         names = ("alice", "bob", "carol")
         for name in names:
             agent = store.agent(name)

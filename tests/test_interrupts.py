@@ -15,6 +15,7 @@ import elytron
 from elytron import Agent, Busy, ElytronError
 from elytron.ledger import files
 from ledgers import held
+from quiet import alone
 
 # After these Python looks for signals.
 LOOKING = ("CALL", "JUMP_BACKWARD", "RESUME")
@@ -84,7 +85,7 @@ def test_a_write_interrupted_anywhere_leaves_the_agent_usable_and_the_lock_free(
         folder = tmp_path / str(nth)
         # Nobody else may have the lock: on a busy machine the background's time comes in between.
         store = elytron.open(folder, save_timeout_s=0.05, link_concepts=False, auto_cleanup=False)
-        store._agents.background.abandon()  # nor use the agent as long as `close` waits
+        alone(store)  # nor use the agent as long as `close` waits
         bob = store.agent("bob")
         bob.save("user", "Hello", id="one")
         where = interrupted(lambda bob=bob: VERBS[verb](bob), nth)

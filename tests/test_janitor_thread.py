@@ -10,6 +10,7 @@ import elytron
 from elytron import Closed
 from elytron.upkeep.clock import Clock
 from ledgers import held, names
+from quiet import alone
 
 
 def threads() -> list[threading.Thread]:
@@ -62,7 +63,7 @@ def test_two_stores_have_two(folder, tmp_path):
 def test_a_store_that_was_forgotten_warns_and_its_thread_ends(folder):
     opened = [elytron.open(folder)]
     opened[0].agent("bob").save("user", "Hello")
-    opened[0]._agents.background.stop(60)  # which keeps the store for as long as a step takes
+    alone(opened[0])  # which keeps the store for as long as a step takes
     (thread,) = threads()
 
     def forget() -> None:

@@ -7,8 +7,9 @@ import pytest
 import elytron
 from elytron import Busy, OutcomeUnknown, OverBudget
 from ledgers import held, ledger_path
-from limits import at_rest, check_order, everything, in_threads, sampled, sizes, watched
+from limits import check_order, everything, in_threads, sampled, sizes, watched
 from patience import in_the_end
+from quiet import at_rest
 
 MB = 1 << 20
 SMALL = {"max_db_size_mb": 1.5, "wal_limit_mb": 0.25, "reserve_mb": 0, "keep_messages": 0}

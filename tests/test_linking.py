@@ -20,7 +20,8 @@ from elytron.store import Store
 from elytron.upkeep import following, linking, looking_back
 from faulty_disk import NAME, FaultyDisk
 from ledgers import query as closed_query
-from links import alone, heard, mentions, origins, query, steps
+from links import heard, mentions, origins, query, steps
+from quiet import alone
 
 # In a file and on a server.
 pytestmark = pytest.mark.ledgers

@@ -8,7 +8,7 @@ import pytest
 import elytron
 from elytron import InvalidSetting, OverBudget
 from embedders import Hashing
-from limits import at_rest
+from quiet import at_rest
 
 Open = Callable[..., elytron.Store]
 

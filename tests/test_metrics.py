@@ -16,6 +16,7 @@ from elytron.faces import metrics
 from elytron.records import StoreUsage, Usage
 from elytron.reports import ArchiveUsage, JanitorUsage
 from ledgers import ledger_path, names
+from quiet import at_rest
 from test_cli import Outcome, run
 
 MB = 1 << 20
@@ -43,8 +44,7 @@ def held(folder: Path) -> Iterator[elytron.Store]:
         bob.archive(older_than_days=0, keep=0)
         for name in NAMES:  # what is left to the background writes, and makes lock files
             store.agent(name).flush()
-        store._agents.background.stop(60)  # it has descriptors of its own for a moment
-        store._upkeep.janitor.stop(60)  # and this one writes down that it begins
+        at_rest(store)  # one has descriptors of its own for a moment, the other makes a file
         yield store
 
 

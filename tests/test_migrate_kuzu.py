@@ -4,7 +4,6 @@ import hashlib
 import signal
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -180,16 +179,6 @@ def test_a_database_whose_program_was_killed_is_read_from_its_log(
     assert state_of(base) == before
 
 
-@pytest.fixture
-def copies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where copies of databases are made, in this process and those that it starts."""
-    folder = tmp_path / "copies"
-    folder.mkdir()
-    monkeypatch.setenv("TMPDIR", str(folder))
-    monkeypatch.setattr(tempfile, "tempdir", str(folder))
-    return folder
-
-
 def cut_short(path: Path, *content: Any) -> Path:
     """A database of which a checkpoint was begun."""
     made = make(path, *content, killed=True)
@@ -198,21 +187,21 @@ def cut_short(path: Path, *content: Any) -> Path:
 
 
 def test_a_checkpoint_that_was_cut_short_is_finished_in_a_copy_which_goes(
-    store: elytron.Store, tmp_path: Path, copies: Path
+    store: elytron.Store, tmp_path: Path, temporary: Path
 ) -> None:
     path = cut_short(tmp_path / "eve" / "kuzu.db")
     before = state_of(tmp_path / "eve")
     assert migrate(store, path).imported == 3
     assert state_of(tmp_path / "eve") == before
-    assert not list(copies.iterdir())
+    assert not list(temporary.iterdir())
 
 
-def test_the_copy_goes_when_the_reading_is_broken_off(tmp_path: Path, copies: Path) -> None:
+def test_the_copy_goes_when_the_reading_is_broken_off(tmp_path: Path, temporary: Path) -> None:
     database = ForeignDatabase(cut_short(tmp_path / "many" / "kuzu.db", many(2500)))
     next(database.lines())
-    assert [file.name for file in copies.glob("*/*.db")] == ["kuzu.db"]
+    assert [file.name for file in temporary.glob("*/*.db")] == ["kuzu.db"]
     database.close()
-    assert not list(copies.iterdir())
+    assert not list(temporary.iterdir())
 
 
 def test_an_older_file_without_embeddings_memories_or_concepts_is_read(
@@ -423,6 +412,20 @@ def test_a_reader_that_is_killed_is_told_and_migrating_again_goes_on(
     assert migrate(store, path).already_held == 1000
 
 
+def test_a_reader_that_is_killed_leaves_its_copy_to_whoever_asked(
+    tmp_path: Path, temporary: Path
+) -> None:
+    path = cut_short(tmp_path / "many" / "kuzu.db", many(5000, text="{n} " + "x" * 200))
+    with ForeignDatabase(path) as database:
+        lines = database.lines()
+        next(lines)
+        database._process.kill()
+        with pytest.raises(Corrupt, match="killed its reader"):
+            list(lines)
+        assert list(temporary.glob("*/*.db"))
+    assert not list(temporary.iterdir())
+
+
 def test_a_reader_ends_with_whoever_asked(base: Path) -> None:
     database = ForeignDatabase(base / "dora" / "kuzu.db")
     next(database.lines())
@@ -432,7 +435,7 @@ def test_a_reader_ends_with_whoever_asked(base: Path) -> None:
 
 
 def test_a_reader_ends_when_whoever_asked_is_killed(
-    tmp_path: Path, copies: Path, start_script: Callable[..., "subprocess.Popen[str]"]
+    tmp_path: Path, temporary: Path, start_script: Callable[..., "subprocess.Popen[str]"]
 ) -> None:
     """It is stopped in the middle of a page, since nobody reads on. Its copy goes, too."""
     path = cut_short(tmp_path / "many" / "kuzu.db", many(5000, text="{n} " + "x" * 200))
@@ -451,16 +454,16 @@ def test_a_reader_ends_when_whoever_asked_is_killed(
     )
     assert asker.stdout is not None
     reader = psutil.Process(int(asker.stdout.readline()))
-    assert list(copies.iterdir())
+    assert list(temporary.iterdir())
     asker.kill()
     asker.wait(30)
     reader.wait(30)
     assert not reader.is_running()
-    assert not list(copies.iterdir())
+    assert not list(temporary.iterdir())
 
 
 def test_signals_to_a_whole_group_leave_the_reader_s_end_to_whoever_asked(
-    tmp_path: Path, copies: Path
+    tmp_path: Path, temporary: Path
 ) -> None:
     path = make(tmp_path / "many" / "kuzu.db", many(2500), embeddings=False)
     with ForeignDatabase(path) as database:

@@ -13,6 +13,7 @@ from elytron.ledger.connection import connect
 from elytron.upkeep import transferring, transferring_files
 from ledgers import contents, ledger_path
 from migrating import WAYS, Place, embed, make, moved, place, rows, same
+from quiet import alone
 
 _NOT_CARRIED = {"indexed"}  # and what FTS5 makes for itself
 _KINDS = {"INTEGER": "i", "REAL": "f", "TEXT": "s", "BLOB": "b"}
@@ -136,7 +137,7 @@ def test_saves_between_two_pages_lose_nothing(
     )
     page_end, calls = carrying.page_end, 0
     with source.open() as store:
-        store._agents.background.stop(60)  # whose links would be what changed last
+        alone(store)  # whose links would be what changed last
         agent = store.agent("bob")
 
         def disturbed(*args: Any, **options: Any) -> Any:
@@ -160,7 +161,7 @@ def test_a_source_that_never_rests_is_told_how_far_it_is_ahead(
 ) -> None:
     counted, number = carrying.counted, 0
     with source.open() as store:
-        store._agents.background.stop(60)  # it would go on once we do not
+        alone(store)  # it would go on once we do not
         agent = store.agent("bob")
 
         def disturbed(*args: Any) -> int:
@@ -185,7 +186,7 @@ def test_what_was_read_at_several_moments_does_not_count(
     monkeypatch.setattr(transferring, "_SNAPSHOT_S", 0)
     page_end, number = carrying.page_end, 0
     with source.open() as store:
-        store._agents.background.stop(60)  # it would go on once we do not
+        alone(store)  # it would go on once we do not
         agent = store.agent("bob")
 
         def disturbed(db: Any, table: str, *, after: int) -> Any:

@@ -13,9 +13,9 @@ from elytron.ledger.database import Database
 from elytron.ledger.postgres import wire
 from elytron.ledger.postgres.ledger import Lending
 from elytron.ledger.postgres.link import Link
-from links import alone
 from moved import talk
 from postgres_roles import Store, layout
+from quiet import alone
 
 MESSAGES = 150
 TRIPS_MAX = 4  # the beginning, places, texts, the end

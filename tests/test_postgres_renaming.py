@@ -14,6 +14,7 @@ from elytron.ledger.postgres import renaming
 from elytron.upkeep import deleting
 from ledgers import query_server
 from postgres_server import Server
+from quiet import alone
 
 QUIET: dict[str, Any] = {"reserve_mb": 0, "auto_cleanup": False}
 OLD, NEW = "bob", "Robert"
@@ -26,8 +27,8 @@ def open_one(postgres: Server, kept_schema: str, folder: Path) -> Iterator[Calla
 
     def open_one(more: str = "") -> Store:
         place = {"files_path": str(folder), "postgres_schema": kept_schema}
-        opened.append(elytron.open(postgres.dsn() + more, **place, **QUIET))
-        opened[-1]._agents.background.abandon()  # it would meet the renaming before the test does
+        # The background would meet the renaming before the test does.
+        opened.append(alone(elytron.open(postgres.dsn() + more, **place, **QUIET)))
         return opened[-1]
 
     yield open_one

@@ -20,8 +20,8 @@ from elytron import ElytronError, OutcomeUnknown, Receipt
 from elytron.ledger.postgres import ledgers
 from elytron.ledger.postgres.ledger import Lending
 from elytron.ledger.postgres.together import AGENTS_MAX, Together
-from links import alone
 from postgres_server import Kept, Server, wait_until
+from quiet import alone
 
 WAIT_S = 60.0
 AGENTS = ("alice", "bob", "carol")

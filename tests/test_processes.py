@@ -9,7 +9,7 @@ import pytest
 import elytron
 from elytron import Busy
 from ledgers import check_index, held, marker_path
-from links import alone
+from quiet import alone
 
 pytestmark = pytest.mark.disk  # they meet while they wait for it
 

@@ -10,7 +10,8 @@ import pytest
 import elytron
 from elytron import DiskFull
 from ledgers import check_index, contents, held
-from limits import at_rest, check_order, sampled, sizes, watched
+from limits import check_order, sampled, sizes, watched
+from quiet import at_rest
 
 SETTINGS = {"reserve_mb": 0, "wal_limit_mb": 1, "keep_messages": 0}
 

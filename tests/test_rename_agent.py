@@ -19,6 +19,7 @@ from elytron.ledger import deleted, files
 from elytron.ledger.lock import FileLock
 from elytron.upkeep.runs import Run
 from ledgers import ledger_path, marker_path
+from quiet import alone
 from second_process import Second
 from serving import bearer, served
 from test_cli import Outcome, run
@@ -140,7 +141,7 @@ def test_an_agents_folder_that_is_a_link_is_renamed_as_one(folder, tmp_path):
 
 def test_who_is_using_it_is_waited_for_and_then_refused(folder):
     with elytron.open(folder, save_timeout_s=0.2, **QUIET) as store:
-        store._agents.background.abandon()  # nobody uses it but who is told to
+        alone(store)  # nobody uses it but who is told to
         bob = store.agent("bob")
         bob.save("user", "hello")
         home = files.agent_folder(folder, "bob")

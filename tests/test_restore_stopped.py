@@ -6,26 +6,13 @@ from pathlib import Path
 import pytest
 
 import elytron
-from backups import ALL, home, ids, make_with_backup, restore
+from backups import ALL, home, ids, restore
 from elytron import Conflict, NotFound
 from elytron.ledger import deleted, files
 from elytron.upkeep import filling, replacing
 from test_cli import run
 
 QUIET = {"reserve_mb": 0, "auto_cleanup": False}
-
-
-@pytest.fixture(scope="module")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store, a backup of it, and one message more in the store than in the backup."""
-    return make_with_backup(tmp_path_factory.mktemp("stopped"))
-
-
-@pytest.fixture
-def place(template: Path, tmp_path: Path) -> Path:
-    """The same, to be changed."""
-    shutil.copytree(template, tmp_path / "place")
-    return tmp_path / "place"
 
 
 def beside(place: Path) -> Path:

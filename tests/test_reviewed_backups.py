@@ -22,7 +22,6 @@ from backups import (
     home,
     ids,
     make,
-    make_with_backup,
     restore,
     restored,
     saved,
@@ -38,19 +37,6 @@ from test_backup_repaired import QUIET, back_up, deleted_and_header_gone, header
 from test_cli import run
 
 PAGE_BYTES = 4096
-
-
-@pytest.fixture(scope="module")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store, a backup of it, and one message more in the store than in the backup."""
-    return make_with_backup(tmp_path_factory.mktemp("reviewed"))
-
-
-@pytest.fixture
-def place(template: Path, tmp_path: Path) -> Path:
-    """The same, to be changed."""
-    shutil.copytree(template, tmp_path / "place")
-    return tmp_path / "place"
 
 
 def page_gone(store: Path, text: bytes) -> None:

@@ -15,6 +15,7 @@ from elytron.ledger import ops
 from elytron.ledger.files import agent_folder
 from elytron.upkeep.desk import Desk
 from ledgers import held, names
+from quiet import without_janitor
 
 OpenStore = Callable[..., elytron.Store]
 ALL: dict[str, Any] = {"older_than_days": 0, "keep": 0}
@@ -166,12 +167,10 @@ def test_marking_a_message_of_nobody_makes_no_agent(open_store: OpenStore, folde
     assert not folder.exists()
 
 
-def test_an_edit_at_the_limit_does_not_archive_what_it_edits(
-    open_store: OpenStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_edit_at_the_limit_does_not_archive_what_it_edits(open_store: OpenStore) -> None:
     store = open_store(max_db_size_mb=1, keep_messages=0)
     # What it archives ahead of saves may be what is edited just then.
-    monkeypatch.setattr(store._upkeep.janitor, "start", lambda: None)
+    without_janitor(store)
     bob = store.agent("bob")
     number = 0
     while not bob.usage().archived:

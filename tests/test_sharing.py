@@ -19,6 +19,7 @@ from elytron.upkeep.chores import Chores
 from elytron.upkeep.shares import fair_level
 from ledgers import held, ledger_path
 from patience import in_the_end
+from quiet import alone, without_janitor
 
 MB = 1 << 20
 TEXT = "a sentence that takes some room, number {} of {}: " + "lorem ipsum dolor " * 8
@@ -186,7 +187,7 @@ def test_an_agent_that_has_more_than_it_was_granted_is_granted_it_while_there_is
 def test_a_clean_up_that_meets_its_share_of_the_total_asks_for_more(open_store, monkeypatch):
     """As after a kill, which one in a thousand rounds of them has shown."""
     store = open_store(max_total_mb=64)
-    monkeypatch.setattr(store._upkeep.janitor, "start", lambda: None)  # all is at our call
+    without_janitor(store)  # all is at our call
     fill(store.agent("bob"), 100)
     budget = store._agents.upkeep.sharing._budget
     (before,) = budget.uses().values()
@@ -355,9 +356,9 @@ def all_to(store: elytron.Store, name: str) -> None:
     budget.take(files.folder_name(name), need_bytes=budget.free_bytes(), step_bytes=0)
 
 
-def test_where_who_has_to_give_is_busy_one_is_told_so_and_may_retry(open_store, monkeypatch):
+def test_where_who_has_to_give_is_busy_one_is_told_so_and_may_retry(open_store):
     store = open_store(**SMALL, save_timeout_s=0.5)
-    monkeypatch.setattr(store._upkeep.janitor, "start", lambda: None)  # it would be busy with her
+    without_janitor(store)  # it would be busy with her
     fill(store.agent("chatty"), 10)
     all_to(store, "chatty")
     with (
@@ -388,7 +389,7 @@ def test_an_agent_that_is_opened_anew_while_it_is_put_to_rest_has_its_reserve(
     """Method: it is saved to just before what is put to rest is closed."""
     store = open_store(max_total_mb=64, max_open_agents=2)
     bob, agents = store.agent("bob"), store._agents
-    agents.background.abandon()  # it would use them, and who was used last stays
+    alone(store)  # it would use them, and who was used last stays
     bob.save("user", "Hello")
     store.agent("eve").save("user", "Hello")
     rest, anew = agents._rest, []

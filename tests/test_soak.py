@@ -9,7 +9,7 @@ from typing import Any
 import psutil
 import pytest
 
-from limits import at_rest
+from quiet import at_rest
 
 BENCH = Path(__file__).parent.parent / "bench"
 SECONDS = 15

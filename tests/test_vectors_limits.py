@@ -22,6 +22,7 @@ from elytron.write.writer import Writer
 from embedders import DIM, Hashing, by_hand, check_vectors, covered, query, steps
 from limits import watched
 from moved import ALL
+from quiet import without_janitor
 
 MB = 1 << 20
 
@@ -167,12 +168,12 @@ def test_the_wal_keeps_within_its_limit_while_vectors_are_reduced(open_store, fo
     check_vectors(bob)
 
 
-def test_no_message_leaves_for_the_sake_of_a_vector(open_store, folder, monkeypatch):
+def test_no_message_leaves_for_the_sake_of_a_vector(open_store, folder):
     """The file is at its limit; vectors are put off, and a message makes room as ever."""
     limits = {"max_db_size_mb": 1, "wal_limit_mb": 0.25, "max_message_kb": 8, "keep_messages": 0}
     bob = opened(open_store, 2048, vector_dims=0, soft_limit_ratio=1.0, **limits)
     # Who is told that the file is nearly full archives ahead of saves, perhaps much later.
-    monkeypatch.setattr(bob._agents.upkeep.janitor, "start", lambda: None)
+    without_janitor(bob)
     number = 0
     while not bob.usage().archived:
         bob.save("user", f"{number} " + "word " * 400, embed=False, id=str(number))

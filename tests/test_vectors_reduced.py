@@ -14,6 +14,7 @@ from elytron.recall.nearest import Nearest
 from elytron.upkeep import embedding
 from embedders import Hashing, by_hand, check_vectors, covered, query, step, steps, unit_row
 from ledgers import query as closed_query
+from quiet import alone
 
 DIM, DIMS = 64, 16
 COUNT = 60
@@ -265,7 +266,7 @@ def test_memory_in_use_counts_what_vectors_take_and_puts_agents_to_rest(open_sto
         embed_query_timeout_s=60,
     )  # fmt: skip
     # It would use agents, and who was used last stays.
-    store._agents.background.abandon()
+    alone(store)
     for name in ("bob", "carol"):
         agent = by_hand(store.agent(name))
         save_all(agent)

@@ -15,7 +15,7 @@ from elytron import config_sources
 from elytron.archive import Archive
 from elytron.config import Config
 from elytron.errors import Busy, Closed, DiskFull, ElytronError, Forked, InvalidArgument, NotFound
-from elytron.ledger import strays
+from elytron.ledger import files, strays
 from elytron.ledger.ledgers import Ledgers
 from elytron.ledger.uses import Uses
 from elytron.reports import AgentMigrated, NotMigrated, StoreMigrated
@@ -162,7 +162,7 @@ class Migration:
         with contextlib.closing(ledger):
             if not ledger.open(create=create):
                 raise NotFound(f"{ledgers.shown} holds no agent called {name!r}")
-            archive = Archive(ledger.folder / "archive", timeout_s=config.save_timeout_s)
+            archive = Archive(ledger.folder / files.ARCHIVE, timeout_s=config.save_timeout_s)
             yield Side(ledger, archive, config)
 
     def _ledgers(self, place: str | os.PathLike[str], config: Config) -> Ledgers:

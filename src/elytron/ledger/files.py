@@ -29,6 +29,7 @@ NAME_MAX = 1000  # characters of an agent's name
 LEDGER = "ledger.db"
 LOCK = "ledger.lock"
 MARKER = "ledger.json"
+ARCHIVE = "archive"  # the folder in an agent's folder
 RENAMING = "renaming.json"  # that the agent gets another name, see `renamed.py`
 BACKUP = "elytron-backup.json"  # says that a folder is a backup, and no store
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT)  # errors of a full disk
@@ -36,6 +37,7 @@ _STORE_MARKER = "elytron.json"
 _FORMAT = 1
 _MARKER_MAX_BYTES = 64 * 1024
 _SLUG_MAX = 40
+_FOLDER_NAME = re.compile(rf"[a-z0-9-]{{1,{_SLUG_MAX}}}-[0-9a-f]{{20}}", re.ASCII)
 _NETWORK = re.compile(
     r"^(nfs\d?|cifs|smb\w*|afs|afpfs|ceph|glusterfs|lustre|gpfs|beegfs|ncpfs|9p|davfs|webdav"
     r"|fuse\.(sshfs|glusterfs|s3fs|rclone|gcsfuse|davfs|smbnetfs|ceph\S*))$"
@@ -77,6 +79,11 @@ def folder_name(name: str) -> str:
     """
     slug = re.sub(r"[^a-z0-9]+", "-", fold(name)).strip("-")[:_SLUG_MAX].strip("-") or "agent"
     return f"{slug}-{hashlib.blake2b(name.encode(), digest_size=10).hexdigest()}"
+
+
+def is_folder_name(name: str) -> bool:
+    """Whether some agent's folder may be called so."""
+    return _FOLDER_NAME.fullmatch(name) is not None
 
 
 def agent_folder(store: Path, name: str) -> Path:

@@ -6,8 +6,6 @@ from pathlib import Path
 
 from elytron.ledger import files, swapping
 
-_ARCHIVE = "archive"
-
 
 def strays(store: Path, named: Iterable[str]) -> list[Path]:
     """
@@ -42,4 +40,4 @@ def _holds_something(folder: Path) -> bool:
 
 
 def _holds_memory(folder: Path) -> bool:
-    return files.may_hold_ledger(folder) or (folder / _ARCHIVE).exists()
+    return files.may_hold_ledger(folder) or (folder / files.ARCHIVE).exists()

@@ -44,7 +44,6 @@ _FAILED_NAMED_MAX = 20  # of the agents that were not backed up
 _NAMED_CHARS = 100  # of each name, or what they are in would be longer than is read
 # What is named in a backup is opened, and may be removed: never another path.
 _PART_NAME = re.compile(r"(ledger-[0-9a-f]{16}\.db|archive-[0-9a-f]{16}\.json)", re.ASCII)
-_FOLDER_NAME = re.compile(r"[a-z0-9-]{1,40}-[0-9a-f]{20}", re.ASCII)  # of an agent
 _NUMBER_MAX = 1 << 57  # as microseconds the year 6537, which a `datetime` can be
 _READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
 
@@ -280,7 +279,7 @@ class BackupFiles:
     def folders(self) -> list[Path]:
         """The folders of agents, by their names; also those in which no copy counts."""
         folders = files.folders_in(self.path / _AGENTS)
-        return [folder for folder in folders if _FOLDER_NAME.fullmatch(folder.name)]
+        return [folder for folder in folders if files.is_folder_name(folder.name)]
 
     def drop(self, name: str) -> None:
         """Remove an agent's copy with all its files; it does not count from the first step on."""

@@ -58,7 +58,6 @@ from elytron.upkeep.runs import Run
 from elytron.upkeep.salvaging import salvage
 
 _log = logging.getLogger("elytron.backup")
-_ARCHIVE = replacing.ARCHIVE
 
 Progress = Callable[[int, int], None]
 
@@ -221,12 +220,12 @@ class _Restore:
                 desk = chores.desk
                 report = checking.check(desk, repair=False)
                 parts = {found.part for found in report.findings if not _check_mends(found)}
-                if parts - {_ARCHIVE}:
+                if parts - {files.ARCHIVE}:
                     return _Present()
                 facts = desk.read(facts_within)
                 is_its, is_anew = facts.begun_us == copy.begun_us, _is_made_anew(desk)
                 if copy.archived and (is_its or is_anew) and is_missing(desk.archive):
-                    parts.add(_ARCHIVE)
+                    parts.add(files.ARCHIVE)
                 expelled = self._expelled(copy, desk) if is_its else frozenset[int]()
                 if not is_its and is_anew and self._lost(copy, desk):
                     return _Present()
@@ -234,7 +233,7 @@ class _Restore:
                 there = (copy.begun_us, copy.sequence, copy.messages, copy.archived)
                 is_same = here == there and self._is_same(copy, desk)
                 if self._archive_lost(copy, desk, facts):
-                    parts.add(_ARCHIVE)
+                    parts.add(files.ARCHIVE)
         except (Corrupt, Unavailable) as error:
             of_disk = getattr(error.__cause__, "errno", None) == errno.EIO
             if isinstance(error, Unavailable) and not (self._replace and of_disk):
@@ -366,7 +365,7 @@ class _Restore:
             with files.translate_os_errors(archive):
                 if archive.exists():
                     aside = aside or replacing.new_folder(desk.ledger.folder)
-                    archive.replace(aside / _ARCHIVE)
+                    archive.replace(aside / files.ARCHIVE)
                 return aside, self._put_archive(copy, desk)
         lost = []  # since the backup lists them not
         back = list[str]()
@@ -401,7 +400,7 @@ class _Restore:
         beside = desk.ledger.folder / swapping.BESIDE
         with replacing.removed_if_stopped(beside):
             self._write_beside(copy, beside)
-            archive = Archive(beside / _ARCHIVE, timeout_s=self._config.save_timeout_s)
+            archive = Archive(beside / files.ARCHIVE, timeout_s=self._config.save_timeout_s)
             desk = dataclasses.replace(desk, archive=archive)
             # What came back to the ledger since is held there, and nowhere else. What is on its
             # way is left to who moves it.
@@ -409,7 +408,7 @@ class _Restore:
             theirs = listed - archiving.moving(desk)
             archive.rewrite(lambda one: one.message.id in held, names=theirs)
             back = filling.fill(desk, self._backup, copy, meant=filling.all_of_it)
-            archive.folder.replace(desk.ledger.folder / _ARCHIVE)
+            archive.folder.replace(desk.ledger.folder / files.ARCHIVE)
             sync_folder(desk.ledger.folder)
         remove_folder(beside)
         return len(back)
@@ -463,7 +462,7 @@ class _Restore:
         copy_file(source, beside / files.LEDGER, copy.ledger.checksum)
         held = self._backup.entries(copy)
         if held != Manifest() or held.mark:  # else what is archived next would be begun anew
-            archive = beside / _ARCHIVE
+            archive = beside / files.ARCHIVE
             archive.mkdir()
             for entry in held.entries:
                 source = self._backup.segment(copy.agent, entry)

@@ -31,7 +31,6 @@ from elytron.upkeep.runs import Run
 from elytron.upkeep.sharing import Sharing
 
 _log = logging.getLogger("elytron.upkeep")
-_ARCHIVE = "archive"
 _NEAR_AGAIN_S = 1.0  # how often the janitor is told of one agent at most
 _NEAR_MAX = 10_000  # agents of which it is remembered when that was
 
@@ -191,7 +190,7 @@ class Housekeeping:
         with self._mutex:
             archive = self._archives.get(name)
             if archive is None:
-                folder = files.agent_folder(self._ledgers.folder, name) / _ARCHIVE
+                folder = files.agent_folder(self._ledgers.folder, name) / files.ARCHIVE
                 archive = Archive(folder, timeout_s=self._config.save_timeout_s)
                 self._archives[name] = archive
             return archive

@@ -13,7 +13,6 @@ from elytron.ledger.files import sync_folder
 from elytron.ledger.lock import FileLock
 from elytron.upkeep.backup_files import remove_folder
 
-ARCHIVE = "archive"
 # What is set aside, in this order. The graph is made anew.
 ASIDE = (
     swapping.NOTE,
@@ -21,7 +20,7 @@ ASIDE = (
     f"{files.LEDGER}-wal",
     f"{files.LEDGER}-shm",
     swapping.PART,
-    ARCHIVE,
+    files.ARCHIVE,
     "graph",
 )
 _LOCK = "restore.lock"
@@ -78,8 +77,8 @@ def _swap(folder: Path, name: str) -> Path | None:
     with removed_if_stopped(beside):
         files.write_marker(folder, name)
     aside = _set_aside(folder)
-    if (beside / ARCHIVE).exists():
-        (beside / ARCHIVE).replace(folder / ARCHIVE)
+    if (beside / files.ARCHIVE).exists():
+        (beside / files.ARCHIVE).replace(folder / files.ARCHIVE)
         sync_folder(folder)
     (beside / files.LEDGER).replace(folder / files.LEDGER)
     sync_folder(folder)

@@ -41,7 +41,6 @@ from elytron.upkeep.runs import Run
 
 _T = TypeVar("_T")
 _log = logging.getLogger("elytron.upkeep")
-_ARCHIVE = "archive"
 _MB = 1 << 20
 _LOST_NAMED_MAX = 100
 _RESTORED_AT_ONCE = 50
@@ -138,7 +137,7 @@ class _Salvage:
         self._name = name
         self._analyzer = analyzer
         self._backup = backup
-        self._archive = Archive(folder / _ARCHIVE, timeout_s=config.save_timeout_s)
+        self._archive = Archive(folder / files.ARCHIVE, timeout_s=config.save_timeout_s)
         held_bytes = files.file_size(self._path) + sum(map(files.file_size, self._logs()))
         if backup is not None:
             held_bytes += files.file_size(backup)
@@ -331,7 +330,7 @@ class _Salvage:
         ledger = Ledger(part, self._name, self._config, slots=slots, upkeep=True, uses=uses)
         ledger.open(create=False)
         try:
-            archive = Archive(ledger.folder / _ARCHIVE, timeout_s=self._config.save_timeout_s)
+            archive = Archive(ledger.folder / files.ARCHIVE, timeout_s=self._config.save_timeout_s)
             run = Run(ledger.folder)
             try:
                 yield Desk(

@@ -330,7 +330,7 @@ class Sharing:
 def _size(folder: Path) -> int:
     """What an agent's file, archive and graph take. By their names: nothing is opened."""
     inside: list[Path] = []
-    for place in (folder / "archive", folder / "graph"):
+    for place in (folder / files.ARCHIVE, folder / "graph"):
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
             inside += place.iterdir()
     return files.file_size(folder / files.LEDGER) + sum([files.file_size(path) for path in inside])

@@ -18,7 +18,6 @@ from elytron.ledger import files
 from elytron.upkeep.backup_files import checksum_of, copy_file, write_file
 
 _log = logging.getLogger("elytron.migration")
-_ARCHIVE = "archive"
 
 
 def listed(archive: Archive) -> Manifest:
@@ -37,7 +36,7 @@ def copy(source: Archive, home: Path, held: Manifest) -> bool:
     """
     if not held.entries:
         return True
-    folder = home / _ARCHIVE
+    folder = home / files.ARCHIVE
     with files.translate_os_errors(folder):
         files.make_folders(folder)
         for entry in held.entries:
@@ -66,7 +65,7 @@ def publish(home: Path, held: Manifest, verified: set[str]) -> None:
     Raises:
         Corrupt: one is not what was written.
     """
-    folder = home / _ARCHIVE
+    folder = home / files.ARCHIVE
     if not held.entries and not folder.exists():
         return
     with files.translate_os_errors(folder):
